@@ -1,0 +1,71 @@
+# The front door. `make` lists the targets.
+#   ENV_FILE=config/environment/mine_local.sh make demo    its variables reach every command
+#   PYTHON=python3.12 TORCH_INDEX=<index> make setup       which Python, and where torch comes from
+SHELL := bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+started := $(shell date +%s)
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# every recipe that runs something begins with it
+ENV := $(if $(ENV_FILE),set -a; source '$(if $(filter /%,$(ENV_FILE)),,./)$(ENV_FILE)' || exit 1; set +a;)
+library := PYTHONPATH=workflow/scripts .venv/bin/python -m
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':[^#]*## ' '/^[a-z_-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: setup
+setup: ## make .venv from the lock and install sox where that is missing
+	@$(ENV) envs/setup.sh sox
+
+.PHONY: _setup-tests
+_setup-tests:
+	@$(ENV) envs/setup.sh sox dot
+
+.PHONY: demo
+demo: setup ## set up, run config/experiments/music_dpcl.yml, say where the report is
+	@$(ENV) snakemake --profile local --config sweep=music_dpcl
+	@seconds=$$(($$(date +%s) - $(started))); \
+	echo "The report is results/sweeps/music_dpcl/report.html (after $$((seconds / 60)) min $$((seconds % 60)) s in all)."
+
+.PHONY: experiment
+experiment: setup ## run a sweep: yml=config/experiments/NAME.yml [num_gpus=N] [num_jobs=N at once]
+	@$(ENV) test -n '$(yml)' || { echo "experiment: name the file: make experiment yml=config/experiments/music_dpcl.yml" >&2; exit 2; }; \
+	set -- snakemake --profile $(if $(filter-out 0,$(num_gpus)),local-gpu --resources gpu=$(num_gpus),local) \
+		$(if $(num_jobs),--jobs $(num_jobs)) --config sweep='$(yml)'; \
+	echo "$$*"; exec "$$@"
+
+.PHONY: plan
+plan: setup ## say what a sweep would run: [sweep=NAME or path] [set=key=value] [json=1]
+	@$(ENV) $(library) separation.plan $(if $(sweep),--sweep '$(sweep)') $(if $(set),--set '$(set)') $(if $(json),--json)
+
+.PHONY: tensorboard
+tensorboard: setup ## watch trainings in the browser, on port TENSORBOARD_HOST_PORT (8891)
+	@$(ENV) exec tensorboard --logdir "$${ARTIFACTS_DIRECTORY:-results/artifacts}" --port "$${TENSORBOARD_HOST_PORT:-8891}"
+
+.PHONY: test
+test: _setup-tests lint ## set up, lint, run every test that runs anywhere: [args="-k words"]
+	@$(ENV) OMP_NUM_THREADS=1 python -m pytest $(args)
+
+.PHONY: lint
+lint: setup ## check style and form of Python, Snakemake and shell files
+	@$(ENV) ruff check --quiet . && ruff format --quiet --check .
+	@$(ENV) snakefmt --quiet --check Snakefile workflow/rules
+	@$(ENV) snakemake --lint
+	@if command -v shellcheck >/dev/null; then shellcheck envs/*.sh config/environment/*.sh .ci/run; fi
+
+.PHONY: lock
+lock: ## resolve envs/requirements.in into the lock again (needs uv): [upgrade=1]
+	@$(ENV) command -v uv >/dev/null || { echo "lock: uv is missing; install it with 'pip install uv'" >&2; exit 1; }; \
+	set -e; new=$$(mktemp envs/.lock.XXXXXX); trap 'rm -f "$$new"' EXIT; \
+	cp envs/requirements.lock "$$new"; \
+	uv pip compile envs/requirements.in --override envs/overrides.txt --universal --fork-strategy fewest --python-version 3.11 \
+		--no-annotate --no-header --quiet --output-file "$$new" $(if $(upgrade),--upgrade) >/dev/null; \
+	{ echo '# Made by `make lock` from requirements.in and overrides.txt; not to be edited by hand.'; grep -v "'never'" "$$new"; } >"$$new.done"; \
+	mv "$$new.done" envs/requirements.lock; echo "envs/requirements.lock: $$(grep -c == envs/requirements.lock) packages"
+
+.PHONY: clean
+clean: ## remove .venv and the tools' caches; results, private and Snakemake's records stay
+	rm -rf .venv .pytest_cache .ruff_cache
+	find workflow tests -type d -name __pycache__ -prune -exec rm -rf {} +

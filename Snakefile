@@ -1,0 +1,79 @@
+"""Source-separation experiments: data, caches, training, evaluation, analysis, publishing.
+
+Each stage is a file in workflow/rules and a target here: `snakemake train` runs up to that stage.
+"""
+
+import os
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: os.path.relpath(os.path.join(workflow.basedir, "config", "config.yaml"))
+
+
+include: "workflow/rules/common.smk"
+
+
+rule all:
+    input:
+        cache_manifests(),
+        trained_points(),
+        scores_of_points(),
+        sweep_results(),
+    default_target: True
+
+
+rule data:
+    input:
+        mixture_manifests(),
+
+
+rule cache:
+    input:
+        cache_manifests(),
+
+
+rule train:
+    input:
+        cache_manifests(),
+        trained_points(),
+
+
+rule evaluate:
+    input:
+        trained_points(),
+        scores_of_points(),
+        scores_of_baselines(),
+
+
+rule analyze:
+    input:
+        trained_points(),
+        scores_of_points(),
+        sweep_results(),
+
+
+rule publish:
+    input:
+        trained_points(),
+        scores_of_points(),
+        sweep_results(),
+
+
+localrules:
+    all,
+    data,
+    cache,
+    train,
+    evaluate,
+    analyze,
+    publish,
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/cache.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/analyze.smk"

@@ -1,0 +1,37 @@
+"""Experiments for the tests, small and changed as each needs it."""
+
+import copy
+from pathlib import Path
+
+from separation.points import Workflow, load_workflow
+from separation.yaml_reader import read_yaml
+from separation.yaml_writer import write_yaml
+
+TINY = Path(__file__).resolve().parents[1] / "experiments" / "tiny_dpcl.yml"
+
+
+def experiment(**changes):
+    """The tiny experiment's content; `a__b=value` changes the key a.b, `sweep=` the sweep."""
+    content = read_yaml(TINY).value
+    content.pop("sweep")
+    content = copy.deepcopy(content)
+    for key, value in changes.items():
+        place, parts = content, key.split("__")
+        for part in parts[:-1]:
+            place = place.setdefault(part, {})
+        place[parts[-1]] = value
+    return content
+
+
+def plan(content: dict, folder: Path, *, overrides: str = "", environment: dict | None = None) -> Workflow:
+    """What the workflow would make for an experiment, written into `folder` first."""
+    path = folder / "experiment.yml"
+    write_yaml(path, content)
+    # away from the results that the repository itself may hold
+    places = {f"{name}_DIRECTORY": str(folder / name.lower()) for name in ("DATA", "CACHE", "ARTIFACTS")}
+    return load_workflow({"sweep": str(path), "set": overrides}, places | (environment or {}))
+
+
+def swept(workflow: Workflow) -> list[dict]:
+    """The swept values of every point, in order."""
+    return [row.swept for row in workflow.rows]

@@ -1,0 +1,278 @@
+"""From score files to summary.csv and comparisons.csv."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from separation.analysis import collect_scores, summarize_sweep
+from separation.errors import UserError
+from simulated_sweep import BASELINE_EVALUATION, BASELINE_GAINS, EVALUATION, simulate_sweep
+
+KEYS = ["train_config.learning_rate", "train_config.sample_strategy"]
+
+
+def analyse(sweep, **options):
+    collect_scores(sweep.points, sweep.score_files, sweep.points_csv, sweep.scores)
+    summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, sweep.summary, sweep.comparisons, **options)
+    return pd.read_csv(sweep.summary), pd.read_csv(sweep.comparisons)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    made = simulate_sweep(tmp_path_factory.mktemp("sweep"))
+    analyse(made, seed=0)
+    return made
+
+
+@pytest.fixture(scope="module")
+def summary(sweep):
+    return pd.read_csv(sweep.summary)
+
+
+@pytest.fixture(scope="module")
+def comparisons(sweep):
+    return pd.read_csv(sweep.comparisons)
+
+
+@pytest.fixture(scope="module")
+def scores(sweep):
+    return pd.read_parquet(sweep.scores)
+
+
+@pytest.fixture
+def small(tmp_path):
+    return simulate_sweep(tmp_path, {"train_config.learning_rate": [0.1, 0.01]}, num_items=12, num_songs=6)
+
+
+def test_points_csv_names_each_point_with_what_was_swept(sweep):
+    points = pd.read_csv(sweep.points_csv, dtype=str)
+    assert points.columns.tolist() == ["point", "label", *KEYS, "block", "seed", "group", "evaluation"]
+    assert len(points) == 8
+    assert points.loc[3, KEYS].tolist() == ["0.01", "random"]
+    assert points.loc[3, "label"] == "learning_rate=0.01, sample_strategy=random"
+
+
+def test_scores_of_points_and_baselines_stand_in_one_tidy_table(scores):
+    assert scores.columns.tolist() == [
+        *("point", "evaluation", "dataset", "split", "item", "source"),
+        *("SI-SDR", "SI-SDRi", "SI-SIR", "SI-SAR", "SNR"),
+        *("coherent", "songs", "snr_vocals"),
+    ]
+    assert len(scores) == (8 + 5) * 48 * 2
+    assert set(BASELINE_GAINS) < set(scores["point"])
+    assert scores["coherent"].dtype == bool
+
+
+def test_summary_has_a_row_per_point_and_per_baseline(summary):
+    metrics = ["SI-SDR", "SI-SDRi", "SI-SIR", "SI-SAR", "SNR"]
+    expected = ["point", "evaluation", "label", *KEYS, "validation_loss"]
+    expected += [name for metric in metrics for name in (metric, f"{metric}_low", f"{metric}_high")]
+    assert summary.columns.tolist() == [*expected, "oracle_share", "items", "best"]
+    assert len(summary) == 8 + 5
+    assert summary["point"].tolist()[8:] == list(BASELINE_GAINS)
+    assert (summary["items"] == 48).all()
+
+
+def test_means_weigh_every_item_and_source_alike(summary, scores):
+    for metric in ("SI-SDR", "SI-SDRi", "SI-SAR"):
+        expected = scores.groupby("point")[metric].mean().reindex(summary["point"])
+        np.testing.assert_allclose(summary[metric], expected, rtol=1e-5, atol=1e-8)
+        assert (summary[f"{metric}_low"] <= summary[metric] + 1e-9).all()
+        assert (summary[f"{metric}_high"] >= summary[metric] - 1e-9).all()
+
+
+def test_best_is_chosen_by_validation_loss_although_another_point_scores_higher_on_test(sweep, summary):
+    losses = {point: pd.read_csv(path)["validation_loss"].min() for point, path in sweep.histories.items()}
+    lowest = min(losses, key=losses.get)
+    highest = summary[summary["evaluation"] == EVALUATION].set_index("point")["SI-SDRi"].idxmax()
+    assert lowest != highest
+    assert summary.loc[summary["best"], "point"].tolist() == [lowest]
+    row = summary.set_index("point").loc[lowest]
+    assert row["validation_loss"] == pytest.approx(losses[lowest], rel=1e-5)
+
+
+def test_oracle_share_is_the_closed_part_of_the_gap_from_mixture_to_ideal_binary_mask(summary, scores):
+    means = scores.groupby("point")["SI-SDR"].mean()
+    shares = summary.set_index("point")["oracle_share"]
+    for point in summary["point"]:
+        gap = means["ideal_binary_mask"] - means["mixture"]
+        assert shares[point] == pytest.approx((means[point] - means["mixture"]) / gap, abs=1e-5)
+    assert shares["mixture"] == 0
+    assert shares["ideal_binary_mask"] == 1
+
+
+def test_intervals_count_songs_and_not_mixtures(tmp_path, summary):
+    sweep = simulate_sweep(tmp_path)
+    for path in sweep.score_files:
+        pd.read_parquet(path).drop(columns="songs").to_parquet(path)
+    by_item, _ = analyse(sweep, seed=0)
+    wide = summary["SI-SDRi_high"] - summary["SI-SDRi_low"]
+    narrow = by_item["SI-SDRi_high"] - by_item["SI-SDRi_low"]
+    assert (wide[:8] > 1.2 * narrow[:8]).all()
+
+
+def test_every_pair_of_points_is_compared_on_the_same_sources_of_the_same_items(comparisons, scores):
+    points = comparisons[comparisons["kind"].isin(["best", "pair"])]
+    assert len(points) == 8 * 7 / 2
+    table = scores.pivot(index=["item", "source"], columns="point", values="SI-SDRi")
+    for row in points.itertuples():
+        difference = table[row.point] - table[row.against]
+        assert row.difference == pytest.approx(difference.mean(), rel=1e-4, abs=1e-6)
+        of_items = difference.groupby("item").mean()
+        assert row.effect_size == pytest.approx(of_items.mean() / of_items.std(), rel=1e-4)
+        assert row.share_better == pytest.approx((of_items > 0).mean(), abs=1e-5)
+
+
+def test_verdicts_follow_the_intervals(comparisons):
+    shown = comparisons.dropna(subset="difference_low")
+    holds_zero = (shown["difference_low"] <= 0) & (shown["difference_high"] >= 0)
+    assert (shown.loc[holds_zero, "verdict"] == "no difference shown").all()
+    assert (shown.loc[shown["difference_low"] > 0, "verdict"] == "better").all()
+    assert (shown.loc[shown["difference_high"] < 0, "verdict"] == "worse").all()
+    assert set(shown["verdict"]) == {"better", "worse", "no difference shown"}
+
+
+def test_the_best_is_held_against_every_baseline(comparisons, summary):
+    rows = comparisons[comparisons["kind"] == "baseline"].set_index("against")
+    assert rows.index.tolist() == list(BASELINE_GAINS)
+    assert rows.loc["fixed_mask", "verdict"] == "better"
+    assert rows.loc["ideal_binary_mask", "verdict"] == "worse"
+    means = summary.set_index("point")["SI-SDRi"]
+    best = summary.loc[summary["best"], "point"].iloc[0]
+    expected = means[best] - means["fixed_mask"]
+    assert rows.loc["fixed_mask", "difference"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_effect_is_taken_over_points_that_agree_in_everything_else(comparisons, summary):
+    effects = comparisons[comparisons["kind"] == "effect"].set_index(["key", "label"])
+    means = summary.set_index(KEYS)["SI-SDRi"]
+    # The best has learning rate 0.01 and takes its excerpts sequentially
+    row = effects.loc[(KEYS[0], "0.1")]
+    expected = np.mean([means[0.1, way] - means[0.01, way] for way in ("sequential", "random")])
+    assert row["difference"] == pytest.approx(expected, abs=1e-4)
+    assert row["matched_pairs"] == 2
+    row = effects.loc[(KEYS[1], "random")]
+    differences = [means[rate, "random"] - means[rate, "sequential"] for rate in (0.1, 0.01, 0.001, 0.0001)]
+    assert row["difference"] == pytest.approx(np.mean(differences), abs=1e-4)
+    assert row["pairs_better"] == sum(difference > 0 for difference in differences)
+
+
+def test_values_that_never_met_with_all_else_equal_are_not_compared(small):
+    for point, other in zip(small.points, ("adam", "sgd"), strict=True):
+        point["swept"]["train_config.optimizer"] = other
+    _, comparisons = analyse(small)
+    effects = comparisons[comparisons["kind"] == "effect"]
+    assert len(effects) == 2
+    assert effects["difference"].isna().all()
+    assert (effects["verdict"] == "never met with all else equal").all()
+
+
+def test_the_same_input_gives_the_same_bytes(sweep, tmp_path):
+    summary, comparisons = tmp_path / "summary.csv", tmp_path / "comparisons.csv"
+    summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, summary, comparisons, seed=0)
+    assert summary.read_bytes() == sweep.summary.read_bytes()
+    assert comparisons.read_bytes() == sweep.comparisons.read_bytes()
+
+
+def test_a_score_file_named_twice_counts_once(small):
+    small.score_files.append(small.score_files[0])
+    summary, _ = analyse(small)
+    assert len(pd.read_parquet(small.scores)) == (2 + 5) * 12 * 2
+    assert len(summary) == 7
+
+
+def test_two_files_with_scores_of_the_same_estimates_are_an_error(small, tmp_path):
+    copy = tmp_path / "copy.parquet"
+    shutil.copy(small.score_files[0], copy)
+    with pytest.raises(UserError, match="scored once"):
+        collect_scores(small.points, [*small.score_files, copy], small.points_csv, small.scores)
+
+
+def test_a_condition_that_one_file_lacks_is_null_there(small):
+    lacking = small.score_files[-1]
+    pd.read_parquet(lacking).drop(columns=["songs", "coherent"]).to_parquet(lacking)
+    collect_scores(small.points, small.score_files, small.points_csv, small.scores)
+    table = pd.read_parquet(small.scores)
+    assert table.loc[table["point"] == small.points[-1]["point"], "songs"].isna().all()
+    assert table.loc[table["point"] == "mixture", "songs"].notna().all()
+
+
+def test_lists_of_songs_are_songs_too(small):
+    for path in small.score_files:
+        table = pd.read_parquet(path)
+        table["songs"] = [[song] for song in table["songs"]]
+        table.to_parquet(path)
+    _, comparisons = analyse(small)
+    assert (comparisons.loc[comparisons["kind"] == "best", "songs"] == 6).all()
+
+
+def test_mixtures_of_the_same_songs_are_one_cluster_in_whatever_order_they_are_named(small):
+    for path in small.score_files:
+        table = pd.read_parquet(path)
+        table["songs"] = np.where(table["item"].astype(int) % 2, "a+b", "b+a")
+        table.to_parquet(path)
+    _, comparisons = analyse(small)
+    rows = comparisons[comparisons["kind"] == "best"]
+    assert (rows["songs"] == 1).all()
+    assert (rows["verdict"] == "too few songs to tell").all()
+
+
+def test_a_point_without_scores_keeps_its_row(small):
+    lost = small.points[1]["point"]
+    small.score_files = [path for path in small.score_files if lost not in str(path)]
+    summary, comparisons = analyse(small)
+    row = summary.set_index("point").loc[lost]
+    assert np.isnan(row["SI-SDRi"])
+    assert row["items"] == 0
+    assert lost not in set(comparisons["point"])
+
+
+def test_a_point_whose_loss_is_not_a_number_is_never_the_best(small):
+    path = small.histories[small.points[0]["point"]]
+    pd.read_csv(path).assign(validation_loss=np.nan).to_csv(path, index=False)
+    summary, _ = analyse(small)
+    assert summary.loc[summary["best"], "point"].tolist() == [small.points[1]["point"]]
+
+
+def test_two_evaluations_of_one_training_have_a_row_each(small):
+    point = small.points[0]
+    file = next(path for path in small.score_files if point["point"] in str(path))
+    other = pd.read_parquet(file).assign(evaluation="other-evaluation")
+    other[["SI-SDR", "SI-SDRi"]] += 1
+    path = file.with_name("other.parquet")
+    other.to_parquet(path)
+    small.score_files.append(path)
+    for each in small.points:
+        each["swept"]["algorithm_config.args.mask_type"] = "soft"
+    small.points.append({**point, "evaluation": "other-evaluation"})
+    small.points[-1]["swept"] = {**point["swept"], "algorithm_config.args.mask_type": "binary"}
+    summary, comparisons = analyse(small)
+    rows = summary[summary["point"] == point["point"]].set_index("evaluation")
+    assert rows["algorithm_config.args.mask_type"].to_dict() == {EVALUATION: "soft", "other-evaluation": "binary"}
+    assert rows.loc["other-evaluation", "SI-SDRi"] == pytest.approx(rows.loc[EVALUATION, "SI-SDRi"] + 1, abs=1e-4)
+    effect = comparisons[comparisons["key"] == "algorithm_config.args.mask_type"].iloc[0]
+    assert abs(effect["difference"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_points_with_other_stfts_are_held_against_their_own_oracles(small):
+    for path in [path for path in small.score_files if "baselines" in str(path)]:
+        table = pd.read_parquet(path).assign(evaluation="other-stft")
+        table.loc[table["point"] == "ideal_binary_mask", "SI-SDR"] *= 2
+        other = path.with_name(f"other_{path.name}")
+        table.to_parquet(other)
+        small.score_files.append(other)
+    small.points[0]["baselines"], small.points[1]["baselines"] = BASELINE_EVALUATION, "other-stft"
+    summary, _ = analyse(small)
+    means = summary.set_index(["point", "evaluation"])["SI-SDR"]
+    for point in small.points:
+        row = summary[summary["point"] == point["point"]].iloc[0]
+        floor, ceiling = (means[name, point["baselines"]] for name in ("mixture", "ideal_binary_mask"))
+        assert row["oracle_share"] == pytest.approx((row["SI-SDR"] - floor) / (ceiling - floor), abs=1e-3)
+
+
+def test_many_points_are_compared_with_the_best_only(tmp_path):
+    sweep = simulate_sweep(tmp_path, {"train_config.weight_decay": list(range(25))}, num_items=6, num_songs=3)
+    _, comparisons = analyse(sweep)
+    assert (comparisons["kind"] == "best").sum() == 24
+    assert (comparisons["kind"] == "pair").sum() == 0

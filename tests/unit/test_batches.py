@@ -1,0 +1,95 @@
+"""Which excerpts are learned follows from (seed, epoch, item) alone."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from separation.batches import BatchLoader, choose_subset, plan_epoch
+from separation.data.items import Items
+from separation.errors import UserError
+from separation.feature_store import FeatureStore, encoded_items
+from training_examples import dataset_config, write_split
+
+FRAMES = np.array([100, 90, 120, 30, 100, 41])
+
+
+def make_plan(**changes):
+    options = {"length": 40, "seed": 0, "epoch": 0, "sample_strategy": "random", "excerpt_selection_strategy": "random"}
+    return plan_epoch(FRAMES, **(options | changes))
+
+
+def by_item(plan):
+    return dict(zip(plan.items.tolist(), plan.starts.tolist(), strict=True))
+
+
+def test_the_same_seed_and_epoch_give_the_same_plan_and_others_do_not():
+    assert by_item(make_plan()) == by_item(make_plan())
+    assert make_plan().items.tolist() == make_plan().items.tolist()
+    orders = {tuple(make_plan(seed=seed, epoch=epoch).items) for seed in range(3) for epoch in range(3)}
+    assert len(orders) > 6
+    assert by_item(make_plan(epoch=1)) != by_item(make_plan())
+
+
+def test_every_item_is_learned_once_in_an_epoch_with_an_excerpt_inside_it():
+    for epoch in range(50):
+        plan = make_plan(epoch=epoch)
+        assert sorted(plan.items.tolist()) == list(range(len(FRAMES)))
+        assert (plan.starts >= 0).all()
+        assert (plan.starts <= np.maximum(FRAMES[plan.items] - 40, 0)).all()
+
+
+def test_random_excerpts_reach_the_first_and_the_last_frame():
+    starts = {by_item(make_plan(epoch=epoch))[5] for epoch in range(50)}
+    assert starts == {0, 1}
+
+
+def test_the_order_of_items_does_not_change_their_excerpts():
+    assert by_item(make_plan(sample_strategy="random")) == by_item(make_plan(sample_strategy="sequential"))
+    assert make_plan(sample_strategy="sequential").items.tolist() == list(range(len(FRAMES)))
+
+
+def test_fixed_excerpts_are_the_same_in_every_epoch():
+    for strategy, expected in (("first", [0, 0, 0, 0, 0, 0]), ("middle", [30, 25, 40, 0, 30, 0])):
+        for epoch in range(3):
+            plan = make_plan(sample_strategy="sequential", excerpt_selection_strategy=strategy, epoch=epoch)
+            assert plan.starts.tolist() == expected
+
+
+def test_a_larger_fraction_of_the_dataset_contains_the_smaller():
+    subsets = [set(choose_subset(100, fraction, seed=3)) for fraction in (0.001, 0.1, 0.5, 1.0)]
+    assert [len(subset) for subset in subsets] == [1, 10, 50, 100]
+    assert all(small <= large for small, large in itertools.pairwise(subsets))
+    assert set(choose_subset(100, 0.1, seed=4)) != subsets[1]
+    with pytest.raises(UserError, match="fraction_of_dataset"):
+        choose_subset(100, 0, seed=0)
+
+
+def test_only_the_subset_is_learned():
+    plan = make_plan(subset=np.array([1, 4]))
+    assert sorted(plan.items.tolist()) == [1, 4]
+    assert by_item(plan).items() <= by_item(make_plan()).items()
+
+
+@pytest.mark.parametrize("key", ["sample_strategy", "excerpt_selection_strategy"])
+def test_an_unknown_strategy_is_refused_by_key(key):
+    with pytest.raises(UserError, match=key):
+        make_plan(**{key: "balanced"})
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_batches_do_not_depend_on_the_number_of_workers(tmp_path, num_workers):
+    config = dataset_config(data_keys_for_training=["mix_magnitude", "source_magnitudes", "weights"])
+    items = Items(write_split(tmp_path / "train", count=5), config)
+    store = FeatureStore.from_items(encoded_items(items, config, config["data_keys_for_training"]))
+    plan = plan_epoch(
+        store.frames, length=20, seed=0, epoch=0, sample_strategy="random", excerpt_selection_strategy="random"
+    )
+    expected = list(BatchLoader(store, config, batch_size=2).load(plan))
+    found = list(BatchLoader(store, config, batch_size=2, num_workers=num_workers).load(plan))
+    assert [len(batch["mix_magnitude"]) for batch in found] == [2, 2, 1]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.keys() == theirs.keys() == {"mix_magnitude", "source_magnitudes", "weights"}
+        for key in ours:
+            assert torch.equal(ours[key], theirs[key])
+    assert expected[0]["source_magnitudes"].shape == (2, 20, 33, 1, 2)

@@ -1,0 +1,263 @@
+import json
+
+import numpy as np
+import pandas
+import pytest
+import soundfile
+import torch
+from separation.errors import UserError
+from separation.evaluation import KEYS, evaluate_point
+from separation.listening import choose_items
+from separation.metrics import SCALE_METRICS
+from separation.nussl_compat import nussl
+from separation.separator import Separator, item_seed
+from small_dataset import DATASET_CONFIG, SAMPLE_RATE, source_audio, write_split
+
+CONFIG = {
+    "info": {"seed": 3},
+    "dataset_config": DATASET_CONFIG,
+    "algorithm_config": {"class": "DeepClustering", "args": {"num_sources": 2, "mask_type": "soft"}},
+    "test_config": {"testers": [{"BSSEvalScale": {"compute_permutation": True}}]},
+}
+FREQUENCIES = DATASET_CONFIG["n_fft"] // 2 + 1
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return write_split(tmp_path_factory.mktemp("data"), items=5)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Untrained models of both kinds, saved as training saves them."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    torch.manual_seed(0)
+    sizes = {"num_features": FREQUENCIES, "hidden_size": 8, "num_layers": 1, "bidirectional": True, "dropout": 0.0}
+    builders = nussl.ml.networks.builders
+    clustering = builders.build_recurrent_dpcl(**sizes, embedding_size=4, embedding_activation=["sigmoid", "unit_norm"])
+    masks = builders.build_recurrent_mask_inference(**sizes, num_sources=2, mask_activation=["sigmoid"])
+    transforms = nussl.datasets.transforms
+    parameters = nussl.STFTParams(256, 64, "sqrt_hann")
+    metadata = {
+        "stft_params": parameters,
+        "sample_rate": SAMPLE_RATE,
+        "num_channels": 1,
+        "train_dataset": {
+            "transforms": transforms.Compose(
+                [transforms.PhaseSensitiveSpectrumApproximation(), transforms.ToSeparationModel()]
+            )
+        },
+    }
+    paths = {"clustering": folder / "clustering.pth", "masks": folder / "masks.pth"}
+    for name, config in (("clustering", clustering), ("masks", masks)):
+        nussl.ml.SeparationModel(config).save(str(paths[name]), metadata=dict(metadata))
+    return paths
+
+
+def evaluate(folder, split, checkpoint, config=CONFIG, **changes):
+    scores = folder / "scores.parquet"
+    arguments = {
+        "point": "p",
+        "evaluation": "e",
+        "checkpoint": checkpoint,
+        "test": split,
+        "scores": scores,
+        "threads": 1,
+    }
+    evaluate_point(config, **{**arguments, **changes})
+    return pandas.read_parquet(scores)
+
+
+def test_the_table_has_a_row_per_item_and_source_with_all_metrics_and_conditions(tmp_path, split, checkpoints):
+    table = evaluate(tmp_path, split, checkpoints["clustering"])
+    assert list(table.columns) == [*KEYS, *SCALE_METRICS, "coherent", "songs", "snr_vocals"]
+    assert list(table["item"]) == [f"{index:06d}" for index in range(5) for _ in range(2)]
+    assert list(table["source"]) == ["accompaniment", "vocals"] * 5
+    assert set(zip(table["point"], table["evaluation"], table["dataset"], table["split"], strict=True)) == {
+        ("p", "e", "small", "test")
+    }
+    assert all(table[name].dtype == "float64" and table[name].notna().all() for name in SCALE_METRICS)
+    assert table["coherent"].dtype == bool and table["snr_vocals"].dtype == "float64"
+
+
+def test_evaluating_twice_gives_identical_tables_whatever_was_drawn_before(tmp_path, split, checkpoints):
+    first = evaluate(tmp_path / "1", split, checkpoints["clustering"])
+    np.random.seed(99)
+    np.random.random(7)
+    state = np.random.get_state()[1].copy()
+    second = evaluate(tmp_path / "2", split, checkpoints["clustering"])
+    pandas.testing.assert_frame_equal(first, second, check_exact=True)
+    assert np.array_equal(np.random.get_state()[1], state)
+
+
+def test_several_processes_give_the_same_table_as_one(tmp_path, split, checkpoints, monkeypatch):
+    whole = evaluate(tmp_path / "1", split, checkpoints["clustering"])
+    monkeypatch.setattr("separation.evaluation.SHARE", 2)
+    shared = evaluate(tmp_path / "2", split, checkpoints["clustering"], threads=2)
+    pandas.testing.assert_frame_equal(whole, shared, check_exact=True)
+
+
+def test_an_items_scores_do_not_depend_on_the_items_before_it(tmp_path, split, checkpoints):
+    from separation.data.items import Items
+
+    items = Items(split, DATASET_CONFIG)
+    make = {"checkpoint": checkpoints["clustering"], "seed": 3}
+    after_others = Separator(CONFIG["algorithm_config"], items[0], **make)
+    for item in (items[0], items[1]):
+        after_others(item)
+    alone = Separator(CONFIG["algorithm_config"], items[2], **make)
+    for one, other in zip(after_others(items[2]), alone(items[2]), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_seed_and_item_decide_where_clusters_begin():
+    assert item_seed(0, "a") == item_seed(0, "a")
+    assert len({item_seed(seed, name) for seed in (0, 1) for name in ("a", "b")}) == 4
+
+
+def test_estimates_are_those_of_nussls_own_algorithm(split, checkpoints):
+    from separation.data.items import Items
+
+    item = Items(split, DATASET_CONFIG)[0]
+    algorithms = nussl.separation.deep
+    plain = algorithms.DeepMaskEstimation(item.mixture, model_path=str(checkpoints["masks"]))()
+    ours = Separator({"class": "DeepMaskEstimation"}, item, checkpoint=checkpoints["masks"])(item)
+    for one, other in zip(ours, plain, strict=True):
+        assert np.array_equal(one, other.audio_data)
+    seed = item_seed(0, item.name)
+    plain = algorithms.DeepClustering(item.mixture, 2, model_path=str(checkpoints["clustering"]), random_state=seed)()
+    ours = Separator(CONFIG["algorithm_config"], item, checkpoint=checkpoints["clustering"])(item)
+    for one, other in zip(ours, plain, strict=True):
+        assert np.allclose(one, other.audio_data, atol=1e-7)
+
+
+def test_soft_masks_of_a_mask_network_are_scored_without_permutation_where_none_is_asked(tmp_path, split, checkpoints):
+    config = {
+        **CONFIG,
+        "algorithm_config": {"class": "DeepMaskEstimation"},
+        "test_config": {"testers": ["BSSEvalScale"]},
+    }
+    table = evaluate(tmp_path, split, checkpoints["masks"], config)
+    assert len(table) == 10 and table["SI-SDR"].notna().all()
+
+
+def test_the_best_median_and_worst_item_are_kept_to_listen_to(tmp_path, split, checkpoints):
+    table = evaluate(tmp_path, split, checkpoints["clustering"])
+    ranked = table.groupby("item")["SI-SDR"].mean().sort_values(ascending=False)
+    folder = tmp_path / "estimates"
+    kept = json.loads((folder / "index.json").read_text())["items"]
+    assert {entry["role"]: entry["item"] for entry in kept} == {
+        "best": ranked.index[0],
+        "median": ranked.index[2],
+        "worst": ranked.index[4],
+    }
+    for entry in kept:
+        rows = table[table["item"] == entry["item"]].set_index("source")
+        for source, files in entry["sources"].items():
+            assert files["scores"]["SI-SDR"] == pytest.approx(rows.loc[source, "SI-SDR"])
+            assert files["estimate"] == f"{entry['item']}/{source}_estimate.wav"
+            reference = soundfile.read(folder / files["reference"])[0]
+            estimate = soundfile.read(folder / files["estimate"])[0]
+            # the estimate on disk is the one that was scored, not another source's
+            reference, estimate = reference - reference.mean(), estimate - estimate.mean()
+            target = np.dot(estimate, reference) / np.dot(reference, reference) * reference
+            measured = 10 * np.log10(np.sum(target**2) / np.sum((estimate - target) ** 2))
+            assert measured == pytest.approx(files["scores"]["SI-SDR"], abs=0.05)
+        assert soundfile.info(folder / entry["mixture"]).subtype == "PCM_16"
+
+
+def test_kept_audio_has_one_gain_per_item_and_never_clips(tmp_path, checkpoints):
+    rng = np.random.default_rng(0)
+    loud = {label: 0.5 * source_audio(label, rng) / 0.05 for label in ("vocals", "drums")}
+    loud = {label: np.clip(audio, -0.45, 0.45) for label, audio in loud.items()}
+    split = write_split(tmp_path / "data", items=1, audio=lambda i: loud)
+    config = {**CONFIG, "dataset_config": {**DATASET_CONFIG, "group_sources": [], "group_names": None}}
+    evaluate(tmp_path, split, checkpoints["clustering"], config)
+    entry = json.loads((tmp_path / "estimates" / "index.json").read_text())["items"][0]
+    assert entry["role"] == "best, median, worst"
+    read = {path: soundfile.read(tmp_path / "estimates" / path)[0] for path in (entry["mixture"],)}
+    for files in entry["sources"].values():
+        read |= {
+            files[kind]: soundfile.read(tmp_path / "estimates" / files[kind])[0] for kind in ("estimate", "reference")
+        }
+    assert max(np.abs(audio).max() for audio in read.values()) == pytest.approx(0.9, abs=1e-3)
+    total = sum(read[files["reference"]] for files in entry["sources"].values())
+    assert np.allclose(total, read[entry["mixture"]], atol=1e-3)
+
+
+def test_all_estimates_are_kept_where_asked(tmp_path, split, checkpoints):
+    config = {**CONFIG, "test_config": {**CONFIG["test_config"], "keep_estimates": "all"}}
+    evaluate(tmp_path, split, checkpoints["clustering"], config)
+    kept = json.loads((tmp_path / "estimates" / "index.json").read_text())["items"]
+    assert sorted(entry["role"] for entry in kept) == ["best", "median", "other", "other", "worst"]
+    for wrong in ("some", True, -1):
+        with pytest.raises(UserError, match="keep_estimates: expected none, all, worst or a number"):
+            evaluate(tmp_path, split, checkpoints["clustering"], {**CONFIG, "test_config": {"keep_estimates": wrong}})
+
+
+def test_the_worst_or_a_number_of_items_are_kept_besides_the_examples():
+    means = [float(index) for index in range(41)]
+    examples = {40: "best", 20: "median", 0: "worst"}
+    assert choose_items(means, "none") == choose_items(means, 0) == choose_items(means, 3) == examples
+    assert choose_items(means, "worst") == {**{index: "other" for index in range(1, 10)}, **examples}
+    assert choose_items(means, 5) == {10: "other", 30: "other", **examples}
+    assert set(choose_items(means, 1000)) == set(range(41))
+
+
+def test_items_without_a_score_are_not_taken_for_the_worst():
+    nan = float("nan")
+    assert choose_items([1.0, nan, 3.0, 2.0], "none") == {2: "best", 3: "median", 0: "worst"}
+    assert choose_items([nan], "worst") == choose_items([nan], 2) == {}
+    assert choose_items([nan], "all") == {0: "other"}
+
+
+def test_silence_in_a_mixture_does_not_stop_the_evaluation(tmp_path, checkpoints):
+    rng = np.random.default_rng(0)
+    sources = {"vocals": np.zeros(SAMPLE_RATE), "drums": source_audio("drums", rng)}
+    split = write_split(tmp_path / "data", items=1, audio=lambda i: sources)
+    config = {**CONFIG, "dataset_config": {**DATASET_CONFIG, "group_sources": [], "group_names": None}}
+    table = evaluate(tmp_path, split, checkpoints["clustering"], config).set_index("source")
+    assert np.isnan(table.loc["vocals", "SI-SDR"]) and np.isfinite(table.loc["drums", "SI-SDR"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu_in_silence(tmp_path, split, checkpoints):
+    with pytest.raises(UserError, match=r"expected a GPU.*found none"):
+        evaluate(tmp_path, split, checkpoints["clustering"], device="cuda")
+
+
+def test_mistakes_are_one_line_that_names_the_cause(tmp_path, split, checkpoints):
+    clustering = checkpoints["clustering"]
+    wrong = {
+        "DeepClusterin": {"algorithm_config": {"class": "DeepClusterin"}},
+        "clusters": {"algorithm_config": {"class": "DeepClustering", "args": {"clusters": 2}}},
+        "expected 2 estimates": {"algorithm_config": {"class": "DeepClustering", "args": {"num_sources": 1}}},
+        "not a deep mask estimation model": {"algorithm_config": {"class": "DeepMaskEstimation"}},
+        "expected 44100 Hz, found 8000 Hz": {"dataset_config": {**DATASET_CONFIG, "sample_rate": 44100}},
+    }
+    for expected, change in wrong.items():
+        with pytest.raises(UserError) as failure:
+            evaluate(tmp_path, split, clustering, {**CONFIG, **change})
+        assert expected in str(failure.value) and "\n" not in str(failure.value)
+    with pytest.raises(UserError, match="expected a trained model, found no file"):
+        evaluate(tmp_path, split, tmp_path / "none.pth")
+    (tmp_path / "broken.pth").write_bytes(clustering.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"broken\.pth"):
+        evaluate(tmp_path, split, tmp_path / "broken.pth")
+    with pytest.raises(UserError, match="expected mixtures to evaluate on, found none"):
+        evaluate(tmp_path, write_empty(tmp_path / "empty"), clustering)
+    assert not (tmp_path / "scores.parquet").exists()
+
+
+def write_empty(folder):
+    folder.mkdir()
+    manifest = {
+        "format": 1,
+        "split": "test",
+        "class": "Scaper",
+        "sample_rate": SAMPLE_RATE,
+        "num_channels": 1,
+        "items": [],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return {"folder": str(folder), "class": "Scaper"}

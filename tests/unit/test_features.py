@@ -1,0 +1,144 @@
+"""Features and targets are nussl's, computed faster."""
+
+import numpy as np
+import pytest
+import torch
+from separation.errors import UserError
+from separation.feature_store import MAGNITUDE_SCALE, FeatureStore, encode
+from separation.features import check_dataset_config, extract, loss_weights, stft
+from separation.nussl_compat import nussl
+from training_examples import dataset_config
+
+TRANSFORMS = {
+    "psa": nussl.datasets.transforms.PhaseSensitiveSpectrumApproximation,
+    "msa": nussl.datasets.transforms.MagnitudeSpectrumApproximation,
+}
+
+
+def make_audio(samples=5001, channels=1, sources=2, seed=0, level=0.05):
+    rng = np.random.default_rng(seed)
+    audio = {f"source{n}": level * rng.normal(size=(channels, samples)).astype(np.float32) for n in range(sources)}
+    audio["source0"][:, : samples // 3] = 0  # silence at the beginning of one source
+    return sum(audio.values()), audio
+
+
+def nussl_features(mixture, sources, config):
+    parameters = nussl.STFTParams(config["n_fft"], config["hop_length"], config["window_type"])
+
+    def signal(array):
+        array = array.astype(np.float64)  # scipy computes in the precision that it is given
+        return nussl.AudioSignal(audio_data_array=array, sample_rate=config["sample_rate"], stft_params=parameters)
+
+    data = {"mix": signal(mixture), "sources": {name: signal(array) for name, array in sources.items()}}
+    data = nussl.datasets.transforms.MagnitudeWeights()(TRANSFORMS[config["output_type"]]()(data))
+    data["ideal_binary_mask"] = data["ideal_binary_mask"].astype(np.float64)
+    return {key: value.numpy() for key, value in nussl.datasets.transforms.ToSeparationModel()(data).items()}
+
+
+@pytest.mark.parametrize("window_type", ["sqrt_hann", "hann", "hamming"])
+@pytest.mark.parametrize(("n_fft", "hop_length", "samples"), [(256, 64, 5001), (256, 128, 4096), (64, 32, 100)])
+def test_the_stft_is_nussls(window_type, n_fft, hop_length, samples):
+    mixture, _ = make_audio(samples, channels=2)
+    ours = stft(torch.from_numpy(mixture).double(), n_fft=n_fft, hop_length=hop_length, window_type=window_type)
+    signal = nussl.AudioSignal(audio_data_array=mixture.astype(np.float64), sample_rate=8000)
+    theirs = signal.stft(n_fft, hop_length, window_type)
+    np.testing.assert_allclose(ours.permute(2, 1, 0).numpy(), theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("output_type", ["psa", "msa"])
+@pytest.mark.parametrize(("channels", "sources"), [(1, 2), (2, 2), (1, 4)])
+def test_features_are_those_of_nussls_transforms(output_type, channels, sources):
+    config = dataset_config(n_fft=128, hop_length=32, output_type=output_type)
+    mixture, audio = make_audio(channels=channels, sources=sources)
+    theirs = nussl_features(mixture, audio, config)
+    ours = extract(mixture, audio, config)
+    assert ours.sources == tuple(audio)
+    np.testing.assert_allclose(ours.mix_magnitude, theirs["mix_magnitude"], atol=1e-7)
+    np.testing.assert_allclose(ours.source_magnitudes, theirs["source_magnitudes"], atol=1e-7)
+    np.testing.assert_array_equal(ours.ideal_binary_mask, theirs["ideal_binary_mask"].astype(bool))
+    assert 0.1 < ours.ideal_binary_mask[..., 1].mean() < 1
+
+
+def test_bins_that_two_sources_share_belong_to_neither_as_in_nussl():
+    config = dataset_config(output_type="msa")
+    _, audio = make_audio()
+    twins = {"one": audio["source1"], "two": audio["source1"].copy()}
+    mixture = twins["one"] + twins["two"]
+    assert nussl_features(mixture, twins, config)["ideal_binary_mask"].sum() == 0
+    assert not extract(mixture, twins, config).ideal_binary_mask.any()
+
+
+def test_stored_excerpts_are_nussls_features_within_float16():
+    config = dataset_config(
+        data_keys_for_training=["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights"]
+    )
+    items = [make_audio(samples, seed=samples) for samples in (5000, 3001)]
+    keys = config["data_keys_for_training"]
+    store = FeatureStore.from_items(encode(extract(*item, config), keys) for item in items)
+    theirs = [nussl_features(*item, config) for item in items]
+    batch = store.excerpts([1, 0], [10, 50], 30, data_keys=keys)
+    for row, (item, start) in enumerate([(1, 10), (0, 50)]):
+        for key in keys:
+            expected = theirs[item][key][start : start + 30]
+            np.testing.assert_allclose(batch[key][row], expected, rtol=2**-10, atol=1e-9, err_msg=key)
+    np.testing.assert_array_equal(batch["ideal_binary_mask"][0], theirs[1]["ideal_binary_mask"][10:40])
+
+
+def test_very_quiet_audio_keeps_its_level():
+    """At -40 dB and below a third of unscaled magnitudes would be subnormal in float16, up to 9 dB wrong."""
+    config = dataset_config()
+    mixture, audio = make_audio(level=1e-4)
+    features = extract(mixture, audio, config)
+    store = FeatureStore.from_items([encode(features, ["mix_magnitude"])])
+    frames = len(features.mix_magnitude)
+    stored = store.excerpts([0], [0], frames, data_keys=["mix_magnitude"])["mix_magnitude"][0]
+    loud = features.mix_magnitude > features.mix_magnitude.max() / 1000
+    error = 20 * np.log10(stored[loud] / features.mix_magnitude[loud])
+    assert np.abs(error).max() < 0.02
+
+
+def test_an_item_shorter_than_the_excerpt_is_filled_up_with_weight_0():
+    config = dataset_config()
+    store = FeatureStore.from_items([encode(extract(*make_audio(640), config), config["data_keys_for_training"])])
+    frames = int(store.frames[0])
+    batch = store.excerpts([0], [0], frames + 7, data_keys=config["data_keys_for_training"])
+    assert batch["weights"].shape == (1, frames + 7, 33, 1)
+    assert batch["ideal_binary_mask"].shape == (1, frames + 7, 33, 1, 2)
+    assert batch["weights"][0, :frames].any()
+    for values in batch.values():
+        assert not values[0, frames:].any()
+
+
+def test_bins_below_the_threshold_weigh_nothing():
+    magnitude = np.array([1, 0.2, 0.09, 1e-5], dtype=np.float32)
+    weigh = {"total": 1.3, "peak": 1.0, "bins": 4}
+    assert (loss_weights(magnitude, **weigh, weight_type=["magnitude"], weight_threshold=-20) > 0).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    equal = loss_weights(magnitude, **weigh, weight_type=["equal"], weight_threshold=-80)
+    assert equal.tolist() == [1, 1, 1, 0]
+
+
+def test_audio_far_above_full_scale_is_refused_instead_of_stored_as_infinite():
+    mixture, audio = make_audio(level=100 * 65504 / MAGNITUDE_SCALE)
+    with pytest.raises(OverflowError):
+        encode(extract(mixture, audio, dataset_config()), ["mix_magnitude"])
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"data_keys_for_training": ["mix_magnitude", "assignments"]}, "data_keys_for_training"),
+        ({"data_keys_for_training": ["weights"]}, "data_keys_for_training"),
+        ({"output_type": "irm"}, "output_type"),
+        ({"weight_type": ["loudness"]}, "weight_type"),
+        ({"weight_type": ["threshold"]}, "weight_threshold"),
+        ({"format": "cnn"}, "format"),
+    ],
+)
+def test_features_that_do_not_exist_are_refused_by_key(change, key):
+    with pytest.raises(UserError, match=rf"^dataset_config\.{key}: "):
+        check_dataset_config(dataset_config(**change))

@@ -1,0 +1,141 @@
+"""Equal work has one id, changed work another."""
+
+import json
+import math
+
+import pytest
+from experiments import experiment, plan
+from separation.identity import canonical_json, digest
+from separation.points import complete_config, options_of
+from separation.yaml_writer import write_yaml
+
+
+def only(workflow):
+    (point,) = workflow.trainings
+    return point
+
+
+def evaluations(workflow):
+    return {evaluation for _, evaluation in workflow.evaluations}
+
+
+def test_number_spellings_agree_and_true_is_not_one():
+    assert canonical_json({"a": 1}) == canonical_json({"a": 1.0}) == canonical_json({"a": 1e0}) == '{"a":1}'
+    assert canonical_json(True) != canonical_json(1)
+    assert canonical_json(-0.0) == "0" and canonical_json((1, 2)) == canonical_json([1, 2])
+
+
+def test_the_id_of_a_value_is_known():
+    # a change here gives every point a new id: raise a stage's version instead
+    assert digest({"b": [1.0, "ü", None, True], "a": {"y": 0.1, "x": 2}}) == "e85001979277"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {"a": [-math.inf]}])
+def test_numbers_that_are_not_finite_have_no_id(value):
+    with pytest.raises(ValueError, match="finite"):
+        canonical_json(value)
+
+
+def test_key_order_comments_and_spelling_change_no_id(tmp_path):
+    first = only(plan(experiment(train_config__learning_rate=0.01), tmp_path))
+    content = experiment(train_config__learning_rate=0.01)
+    turned = json.loads(json.dumps(content))
+    turned = {key: dict(reversed(value.items())) for key, value in reversed(turned.items())}
+    write_yaml(tmp_path / "experiment.yml", turned)
+    text = (tmp_path / "experiment.yml").read_text().replace("0.01", "1.0e-2 # slow")
+    (tmp_path / "other.yml").write_text(text.replace("batch_size: 2", "batch_size: 2.0"))
+    from separation.points import load_workflow
+
+    assert only(load_workflow({"sweep": str(tmp_path / "other.yml")}, {})) == first
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"info__notes": "other words"},
+        {"info__project_name": "elsewhere"},
+        {"train_config__num_workers": 3},
+        {"dataset_config__cache": "on"},
+        {"train_config__device": "cpu"},
+        {"test_config__num_workers": 4},
+        {"test_config": {"keep_estimates": "all"}},
+        {"algorithm_config__args": {"num_sources": 2, "mask_type": "binary"}},
+        {"datasets__test": {"dataset": "toy_music"}},
+        {"train_config__optimizer": "adam"},
+        {"train_config__weight_decay": 0},
+        {"train_config__initial_length": None},
+    ],
+)
+def test_what_does_not_determine_the_weights_leaves_the_point_its_id(tmp_path, changes):
+    assert only(plan(experiment(**changes), tmp_path)) == only(plan(experiment(), tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"info__seed": 1},
+        {"train_config__num_epochs": 3},
+        {"train_config__weight_decay": 1e-5},
+        {"dataset_config__length": 40},
+        {"datasets__train": {"dataset": "toy_music"}},
+        {"datasets__val": {"dataset": "tiny_music", "split": "train"}},
+        {"model_config__output": ["embedding", "recurrent_stack"]},
+    ],
+)
+def test_what_determines_the_weights_gives_another_id(tmp_path, changes):
+    assert only(plan(experiment(**changes), tmp_path)) != only(plan(experiment(), tmp_path))
+
+
+def test_points_that_differ_in_evaluation_alone_share_a_training(tmp_path):
+    sweep = [{"algorithm_config.args.mask_type": ["soft", "binary"], "learning_rate": [0.1, 0.2]}]
+    workflow = plan(experiment(sweep=sweep), tmp_path)
+    assert len(workflow.trainings) == 2 and len(workflow.evaluations) == 4 and len(workflow.rows) == 4
+
+
+def test_directories_take_no_part_in_ids(tmp_path):
+    here = plan(experiment(dataset_config__cache="x"), tmp_path)
+    there = plan(experiment(dataset_config__cache="y"), tmp_path, environment={"DATA_DIRECTORY": "/elsewhere"})
+    assert list(here.trainings) == list(there.trainings) and list(here.caches) == list(there.caches)
+    assert evaluations(here) == evaluations(there) and list(here.baselines) == list(there.baselines)
+
+
+def test_two_sweeps_share_the_points_they_have_in_common(tmp_path):
+    one = plan(experiment(info__name="one", sweep=[{"learning_rate": [0.1, 0.2]}]), tmp_path)
+    two = plan(experiment(info__name="two", sweep=[{"learning_rate": [0.2, 0.3]}]), tmp_path)
+    assert len(set(one.trainings) & set(two.trainings)) == 1
+
+
+def test_training_keys_do_not_enter_a_caches_id_and_stft_keys_do(tmp_path):
+    base = list(plan(experiment(dataset_config__cache="x"), tmp_path).caches)
+    trained = plan(
+        experiment(dataset_config__cache="x", train_config__num_epochs=9, dataset_config__length=9), tmp_path
+    )
+    assert list(trained.caches) == base
+    finer = plan(experiment(dataset_config__cache="x", dataset_config__hop_length=32), tmp_path)
+    assert not set(finer.caches) & set(base)
+
+
+def test_a_users_folder_is_known_by_its_listing_and_not_by_its_place(tmp_path):
+    ids = []
+    for name in ("here", "there"):
+        folder = tmp_path / name / "mixtures"
+        folder.mkdir(parents=True)
+        (folder / "a.wav").write_bytes(b"12345")
+        split = {"folder": str(folder), "class": "MixSourceFolder"}
+        ids.append(only(plan(experiment(datasets={"train": split, "val": split, "test": split}), tmp_path)))
+    (folder / "a.wav").write_bytes(b"123456")
+    ids.append(only(plan(experiment(datasets={"train": split, "val": split, "test": split}), tmp_path)))
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_points_complete_config_leads_to_the_same_point(tmp_path):
+    sweep = [{"learning_rate": [0.1, 0.2], "cache": "x"}]
+    workflow = plan(experiment(sweep=sweep, info__notes="a: b # c"), tmp_path)
+    for point, training in workflow.trainings.items():
+        options = options_of(workflow.run_options, point)
+        config = complete_config(json.loads(training.spec), options, point, "somewhere")
+        again = plan(config, tmp_path)
+        assert list(again.trainings) == [point]
+        assert list(again.evaluations) == [key for key in workflow.evaluations if key[0] == point]
+        assert list(again.caches) == list(workflow.caches)
+        assert again.experiment.name == point

@@ -1,0 +1,192 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from separation.errors import UserError
+from separation.metrics import LIMIT, SCALE_METRICS, read_testers, score_item
+from small_dataset import SAMPLE_RATE, source_audio
+
+PERMUTED = read_testers(
+    {"testers": [{"BSSEvalScale": {"compute_permutation": True, "best_permutation_key": "SI-SDR"}}]}
+)
+IN_ORDER = read_testers({"testers": ["BSSEvalScale"]})
+
+
+def score(references, estimates, mixture=None, testers=IN_ORDER):
+    """Scores and assignment as lists in the order of the references."""
+    mixture = sum(references) if mixture is None else mixture
+    sources = {f"source {index}": reference for index, reference in enumerate(references)}
+    found = score_item(sources, estimates, mixture, testers=testers, sample_rate=SAMPLE_RATE)
+    assert list(found.scores) == list(found.assignment) == list(sources)
+    return SimpleNamespace(scores=list(found.scores.values()), assignment=list(found.assignment.values()))
+
+
+def three_sources(seed=0, channels=1):
+    rng = np.random.default_rng(seed)
+    labels = ("vocals", "bass", "drums")
+    return [np.stack([source_audio(label, rng) for _ in range(channels)]) for label in labels], rng
+
+
+def noisy(references, rng, leak=0.3):
+    """Estimates with interference, artifacts and a wrong gain, as a model makes them."""
+    total = sum(references)
+    return [0.8 * s + leak * (total - s) + 0.01 * rng.normal(size=s.shape) for s in references]
+
+
+def si_sdr(reference, estimate):
+    """Le Roux et al. 2019, equation 5, written down once more."""
+    s, e = reference - reference.mean(), estimate - estimate.mean()
+    target = np.dot(e, s) / np.dot(s, s) * s
+    return 10 * np.log10(np.sum(target**2) / np.sum((e - target) ** 2))
+
+
+@pytest.mark.parametrize("snr", [-12.0, 0.0, 7.5, 30.0])
+def test_a_known_amount_of_noise_gives_the_snr(snr):
+    rng = np.random.default_rng(0)
+    source = source_audio("vocals", rng)
+    noise = rng.normal(size=source.shape)
+    source, noise = source - source.mean(), noise - noise.mean()
+    noise *= np.linalg.norm(source) / np.linalg.norm(noise) * 10 ** (-snr / 20)
+    found = score([source[None]], [(source + noise)[None]]).scores[0]
+    assert found["SNR"] == pytest.approx(snr, abs=1e-6)
+
+
+def test_a_mixture_of_two_sources_at_a_known_level_has_that_snr_and_no_improvement():
+    rng = np.random.default_rng(0)
+    one, other = (rng.normal(size=(1, SAMPLE_RATE)) for _ in range(2))
+    one, other = one - one.mean(), other - other.mean()
+    other *= np.linalg.norm(one) / np.linalg.norm(other) * 10 ** (-3 / 20)
+    found = score([one, other], [one + other, one + other]).scores
+    assert [row["SNR"] for row in found] == pytest.approx([3.0, -3.0], abs=1e-6)
+    for row in found:
+        assert [row[f"{name}i"] for name in ("SI-SDR", "SI-SIR", "SD-SDR", "SNR")] == [0, 0, 0, 0]
+
+
+def test_si_sdr_is_the_papers_formula():
+    references, rng = three_sources()
+    estimates = noisy(references, rng)
+    for row, reference, estimate in zip(score(references, estimates).scores, references, estimates, strict=True):
+        assert row["SI-SDR"] == pytest.approx(si_sdr(reference[0], estimate[0]), abs=1e-6)
+        assert row["SI-SDRi"] == pytest.approx(row["SI-SDR"] - si_sdr(reference[0], sum(references)[0]), abs=1e-6)
+
+
+def test_gain_and_offset_change_no_scale_invariant_metric():
+    references, rng = three_sources()
+    estimates = noisy(references, rng)
+    plain = score(references, estimates).scores
+    changed = score(references, [3.7 * estimate + 0.2 for estimate in estimates]).scores
+    for one, other in zip(plain, changed, strict=True):
+        for name in ("SI-SDR", "SI-SIR", "SI-SAR"):
+            assert one[name] == pytest.approx(other[name], abs=1e-6)
+        assert other["SNR"] < one["SNR"] - 3
+
+
+def test_interference_lowers_sir_and_artifacts_lower_sar():
+    references, rng = three_sources()
+    leaking = score(references, [s + 0.1 * (sum(references) - s) for s in references]).scores
+    noise = [s + 0.02 * rng.normal(size=s.shape) for s in references]
+    for leaks, noises in zip(leaking, score(references, noise).scores, strict=True):
+        assert leaks["SI-SIR"] < 40 and leaks["SI-SAR"] > 90
+        assert noises["SI-SIR"] > noises["SI-SAR"] + 15
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_all_metrics_are_nussls_within_a_thousandth_of_a_decibel(channels, seed):
+    from separation.nussl_compat import nussl
+
+    references, rng = three_sources(seed, channels)
+    estimates = [noisy(references, rng)[k] for k in (2, 0, 1)]
+    ours = score(references, estimates, testers=PERMUTED)
+    signals = [nussl.AudioSignal(audio_data_array=a, sample_rate=SAMPLE_RATE) for a in references + estimates]
+    evaluator = nussl.evaluation.BSSEvalScale(
+        signals[:3], signals[3:], source_labels=["0", "1", "2"], compute_permutation=True, best_permutation_key="SI-SDR"
+    )
+    theirs = evaluator.evaluate()
+    assert ours.assignment == [1, 2, 0]
+    for source, row in enumerate(ours.scores):
+        shared = set(row) & set(theirs[str(source)])
+        assert shared == set(SCALE_METRICS) - {"SI-SIRi"}
+        for name in shared:
+            assert row[name] == pytest.approx(np.mean(theirs[str(source)][name]), abs=1e-3), name
+
+
+def test_permuted_estimates_are_matched_and_in_order_ones_are_not_moved():
+    references, rng = three_sources()
+    estimates = noisy(references, rng)
+    straight = score(references, estimates)
+    turned = score(references, estimates[::-1], testers=PERMUTED)
+    assert (straight.assignment, turned.assignment) == ([0, 1, 2], [2, 1, 0])
+    for one, other in zip(straight.scores, turned.scores, strict=True):
+        assert one == pytest.approx(other)
+    assert score(references, estimates[::-1]).scores[0]["SI-SDR"] < straight.scores[0]["SI-SDR"] - 5
+
+
+def test_the_best_of_more_estimates_than_sources_are_taken():
+    references, rng = three_sources()
+    estimates = [0.01 * rng.normal(size=references[0].shape), *noisy(references, rng)]
+    assert score(references, estimates, testers=PERMUTED).assignment == [1, 2, 3]
+    with pytest.raises(UserError, match=r"num_sources: expected 3 estimates.*found 4"):
+        score(references, estimates)
+    with pytest.raises(UserError, match=r"num_sources: expected 3 estimates.*found 2"):
+        score(references, estimates[:2], testers=PERMUTED)
+
+
+def test_a_silent_reference_has_no_scores_and_leaves_the_others_as_they_are():
+    references, rng = three_sources()
+    estimates = noisy(references[:2], rng)
+    alone = score(references[:2], estimates, testers=PERMUTED)
+    silence, hum = np.full_like(references[0], 0.1), 0.001 * rng.normal(size=references[0].shape)
+    found = score([silence, *references[:2]], [estimates[1], hum, estimates[0]], sum(references[:2]), PERMUTED)
+    assert all(np.isnan(value) for value in found.scores[0].values())
+    assert found.assignment == [1, 2, 0]
+    for one, other in zip(found.scores[1:], alone.scores, strict=True):
+        assert one == pytest.approx(other)
+    for row in score([silence], [hum], hum).scores:
+        assert all(np.isnan(value) for value in row.values())
+
+
+def test_perfect_and_silent_estimates_have_finite_scores_at_the_ends_of_the_scale():
+    references, _ = three_sources()
+    perfect = score(references, references).scores[0]
+    assert perfect["SI-SDR"] == perfect["SNR"] == LIMIT
+    silent = score(references, [np.zeros_like(reference) for reference in references]).scores[0]
+    assert silent["SI-SDR"] == silent["SI-SIR"] == silent["SD-SDR"] == -LIMIT
+    assert silent["SNR"] == pytest.approx(0.0)
+
+
+def test_sir_and_sar_can_be_left_out():
+    references, rng = three_sources()
+    testers = read_testers({"testers": {"BSSEvalScale": {"compute_sir_sar": False}}})
+    row = score(references, noisy(references, rng), testers=testers).scores[0]
+    assert np.isnan(row["SI-SIR"]) and np.isnan(row["SI-SAR"]) and np.isfinite(row["SI-SDR"])
+
+
+def test_bss_eval_v4_stands_beside_the_scale_invariant_metrics():
+    rng = np.random.default_rng(0)
+    references = [source_audio(label, rng, 2 * SAMPLE_RATE)[None] for label in ("vocals", "bass")]
+    estimates = noisy(references, rng, leak=0.1)[::-1]
+    testers = read_testers(
+        {"testers": [{name: {"compute_permutation": True}} for name in ("BSSEvalScale", "BSSEvalV4")]}
+    )
+    found = score(references, estimates, testers=testers)
+    assert found.assignment == [1, 0]
+    for row in found.scores:
+        assert {"SI-SDR", "SDR", "ISR", "SIR", "SAR"} <= set(row)
+        assert row["SDR"] > 5
+    silent = score([np.zeros_like(references[0]), references[0]], [estimates[0], estimates[1]], references[0], testers)
+    assert np.isnan(silent.scores[0]["SDR"]) and silent.scores[1]["SDR"] > 5
+
+
+def test_testers_are_read_in_every_form_and_mistakes_are_named():
+    args = {"compute_permutation": True, "best_permutation_key": "SI-SDR"}
+    for form in ([{"BSSEvalScale": args}], {"BSSEvalScale": args}, [["BSSEvalScale", args]], [], None):
+        assert read_testers({"testers": form}) == PERMUTED
+    for form, expected in (
+        ([{"BSSEval": {}}], "BSSEvalScale, BSSEvalV4"),
+        ([{"BSSEvalScale": {"best_permutation_key": "SDR"}}], "best_permutation_key: expected one of SI-SDR"),
+        ([{"BSSEvalScale": {"permute": True}}], "found 'permute'"),
+        (["BSSEvalScale", "BSSEvalScale"], "each tester once"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            read_testers({"testers": form})

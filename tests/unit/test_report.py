@@ -1,0 +1,299 @@
+"""The report as its reader meets it: one page that fetches nothing and hides nothing."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from PIL import Image
+from separation.analysis import collect_scores, summarize_sweep
+from separation.figures import plot_sweep
+from separation.report import render_report
+from simulated_sweep import simulate_sweep
+
+PROVENANCE = {
+    "notes": "Is <script>alert('notes')</script> & more shown as written?",
+    "date": "2026-01-02",
+    "git commit": "0123abc",
+    "versions": {"nussl": "1.1.9"},
+    "datasets": {"test": "toy_music-0123456789ab"},
+    "licences": ["see https://example.org/licence", "</script><b>bold</b>"],
+    "config": "# from https://example.org\ninfo:\n  name: <i>music</i>\n",
+}
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.words, self.raw, self.inside = [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self.inside = tag if tag in ("script", "style") else None
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+    def handle_data(self, data):
+        (self.raw if self.inside else self.words).append((self.inside, data))
+
+    @property
+    def text(self):
+        return " ".join(" ".join(data for _, data in self.words).split())
+
+    def all(self, tag, **attributes):
+        wanted = {name.rstrip("_"): value for name, value in attributes.items()}
+        return [found for name, found in self.elements if name == tag and wanted.items() <= found.items()]
+
+
+def prepare(folder, swept=None, *, change=lambda sweep: None, draw=False, **options):
+    """Simulates and analyses a sweep; its figures are drawn only where they matter, because drawing takes seconds."""
+    sweep = simulate_sweep(folder, swept, **options)
+    change(sweep)
+    collect_scores(sweep.points, sweep.score_files, sweep.points_csv, sweep.scores)
+    summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, sweep.summary, sweep.comparisons, seed=0)
+    if draw:
+        plot_sweep(sweep.points_csv, sweep.scores, sweep.summary, sweep.histories, sweep.figures)
+    else:
+        sweep.figures.mkdir()
+        (sweep.figures / "index.json").write_text("[]")
+    return sweep
+
+
+def render(sweep, provenance=PROVENANCE, output=None):
+    tables = sweep.points_csv, sweep.scores, sweep.summary, sweep.comparisons, sweep.figures
+    output = output or sweep.report
+    render_report("music_dpcl", *tables, sweep.histories, sweep.estimates, provenance, output)
+    return Page(output.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("sweep"), draw=True)
+
+
+@pytest.fixture(scope="module")
+def page(sweep):
+    return render(sweep)
+
+
+def rescale(gain):
+    """Changes the scores of all points, so that they lie `gain` dB higher."""
+
+    def change(sweep):
+        for path in sweep.score_files:
+            if "baselines" not in str(path):
+                table = pd.read_parquet(path)
+                table[["SI-SDR", "SI-SDRi"]] += gain
+                table.to_parquet(path)
+
+    return change
+
+
+def test_the_page_opens_without_network_or_other_files(page):
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "srcset", "data", "poster", "action"):
+            assert attributes.get(name, "#").startswith(("data:", "#")), (tag, name)
+    assert page.all("link") == [{"rel": "icon", "href": "data:,"}]
+    styles = "".join(data for inside, data in page.raw if inside == "style")
+    assert "url(" not in styles
+    assert "@import" not in styles
+    policy = next(found for found in page.all("meta") if found.get("http-equiv") == "Content-Security-Policy")
+    # Should anything try nevertheless, the browser refuses
+    assert policy["content"].startswith("default-src 'none'")
+
+
+def test_the_verdict_names_the_point_with_the_lowest_validation_loss_and_its_test_score(page, sweep):
+    summary = pd.read_csv(sweep.summary)
+    best = summary[summary["best"]].iloc[0]
+    assert f"Best point {best['label']}: {best['SI-SDRi']:.2f} dB SI-SDR improvement on test" in page.text
+    assert "It has the lowest validation loss (0.1082) of 8 points and was chosen by that alone." in page.text
+    assert f"95 % interval {best['SI-SDRi_low']:.2f} to {best['SI-SDRi_high']:.2f}" in page.text
+    assert "On 48 test mixtures from 8 songs" in page.text
+    assert f"the point closes {100 * best['oracle_share']:.0f} %" in page.text
+
+
+def test_the_verdict_says_that_the_runner_up_does_better_on_test(page, sweep):
+    comparisons = pd.read_csv(sweep.comparisons)
+    row = (
+        comparisons[comparisons["kind"] == "best"].set_index("label").loc["learning_rate=0.01, sample_strategy=random"]
+    )
+    assert f"differs from it by −{row['difference']:.2f} dB" in page.text
+    assert "the runner-up is shown to be better" in page.text
+
+
+def test_doubts_are_told_beside_the_verdict(page):
+    assert "The test rests on 8 songs." in page.text
+    assert "Each point was trained with one seed." in page.text
+    assert "lowest in its last epoch (12)" in page.text
+
+
+def test_a_network_that_is_no_better_than_a_fixed_mask_is_called_that(tmp_path):
+    text = render(prepare(tmp_path, {"train_config.learning_rate": [0.1, 0.01, 0.001]}, change=rescale(-4.6))).text
+    assert "It is not shown to be better than a fixed mask" in text
+    assert "It is better than a fixed mask" not in text
+
+
+def test_a_network_that_does_harm_is_called_that(tmp_path):
+    text = render(prepare(tmp_path, {"train_config.learning_rate": [0.1]}, change=rescale(-9.0))).text
+    assert "not shown to be better than leaving the mixture as it is" in text
+    assert "It is worse than a fixed mask" in text
+    assert "The sweep has one point" in text
+
+
+def test_losses_of_different_kinds_are_not_passed_off_as_a_fair_ranking(tmp_path):
+    losses = [[["DeepClusteringLoss", "embedding", 1.0]], [["L1Loss", "estimates", 1.0]]]
+    text = render(prepare(tmp_path, {"train_config.loss_function": losses}, num_items=6, num_songs=3)).text
+    assert "differ in train_config.loss_function" in text
+
+
+def test_scores_that_are_not_finite_are_counted_and_told(tmp_path):
+    def silence(sweep):
+        table = pd.read_parquet(sweep.score_files[-1])
+        table.loc[:2, ["SI-SDR", "SI-SDRi"]] = -np.inf
+        table.to_parquet(sweep.score_files[-1])
+
+    rates = {"train_config.learning_rate": [0.1, 0.01]}
+    text = render(prepare(tmp_path, rates, change=silence, num_items=6, num_songs=3)).text
+    assert "3 of 84 scores in SI-SDRi are not finite" in text
+
+
+def test_seeds_are_reported_as_a_spread(tmp_path):
+    def pair_up(sweep):
+        for index, point in enumerate(sweep.points):
+            point["seed"], point["group"] = index % 2, f"group{index // 2}"
+
+    rates = {"train_config.learning_rate": [0.1, 0.01], "info.seed": [0, 1]}
+    text = render(prepare(tmp_path, rates, change=pair_up, num_items=6, num_songs=3)).text
+    assert "How much the seed matters" in text
+    assert "Each point was trained with one seed" not in text
+
+
+def test_the_table_shows_points_by_validation_loss_with_the_keys_that_vary(page, sweep):
+    rows = [found for found in page.all("tr") if "data-point" in found]
+    summary = pd.read_csv(sweep.summary).dropna(subset="validation_loss").sort_values("validation_loss")
+    assert [row["title"].split(",")[0] for row in rows] == summary["point"].tolist()
+    assert rows[0]["class"] == "best"
+    assert [row["data-key0"] for row in rows] == [f"{rate:g}" for rate in summary["train_config.learning_rate"]]
+    assert len([found for found in page.all("tr") if found.get("class") == "baseline"]) == 5
+    heads = page.text.split("all metrics and ids", 1)[1].split("0.01", 1)[0].split()
+    assert heads[:3] == ["#", "learning_rate", "sample_strategy"]
+
+
+def test_a_key_with_one_value_is_no_column(tmp_path):
+    swept = {"train_config.learning_rate": [0.1, 0.01], "train_config.batch_size": [8]}
+    shown = render(prepare(tmp_path, swept, num_items=6, num_songs=3))
+    assert [found.get("title") for found in shown.all("th", scope="col") if "config" in found.get("title", "")] == [
+        "train_config.learning_rate"
+    ]
+
+
+def test_best_median_and_worst_mixture_can_be_heard(page):
+    players = page.all("audio")
+    assert len(players) == 3 * (1 + 2 + 2)
+    for player in players:
+        assert "controls" in player
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(player["src"].split("base64,")[1])))
+        assert (rate, len(samples)) == (8000, 4000)
+        assert np.abs(samples).max() > 0.05
+    labels = [player["aria-label"] for player in players]
+    for role in ("best", "median", "worst"):
+        named = [label.split(",")[0] for label in labels if f"{role} mixture" in label]
+        assert named == [
+            "mixture",
+            *("vocals reference", "vocals estimate"),
+            *("accompaniment reference", "accompaniment estimate"),
+        ]
+
+
+def test_spectrograms_show_a_tone_where_it_sounds(page):
+    picture = next(found for found in page.all("img") if found["alt"].startswith("Spectrogram: vocals reference"))
+    image = Image.open(io.BytesIO(base64.b64decode(picture["src"].split("base64,")[1]))).convert("L")
+    levels = np.asarray(image).mean(axis=1)
+    # The tone of the simulated voice has partials up to 1.4 kHz of 4 kHz; low frequencies are at the bottom
+    assert levels[-40:].max() > 3 * levels[:50].max()
+
+
+def test_what_users_wrote_is_shown_and_never_run(page, sweep):
+    source = sweep.report.read_text(encoding="utf-8")
+    assert "Is <script>alert('notes')</script> & more shown as written?" in page.text
+    assert "<script>alert" not in source
+    assert "<b>bold" not in source
+    assert "<i>music" not in source
+
+
+def test_labels_and_values_cannot_leave_the_data_of_a_chart(tmp_path):
+    evil = "</script><script>alert('label')</script>"
+    swept = {"train_config.class": [evil, "Trainer"]}
+    shown = render(prepare(tmp_path, swept, draw=True, num_items=6, num_songs=3))
+    assert "<script>alert" not in (tmp_path / "report.html").read_text()
+    assert evil in shown.text
+    charts = [json.loads(data) for inside, data in shown.raw if data.startswith('{"')]
+    assert any(evil in json.dumps(chart) for chart in charts)
+
+
+def test_every_chart_is_there_with_words_for_who_does_not_see_it(page, sweep):
+    index = json.loads((sweep.figures / "index.json").read_text())
+    assert len(index) == 8
+    assert {found["id"] for found in page.all("figure")} == {f"figure-{entry['name']}" for entry in index}
+    for found in page.all("div", class_="plot"):
+        assert found["role"] == "img"
+        assert len(found["aria-label"]) > 20
+    for image in page.all("img"):
+        assert image["alt"]
+
+
+def test_every_form_field_and_link_within_the_page_leads_somewhere(page):
+    ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    for link in page.all("a"):
+        if link["href"].startswith("#"):
+            assert link["href"][1:] in ids
+    for _, attributes in page.elements:
+        for name in attributes.get("aria-labelledby", "").split():
+            assert name in ids
+    assert len(ids) == sum("id" in attributes for _, attributes in page.elements)
+
+
+def test_the_report_says_how_it_was_made_and_what_its_words_mean(page):
+    for words in ("0123abc", "nussl 1.1.9", "toy_music-0123456789ab", "https://example.org/licence", "2026-01-02"):
+        assert words in page.text
+    assert "info:" in page.text
+    assert "Test scores have no part in the choice" in page.text
+    for metric in ("SI-SDR", "SI-SIR", "SI-SAR", "SNR"):
+        assert re.search(rf"{metric} S[a-z-]+", page.text)
+
+
+def test_tables_can_be_taken_along(page, sweep):
+    link = page.all("a", download="summary.csv")[0]
+    assert base64.b64decode(link["href"].split("base64,")[1]) == sweep.summary.read_bytes()
+
+
+def test_the_same_input_gives_the_same_bytes(page, sweep, tmp_path):
+    render(sweep, output=tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == sweep.report.read_bytes()
+
+
+def test_a_sweep_that_kept_no_audio_still_has_a_report(sweep, tmp_path):
+    sweep = type(sweep)(sweep.folder, histories=sweep.histories)
+    shown = render(sweep, {}, tmp_path / "silent.html")
+    assert not shown.all("audio")
+    assert "Listen" not in shown.text
+
+
+def test_only_the_evaluation_that_the_verdict_speaks_of_is_played(sweep, tmp_path):
+    best, folders = next(iter(sweep.estimates.items()))
+    evaluation = sweep.points[0]["evaluation"]
+    for name in (evaluation, "other-evaluation"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "estimates").symlink_to(folders[0])
+    several = {best: [tmp_path / "other-evaluation" / "estimates", tmp_path / evaluation / "estimates"]}
+    shown = render(type(sweep)(sweep.folder, histories=sweep.histories, estimates=several), {}, tmp_path / "page.html")
+    assert len(shown.all("audio")) == 3 * 5

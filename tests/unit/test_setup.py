@@ -1,0 +1,432 @@
+"""What a user meets first: the lock, envs/setup.sh, the Makefile's targets and the environment file.
+
+envs/setup.sh is run in a folder of its own with stand-ins for Python, pip and apt that write down how they were called:
+nothing is downloaded and nothing outside the folder is touched.
+"""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = ROOT / "envs" / "requirements.lock"
+TOOLS = ["bash", "awk", "cat", "cp", "cut", "date", "dirname", "env", "flock", "grep", "head", "kill", "mkdir", "mv"]
+TOOLS += ["rm", "sed", "sha256sum", "tail", "touch"]
+PROGRAMS = ["python", "snakemake", "snakefmt", "ruff", "tensorboard"]
+
+PYTHON_STAND_IN = f"""#!{shutil.which("bash")}
+# $RECORD gets one line per call; $BREAK is a word that makes the call with it fail
+[ "$1" = - ] && exec {sys.executable} "$@"
+[ "$1" = --version ] && exec echo "Python 3.x"
+[ "$1 $3" = "-m --version" ] || echo "$*" >>"$RECORD"
+case "$*" in
+  *"${{BREAK:-nothing breaks}}"*) echo "stand-in: no $BREAK today"; exit 1 ;;
+  "-c import sys"*) echo "$0" ;;
+  "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+esac
+"""
+
+
+def normalized(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def locked():
+    lines = [line.split(";")[0].strip() for line in LOCK.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("==") for line in lines)
+
+
+# --- the lock
+
+
+def test_every_line_of_the_lock_pins_one_version():
+    lines = [line for line in LOCK.read_text().splitlines() if line and not line.startswith("#")]
+    assert len(lines) > 100
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9._-]+==[A-Za-z0-9.+!]+( ; .+)?", line)] == []
+
+
+def test_the_lock_names_nothing_of_cuda_and_nothing_that_compiles():
+    unwanted = re.compile(r"nvidia|cuda|cu1\d|cudnn|triton|soxbindings")
+    assert [name for name in locked() if unwanted.search(name)] == []
+
+
+def test_every_requirement_is_in_the_lock():
+    text = (ROOT / "envs" / "requirements.in").read_text()
+    named = re.findall(r"^([A-Za-z0-9_.-]+)", text, flags=re.MULTILINE)
+    assert {normalized(name) for name in named} <= {normalized(name) for name in locked()}
+
+
+def imported_by(path):
+    """Top-level names of the modules that a Python or Snakemake file imports."""
+    text = path.read_text()
+    if path.suffix != ".py":
+        return set(re.findall(r"^\s*(?:import|from) ([A-Za-z_]\w*)", text, flags=re.MULTILINE))
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_every_package_that_the_workflow_imports_is_in_the_lock():
+    files = [
+        path
+        for folder in ("workflow", "tests", "benchmarks")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".smk"}
+    ]
+    own = {path.stem for path in files} | {path.parent.name for path in files}
+    known = {normalized(name) for name in locked()}
+    installed = packages_distributions()
+    strangers = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in files
+        for name in imported_by(path) - own - sys.stdlib_module_names
+        if not known & {normalized(package) for package in installed.get(name, [name])}
+    }
+    assert files
+    assert strangers == set()
+
+
+# --- envs/setup.sh
+
+
+class Machine:
+    """A folder with envs/setup.sh and a small lock, and a PATH of stand-ins."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.repository = folder / "repository"
+        self.programs = folder / "bin"
+        self.record = folder / "calls.txt"
+        (self.repository / "envs").mkdir(parents=True)
+        self.programs.mkdir()
+        shutil.copy(ROOT / "envs" / "setup.sh", self.repository / "envs" / "setup.sh")
+        self.write_lock("alpha==1.0", "beta==2.0", "gamma==3.0 ; sys_platform == 'never'", "torch==9.9")
+        for tool in TOOLS:
+            if found := shutil.which(tool):
+                (self.programs / tool).symlink_to(found)
+        self.add_program("python3", PYTHON_STAND_IN)
+        self.add_program("sox")
+        self.be_user(1000)
+
+    def write_lock(self, *lines):
+        (self.repository / "envs" / "requirements.lock").write_text("# head\n" + "".join(f"{line}\n" for line in lines))
+
+    def add_program(self, name, text="#!/bin/sh\n"):
+        path = self.programs / name
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def be_user(self, number):
+        self.add_program("id", f"#!/bin/sh\necho {number}\n")
+
+    def environment(self, **variables):
+        return {"PATH": str(self.programs), "HOME": str(self.folder), "RECORD": str(self.record), **variables}
+
+    def set_up(self, *programs, **variables):
+        """Runs envs/setup.sh; gives its exit code, what it said, and the calls of Python it made."""
+        self.record.write_text("")
+        done = subprocess.run(
+            ["bash", "envs/setup.sh", *(programs or ["sox"])],
+            cwd=self.repository,
+            env=self.environment(**variables),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+        )
+        assert done.stdout == "", "stdout belongs to the command that set-up goes before"
+        return done.returncode, done.stderr, self.record.read_text().splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+def made_anew(calls):
+    return any(call.startswith("-m venv") for call in calls)
+
+
+def pip_calls(calls, word):
+    return [call for call in calls if call.startswith(f"-m pip {word} ")]
+
+
+def test_set_up_installs_the_lock_without_dependencies_and_torch_with_what_its_build_needs(machine):
+    code, said, calls = machine.set_up()
+    assert code == 0, said
+    assert made_anew(calls)
+    assert all("--no-deps" in call for call in pip_calls(calls, "wheel"))
+    packages, torch = pip_calls(calls, "install")
+    assert "--no-deps" in packages
+    assert "torch" not in packages
+    assert "torch==9.9" in torch
+    assert "--no-deps" not in torch
+    assert "installing 2 packages" in said, "what is for other systems is neither counted nor fetched"
+
+
+def test_a_second_set_up_does_nothing_and_says_so(machine):
+    machine.set_up()
+    before = {path: path.stat().st_mtime_ns for path in (machine.repository / ".venv").rglob("*")}
+    code, said, calls = machine.set_up()
+    assert (code, said, calls) == (0, "environment: up to date\n", [])
+    assert {path: path.stat().st_mtime_ns for path in (machine.repository / ".venv").rglob("*")} == before
+
+
+@pytest.mark.parametrize("broken", ["venv .venv", "pip wheel", "--no-index", "torch==9.9", "import torch"])
+def test_a_set_up_that_failed_names_its_log_and_the_next_one_makes_it_good(machine, broken):
+    code, said, _ = machine.set_up(BREAK=broken)
+    assert code == 1
+    assert f"stand-in: no {broken} today" in said
+    assert said.endswith("failed; the whole output is in logs/setup.log\n")
+    code, said, calls = machine.set_up()
+    assert code == 0, said
+    assert made_anew(calls)
+    assert "an earlier set-up did not finish" in said
+    assert machine.set_up()[2] == []
+
+
+def test_a_changed_lock_is_installed_into_the_environment_that_is_there(machine):
+    machine.set_up()
+    machine.write_lock("alpha==1.1", "torch==9.9")
+    code, said, calls = machine.set_up()
+    assert code == 0, said
+    assert not made_anew(calls)
+    assert pip_calls(calls, "install")
+
+
+def test_a_download_that_fails_leaves_a_working_environment_as_it_is(machine):
+    machine.set_up()
+    machine.write_lock("alpha==1.1", "torch==9.9")
+    code, _, calls = machine.set_up(BREAK="pip wheel")
+    assert code == 1
+    assert pip_calls(calls, "install") == []
+    assert not made_anew(machine.set_up()[2])
+
+
+def test_an_environment_made_by_hand_is_kept(machine):
+    machine.set_up()
+    (machine.repository / ".venv" / "setup.stamp").unlink()
+    (machine.repository / ".venv" / "mine").touch()
+    code, said, calls = machine.set_up()
+    assert code == 0, said
+    assert not made_anew(calls)
+    assert (machine.repository / ".venv" / "mine").exists()
+
+
+def test_a_moved_repository_gets_a_new_environment_because_its_scripts_name_the_old_place(machine):
+    machine.set_up()
+    machine.repository = machine.repository.rename(machine.folder / "elsewhere")
+    code, said, calls = machine.set_up()
+    assert code == 0, said
+    assert made_anew(calls)
+    assert "the folder has moved" in said
+
+
+def test_torch_index_is_asked_for_torch_alone_and_is_not_written_down(machine):
+    index = "https://user:secret@example.org/cpu"
+    code, said, calls = machine.set_up(TORCH_INDEX=index)
+    assert code == 0, said
+    with_index = [call for call in calls if index in call]
+    assert with_index == [call for call in pip_calls(calls, "install") if "torch==9.9" in call]
+    assert "secret" not in said + (machine.repository / ".venv" / "setup.stamp").read_text()
+    assert machine.set_up(TORCH_INDEX=index)[2] == []
+    assert machine.set_up()[2] == [], "the index need not be named again"
+    other = machine.set_up(TORCH_INDEX="https://example.org/cuda")[2]
+    assert any("--force-reinstall" in call and "torch==9.9" in call for call in other)
+    assert not made_anew(other)
+
+
+@pytest.mark.parametrize(("program", "package"), [("sox", "sox"), ("dot", "graphviz")])
+def test_a_missing_program_is_one_line_that_says_how_to_install_it(machine, program, package):
+    (machine.programs / program).unlink(missing_ok=True)
+    code, said, calls = machine.set_up(program)
+    assert (code, calls) == (1, [])
+    assert said.count("\n") == 1
+    for manager in ("apt", "dnf", "brew"):
+        assert f"{manager} install {package}" in said
+
+
+def test_root_on_debian_gets_missing_programs_installed_unasked(machine):
+    (machine.programs / "sox").unlink()
+    machine.be_user(0)
+    machine.add_program("apt-get", '#!/bin/sh\necho "apt-get $* ${DEBIAN_FRONTEND}" >>"$RECORD"\n')
+    code, said, calls = machine.set_up()
+    assert code == 0, said
+    assert calls[:2] == [
+        "apt-get update -q noninteractive",
+        "apt-get install -q -y --no-install-recommends sox noninteractive",
+    ]
+
+
+def test_without_a_python_that_serves_set_up_says_which_ones_do(machine):
+    (machine.programs / "python3").unlink()
+    code, said, _ = machine.set_up()
+    assert code == 1
+    assert said.count("\n") == 1
+    assert "Python 3.11 to 3.13" in said
+    assert "apt install python3-venv" in said
+    assert not (machine.repository / ".venv").exists()
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock")
+def test_of_two_set_ups_at_once_one_works_and_the_other_waits(machine):
+    machine.record.write_text("")
+    both = [
+        subprocess.Popen(
+            ["bash", "envs/setup.sh", "sox"], cwd=machine.repository, env=machine.environment(), stderr=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=60)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sum(call.startswith("-m venv") for call in machine.record.read_text().splitlines()) == 1
+
+
+# --- the Makefile
+
+
+def make(folder, *words, **variables):
+    # a make above this one hands its own flags and variables down
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "ENV_FILE"))}
+    return subprocess.run(
+        ["make", "--no-print-directory", *words],
+        cwd=folder,
+        env={**inherited, **variables},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+
+def targets():
+    return re.findall(r"^([a-z][a-z_-]*):(?!=)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+@pytest.fixture
+def stand_ins(tmp_path):
+    """A copy of the Makefile whose programs say their name, $PROBE and their arguments."""
+    shutil.copy(ROOT / "Makefile", tmp_path / "Makefile")
+    programs = [tmp_path / "envs" / "setup.sh"]
+    programs += [tmp_path / ".venv" / "bin" / name for name in PROGRAMS]
+    for path in programs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('#!/bin/sh\necho "$(basename "$0")[$PROBE] $*"\n')
+        path.chmod(0o755)
+    return tmp_path
+
+
+def test_make_and_make_help_list_every_target():
+    listed = [line.split()[0] for line in make(ROOT, "help").stdout.splitlines()]
+    assert {"setup", "demo", "test", "lint", "plan", "experiment"} <= set(listed)
+    assert listed == targets()
+    assert make(ROOT).stdout == make(ROOT, "help").stdout
+
+
+@pytest.mark.parametrize("target", ["setup", "demo", "test", "lint", "plan", "tensorboard", "experiment"])
+def test_variables_of_the_environment_file_reach_every_command_of(target, stand_ins):
+    (stand_ins / "mine_local.sh").write_text('export PROBE="from the file"\n')
+    done = make(stand_ins, target, "yml=a.yml", ENV_FILE="mine_local.sh")
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if "[" in line]
+    assert said
+    assert [line for line in said if "[from the file]" not in line] == []
+
+
+def test_an_environment_file_that_is_not_there_stops_make_and_is_named(stand_ins):
+    done = make(stand_ins, "setup", ENV_FILE="config/environment/nowhere_local.sh")
+    assert done.returncode != 0
+    assert "config/environment/nowhere_local.sh" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ([], "snakemake --profile local --config sweep=a.yml"),
+        (["num_gpus=0", "num_jobs=3"], "snakemake --profile local --jobs 3 --config sweep=a.yml"),
+        (["num_gpus=4", "num_jobs=1"], "snakemake --profile local-gpu --resources gpu=4 --jobs 1 --config sweep=a.yml"),
+    ],
+)
+def test_make_experiment_shows_and_runs_the_snakemake_command(arguments, command, stand_ins):
+    done = make(stand_ins, "experiment", "yml=a.yml", *arguments)
+    assert done.stdout.splitlines()[1:] == [command, command.replace("snakemake", "snakemake[]", 1)]
+
+
+def test_make_experiment_without_a_file_says_what_to_write(stand_ins):
+    done = make(stand_ins, "experiment")
+    assert done.returncode != 0
+    assert "make experiment yml=" in done.stderr
+
+
+def test_make_clean_leaves_results_and_private_files(stand_ins):
+    kept = [stand_ins / name for name in ("results/artifacts/point/config.yml", "private/key.json", ".snakemake/log/a")]
+    for path in [*kept, stand_ins / "tests" / "__pycache__" / "a.pyc", stand_ins / "workflow" / "a.smk"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert make(stand_ins, "clean").returncode == 0
+    assert all(path.exists() for path in kept)
+    assert not (stand_ins / ".venv").exists()
+    assert not (stand_ins / "tests" / "__pycache__").exists()
+
+
+# --- the environment file, continuous integration, hooks
+
+
+def test_the_documented_environment_gives_defaults_and_keeps_what_is_set():
+    text = (ROOT / "config" / "environment" / "default.sh").read_text()
+    names = [
+        *("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY", "CODE_DIRECTORY", "DOCKER_IMAGE_NAME"),
+        *("JUPYTER_HOST_PORT", "JUPYTER_PASSWORD_HASH", "TENSORBOARD_HOST_PORT"),
+        *("PATH_TO_GOOGLE_CREDENTIALS", "COMET_API_KEY"),
+    ]
+    assert [name for name in names if not re.search(rf"^(# )?export {name}=", text, flags=re.MULTILINE)] == []
+    done = subprocess.run(
+        ["bash", "-euc", 'source config/environment/default.sh; echo "$DATA_DIRECTORY $CACHE_DIRECTORY"; env'],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "CACHE_DIRECTORY": "/scratch/cache"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[0] == "results/data /scratch/cache"
+    assert "COMET_API_KEY" not in done.stdout, "an empty key is not a key"
+
+
+@pytest.mark.parametrize("services", [False, True])
+def test_continuous_integration_runs_the_tests_and_those_on_services_once_there_are_any(services, tmp_path):
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
+    more = "test-services:\n\t@echo services tested\n" if services else ""
+    (tmp_path / "Makefile").write_text("test:\n\t@echo tested\n" + more)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run([tmp_path / ".ci" / "run"], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ("services tested" if services else "tested")
+    (tmp_path / "Makefile").write_text("test:\n\t@false\n" + more)
+    assert subprocess.run([tmp_path / ".ci" / "run"], env=environment, capture_output=True).returncode != 0
+
+
+def test_commit_hooks_run_what_lint_runs_and_find_private_keys():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    lint = re.search(r"^lint:.*?(?=^\.PHONY)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE | re.DOTALL)[0]
+    entries = {hook["id"]: hook["entry"] for hook in hooks}
+    assert {entry.split("/")[-1].split()[0] for name, entry in entries.items() if name != "private-keys"} == set(
+        re.findall(r"\b(ruff|snakefmt|snakemake)\b (?=-|check|format)", lint)
+    )
+    private = re.compile(entries["private-keys"])
+    assert private.search("-----BEGIN RSA " + "PRIVATE KEY-----")
+    assert private.search('"private_' + 'key": "-----BEGIN')
+    assert not private.search((ROOT / ".pre-commit-config.yaml").read_text())

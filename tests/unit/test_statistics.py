@@ -1,0 +1,130 @@
+"""Intervals and comparisons on scores whose truth is known."""
+
+import numpy as np
+import pytest
+from separation import statistics
+
+NUM_SONGS, ITEMS_PER_SONG, NUM_SOURCES = 8, 6, 2
+
+
+def draw_scores(num_columns: int, *, song_spread: float, truth: float = 5.0, seed: int = 0):
+    """Scores (units, columns) of songs that differ by `song_spread` dB, with each unit's item and song."""
+    random = np.random.default_rng(seed)
+    songs = np.repeat(np.arange(NUM_SONGS), ITEMS_PER_SONG * NUM_SOURCES)
+    items = np.repeat(np.arange(NUM_SONGS * ITEMS_PER_SONG), NUM_SOURCES)
+    of_song = random.normal(0, song_spread, (NUM_SONGS, num_columns))
+    scores = truth + of_song[songs] + random.normal(0, 1, (len(songs), num_columns))
+    return scores, items, songs
+
+
+def coverage(interval: statistics.Interval, truth: float) -> float:
+    return float(((interval.low <= truth) & (truth <= interval.high)).mean())
+
+
+def test_the_interval_holds_the_true_mean_as_often_as_it_says_even_with_eight_songs():
+    scores, _, songs = draw_scores(600, song_spread=1.0)
+    interval = statistics.bootstrap_mean(scores, songs, seed=1, num_resamples=1000)
+    assert 0.92 <= coverage(interval, 5.0) <= 0.985
+
+
+def test_mixtures_of_one_song_taken_for_independent_would_claim_too_much():
+    scores, items, _ = draw_scores(600, song_spread=1.0)
+    interval = statistics.bootstrap_mean(scores, items, seed=1, num_resamples=1000)
+    assert coverage(interval, 5.0) < 0.75
+
+
+def test_the_paired_interval_holds_the_true_difference_as_often_as_it_says():
+    easier, items, songs = draw_scores(600, song_spread=2.0)
+    random = np.random.default_rng(5)
+    better = easier + 0.4 + random.normal(0, 0.2, (NUM_SONGS, 600))[songs] + random.normal(0, 0.5, easier.shape)
+    found = statistics.paired_difference(better, easier, items, songs, seed=1, num_resamples=1000)
+    assert 0.92 <= coverage(found.difference, 0.4) <= 0.985
+
+
+def test_pairing_shows_a_difference_that_two_separate_intervals_hide():
+    scores, items, songs = draw_scores(1, song_spread=3.0)
+    random = np.random.default_rng(2)
+    better = scores + 0.5 + random.normal(0, 0.3, scores.shape)
+    one, other = (statistics.bootstrap_mean(values, songs, seed=0) for values in (scores, better))
+    assert one.high[0] > other.low[0]
+    found = statistics.paired_difference(better, scores, items, songs, seed=0)
+    assert found.difference.low[0] > 0.3
+    assert found.difference.high[0] < 0.7
+    assert found.items[0] == 48
+    assert found.clusters[0] == 8
+
+
+def test_no_difference_is_claimed_where_there_is_none_in_nineteen_of_twenty_sweeps():
+    scores, items, songs = draw_scores(400, song_spread=1.0)
+    other = scores + np.random.default_rng(9).normal(0, 1, scores.shape)
+    found = statistics.paired_difference(other, scores, items, songs, seed=0, num_resamples=1000)
+    difference = found.difference
+    verdicts = [
+        statistics.verdict(*numbers) for numbers in zip(difference.mean, difference.low, difference.high, strict=True)
+    ]
+    assert 0.91 <= verdicts.count(statistics.NO_DIFFERENCE) / 400 <= 0.99
+
+
+def test_effect_size_is_the_mean_over_the_deviation_of_item_differences():
+    first = np.array([[1.0], [3.0], [2.0], [2.0], [4.0], [6.0]])
+    items = np.array([0, 0, 1, 1, 2, 2])  # item means 2, 2, 5
+    found = statistics.paired_difference(first, np.zeros((6, 1)), items, items, seed=0)
+    assert found.effect_size[0] == pytest.approx(3.0 / np.std([2, 2, 5], ddof=1))
+    assert found.share_better[0] == 1.0
+
+
+def test_missing_scores_are_left_out_and_not_taken_for_zero():
+    values = np.array([[1.0, np.nan], [np.nan, np.nan], [3.0, np.nan], [5.0, 7.0], [np.inf, np.nan]])
+    interval = statistics.bootstrap_mean(values, np.array([0, 0, 1, 2, 2]), seed=0)
+    assert interval.mean.tolist() == [3.0, 7.0]
+    # All scores of the second column are from one song: what other songs would give is not known
+    assert np.isfinite(interval.low[0])
+    assert np.isnan(interval.low[1])
+    assert np.isnan(interval.high[1])
+
+
+def test_columns_with_other_songs_get_the_interval_that_they_would_get_alone():
+    scores, _, songs = draw_scores(1, song_spread=1.0)
+    half = np.where((songs < 4)[:, None], scores, np.nan)
+    both = statistics.bootstrap_mean(np.hstack([scores, half]), songs, seed=3)
+    alone = statistics.bootstrap_mean(half[songs < 4], songs[songs < 4], seed=3)
+    assert both.low[1] == alone.low[0]
+    assert both.high[1] == alone.high[0]
+
+
+def test_the_seed_alone_decides_the_interval():
+    scores, _, songs = draw_scores(3, song_spread=1.0)
+    one, again, other = (statistics.bootstrap_mean(scores, songs, seed=seed) for seed in (4, 4, 5))
+    assert one.low.tolist() == again.low.tolist()
+    assert one.low.tolist() != other.low.tolist()
+
+
+def test_intervals_of_few_songs_are_read_further_out():
+    # Phi(sqrt(10 / 9) * t) with Student's t of 9 degrees of freedom at 2.5 %, -2.2622
+    assert statistics.tail_probability(10) == pytest.approx(0.00855, abs=1e-4)
+    assert statistics.tail_probability(100_000) == pytest.approx(0.025, abs=1e-4)
+    with pytest.raises(ValueError, match="at least 2"):
+        statistics.tail_probability(1)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((0.5, 0.1, 0.9), "better"),
+        ((-0.5, -0.9, -0.1), "worse"),
+        ((0.5, -0.1, 1.1), "no difference shown"),
+        ((0.5, 0.0, 1.1), "no difference shown"),
+        ((0.5, np.nan, np.nan), "too few songs to tell"),
+        ((np.nan, np.nan, np.nan), "no mixture in common"),
+    ],
+)
+def test_verdicts_are_plain_words(numbers, words):
+    assert statistics.verdict(*numbers) == words
+
+
+def test_oracle_share_is_zero_at_the_mixture_and_one_at_the_oracle():
+    mixture, oracle = np.array([0.0, -2.0, np.nan]), np.array([10.0, 12.0, 50.0])
+    assert statistics.oracle_share(mixture, mixture, oracle) == 0
+    assert statistics.oracle_share(oracle, mixture, oracle) == 1
+    assert statistics.oracle_share(np.array([5.0, 5.0, 99.0]), mixture, oracle) == pytest.approx(0.5)
+    assert np.isnan(statistics.oracle_share(oracle, mixture, mixture))

@@ -1,0 +1,320 @@
+"""A training can be stopped at any moment, gives the same weights each time, and ends in what nussl loads."""
+
+import csv
+import hashlib
+import logging
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from separation import cache, training
+from separation.data.items import Items
+from separation.errors import UserError
+from separation.nussl_compat import nussl
+from separation.training_setup import excerpt_lengths, find_device, make_optimizer
+from training_examples import dataset_config, experiment, write_split
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
+DROPOUT = {"dropout": 0.3}
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return {
+        "train": write_split(folder / "train", count=7, seed=1, uneven=True),
+        "val": write_split(folder / "val", count=3, seed=2),
+    }
+
+
+@pytest.fixture
+def train(splits, tmp_path):
+    def train_in(name, config=None, **options):
+        training.train_point(config or experiment(), folder=tmp_path / name, splits=splits, **options)
+        return tmp_path / name
+
+    return train_in
+
+
+@pytest.fixture(scope="module")
+def trained(splits, tmp_path_factory):
+    """An uninterrupted training, with dropout so that random numbers are drawn in each step."""
+    folder = tmp_path_factory.mktemp("points") / "uninterrupted"
+    training.train_point(experiment(**DROPOUT), folder=folder, splits=splits)
+    return folder
+
+
+def digest(folder):
+    """The bytes of both checkpoints."""
+    return [hashlib.sha256((folder / "checkpoints" / name).read_bytes()).hexdigest() for name in CHECKPOINTS]
+
+
+CHECKPOINTS = ("best.model.pth", "latest.model.pth")
+
+
+def weights(folder, name="latest"):
+    return torch.load(folder / "checkpoints" / f"{name}.model.pth", weights_only=False)["state_dict"]
+
+
+def history(folder, *leave_out):
+    with open(folder / "history.csv", newline="") as source:
+        rows = list(csv.DictReader(source))
+    return [{key: value for key, value in row.items() if key not in leave_out} for row in rows]
+
+
+TIMES = ("seconds", "samples_per_second", "loader_wait")
+
+
+def test_the_same_config_trained_twice_gives_the_same_bytes(trained, train):
+    again = train("again", experiment(**DROPOUT))
+    assert digest(again) == digest(trained)
+    assert history(again, *TIMES) == history(trained, *TIMES)
+
+
+def test_another_seed_gives_other_weights(trained, train):
+    other = train("other", experiment(seed=1, **DROPOUT))
+    assert not torch.equal(*[weights(folder)["layers.embedding.linear.weight"] for folder in (trained, other)])
+
+
+@pytest.mark.parametrize("finished", [0, 1, 3])
+def test_a_training_that_failed_goes_on_and_ends_in_the_same_bytes(trained, train, monkeypatch, tmp_path, finished):
+    learn = training._Training._learn
+
+    def fail(self, epoch):
+        result = learn(self, epoch)
+        if epoch == finished:
+            raise OSError("no space left on device")
+        return result
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(training._Training, "_learn", fail)
+        train("stopped", experiment(**DROPOUT))
+    assert not (tmp_path / "stopped" / "checkpoints").exists()
+    assert len(history(tmp_path / "stopped")) == finished if finished else True
+    epochs = []
+    monkeypatch.setattr(training._Training, "_learn", lambda self, epoch: (epochs.append(epoch), learn(self, epoch))[1])
+    stopped = train("stopped", experiment(**DROPOUT))
+    assert epochs == list(range(finished, 4))
+    assert digest(stopped) == digest(trained)
+    assert history(stopped, *TIMES) == history(trained, *TIMES)
+
+
+def test_a_training_that_was_killed_goes_on_and_ends_in_the_same_bytes(trained, splits, train, tmp_path):
+    program = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        from pathlib import Path
+        sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(__file__).parent)!r}]
+        from separation import training
+        from training_examples import experiment
+        save = training.save_state
+        def save_and_die(folder, state):
+            if len(state["history"]) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            save(folder, state)
+        training.save_state = save_and_die
+        training.train_point(experiment(dropout=0.3), folder=Path({str(tmp_path / "killed")!r}), splits={splits!r})
+        """
+    )
+    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=200)
+    assert killed.returncode == -9, killed.stderr.decode()
+    assert len(history(tmp_path / "killed")) == 2
+    stopped = train("killed", experiment(**DROPOUT))
+    assert digest(stopped) == digest(trained)
+
+
+def test_deleted_checkpoints_of_a_finished_training_come_back_without_training(trained, train, monkeypatch, tmp_path):
+    train("point", experiment(**DROPOUT))
+    for name in ("checkpoints/best.model.pth", "history.csv"):
+        (tmp_path / "point" / name).unlink()
+    monkeypatch.setattr(training._Training, "_learn", None)
+    assert digest(train("point", experiment(**DROPOUT))) == digest(trained)
+    assert history(tmp_path / "point", *TIMES) == history(trained, *TIMES)
+
+
+def test_the_state_of_another_configuration_is_not_taken_up(train, caplog):
+    expected = digest(train("expected"))
+    train("point", experiment(learning_rate=0.02))
+    with caplog.at_level(logging.WARNING):
+        assert digest(train("point")) == expected
+    assert "another configuration" in caplog.text
+
+
+def test_a_state_that_cannot_be_read_is_told_and_left_aside(train, caplog):
+    expected = digest(train("point"))
+    (train("broken") / "state" / "state.pt").write_bytes(b"PK not a state")
+    with caplog.at_level(logging.WARNING):
+        assert digest(train("broken")) == expected
+    assert "cannot be read" in caplog.text
+
+
+def test_weights_depend_on_neither_the_cache_nor_workers_nor_notes(train, splits, tmp_path):
+    plain = digest(train("plain"))
+    assert digest(train("workers", experiment(num_workers=2))) == plain
+    config = dataset_config()
+    spec = {
+        "dataset_config": {key: config[key] for key in cache.DATASET_KEYS},
+        "keys": config["data_keys_for_training"],
+        "kind": "features",
+        "format": 1,
+    }
+    caches = {name: tmp_path / "cache" / f"{name}.json" for name in splits}
+    for name, manifest in caches.items():
+        cache.populate_cache(spec, splits[name], manifest)
+    assert digest(train("cached", caches=caches)) == plain
+    # pruned: filled again by the training itself
+    for file in cache.store_path(caches["val"]).rglob("*"):
+        if file.is_file():
+            file.unlink()
+    assert digest(train("refilled", caches=caches)) == plain
+    assert cache.find_damage(caches["val"], contents=True) is None
+
+
+def test_the_best_checkpoint_is_the_one_of_the_lowest_validation_loss(train, monkeypatch):
+    losses = iter([0.5, 0.2, 0.4, 0.2])
+    seen = []
+
+    def validate(self, epoch):
+        seen.append({key: value.clone() for key, value in self.model.state_dict().items()})
+        return next(losses)
+
+    monkeypatch.setattr(training._Training, "_validate", validate)
+    folder = train("point")
+    assert [row["best"] for row in history(folder)] == ["True", "True", "False", "False"]
+    for name, epoch in (("best", 1), ("latest", 3)):
+        for key, value in weights(folder, name).items():
+            assert torch.equal(value, seen[epoch][key])
+
+
+def test_the_learning_rate_falls_after_patience_epochs_without_improvement(train, monkeypatch):
+    monkeypatch.setattr(training._Training, "_validate", lambda self, epoch: 1.0)
+    rates = [float(row["learning_rate"]) for row in history(train("point", experiment(num_epochs=6, patience=1)))]
+    assert rates == [0.01, 0.01, 0.01, 0.005, 0.005, 0.0025]
+
+
+def test_what_is_trained_becomes_better(trained):
+    rows = history(trained)
+    assert float(rows[-1]["train_loss"]) < 0.8 * float(rows[0]["train_loss"])
+    assert min(float(row["validation_loss"]) for row in rows) < float(rows[0]["validation_loss"])
+    assert all(float(row["gradient_norm"]) > 0 for row in rows)
+
+
+def test_validation_loss_is_that_of_nussls_validation_closure(trained, splits):
+    """The mean over the middle excerpts, by nussl's loss, network and features, in evaluation mode."""
+    model, _ = nussl.ml.SeparationModel.load(str(trained / "checkpoints" / "latest.model.pth"))
+    config = dataset_config()
+    closure = nussl.ml.train.closures.ValidationClosure({"DeepClusteringLoss": {}}, model)
+    transforms = nussl.datasets.transforms
+    prepare = transforms.Compose(
+        [
+            transforms.PhaseSensitiveSpectrumApproximation(),
+            transforms.MagnitudeWeights(),
+            transforms.ToSeparationModel(),
+        ]
+    )
+    losses = []
+    for item in Items(splits["val"], config):
+        data = prepare({"mix": item.mixture, "sources": dict(item.sources)})
+        start = (len(data["mix_magnitude"]) - config["length"]) // 2
+        middle = slice(start, start + config["length"])
+        excerpt = {key: value[None, middle].float().contiguous() for key, value in data.items()}
+        losses.append(closure(None, excerpt)["loss"])
+    assert float(history(trained)[-1]["validation_loss"]) == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_nussls_deep_clustering_separates_with_a_checkpoint(trained, splits):
+    mixture = Items(splits["val"], dataset_config())[0].mixture
+    path = str(trained / "checkpoints" / "best.model.pth")
+    algorithm = nussl.separation.deep.DeepClustering(mixture, num_sources=2, model_path=path, mask_type="soft")
+    estimates = algorithm()
+    assert len(estimates) == 2
+    assert all(estimate.audio_data.shape == mixture.audio_data.shape for estimate in estimates)
+    np.testing.assert_allclose(sum(e.audio_data for e in estimates), mixture.audio_data, atol=1e-6)
+    assert algorithm.metadata["sample_rate"] == 8000
+    assert algorithm.metadata["stft_params"] == nussl.STFTParams(64, 32, "sqrt_hann")
+
+
+def test_a_mask_inference_network_is_trained_and_loaded_by_nussl(train, splits):
+    config = experiment(
+        dataset={"data_keys_for_training": ["mix_magnitude", "source_magnitudes"]},
+        loss_function=[["pit:l1", "estimates", 1.0]],
+    )
+    model = config["model_config"]
+    embedding = model["modules"].pop("embedding")
+    embedding["args"] |= {"embedding_size": 2, "activation": ["sigmoid"]}
+    model["modules"] |= {"mask": embedding, "estimates": {"class": "Mask"}}
+    model["connections"][-1:] = [["mask", ["recurrent_stack"]], ["estimates", ["mask", "mix_magnitude"]]]
+    model["output"] = ["mask", "estimates"]
+    folder = train("point", config)
+    mixture = Items(splits["val"], dataset_config())[0].mixture
+    path = str(folder / "checkpoints" / "best.model.pth")
+    assert len(nussl.separation.deep.DeepMaskEstimation(mixture, model_path=path, mask_type="soft")()) == 2
+
+
+def test_no_path_of_the_machine_is_in_a_checkpoint(trained, splits):
+    content = (trained / "checkpoints" / "best.model.pth").read_bytes()
+    assert b"dpcl-example-s0-0123456789ab" in content
+    assert str(Path(splits["train"]["folder"]).parent.parent).encode() not in content
+
+
+def test_tensorboard_shows_each_epoch_once_after_a_restart(train, monkeypatch, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    learn = training._Training._learn
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(training._Training, "_learn", lambda self, epoch: learn(self, epoch) if epoch < 2 else 1 / 0)
+        train("point")
+    events = EventAccumulator(str(train("point") / "tensorboard")).Reload()
+    rows = history(tmp_path / "point")
+    logged = {event.step: event.value for event in events.Scalars("validation/loss")}
+    assert sorted(event.step for event in events.Scalars("validation/loss")) == [1, 2, 3, 4]
+    assert [logged[epoch] for epoch in (1, 2, 3, 4)] == pytest.approx([float(row["validation_loss"]) for row in rows])
+
+
+def test_a_loss_that_is_no_finite_number_stops_with_epoch_and_learning_rate(train):
+    with pytest.raises(UserError, match=r"the loss is inf in epoch 1 at learning rate 0.01"):
+        train("point", experiment(loss_function=[["dpcl", "embedding", 1e39]]))
+
+
+def test_excerpt_lengths_follow_the_curriculum():
+    steps = [
+        {"command": "set_current_length", "args": [30], "num_epoch": 1},
+        {"command": "set_current_length", "args": [40], "num_epoch": 3},
+    ]
+    config = experiment(initial_length=20, curriculum_learning=steps)
+    assert excerpt_lengths(config) == [20, 30, 30, 40]
+    assert excerpt_lengths(experiment()) == [40] * 4
+    steps[0]["command"] = "set_length"
+    with pytest.raises(UserError, match="set_current_length, found 'set_length'"):
+        excerpt_lengths(config)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "Adam", "SGD", "adamw", "rmsprop"])
+def test_optimizers_of_torch_are_found_by_name(optimizer):
+    model = torch.nn.Linear(2, 2)
+    found = make_optimizer(model, {"optimizer": optimizer, "learning_rate": 0.3, "weight_decay": 0.1})
+    assert type(found).__name__.lower() == optimizer.lower()
+    assert found.defaults["lr"] == 0.3
+    assert found.defaults["weight_decay"] == 0.1
+    with pytest.raises(UserError, match=r"train_config.optimizer: expected one of .*adam"):
+        make_optimizer(model, {"optimizer": "adman", "learning_rate": 0.3, "weight_decay": 0.1})
+
+
+def test_a_training_leaves_the_settings_of_torch_as_they_were(train):
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.random.get_rng_state()
+    train("point", experiment(num_epochs=1))
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before[:2]
+    assert torch.equal(torch.random.get_rng_state(), before[2])
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find_device("auto").type == "cpu"
+    with pytest.raises(UserError, match="finds no GPU"):
+        find_device("cuda")
+    with pytest.raises(UserError, match="expected auto, cpu or cuda, found 'gpu'"):
+        find_device("gpu")

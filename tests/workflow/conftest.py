@@ -1,0 +1,95 @@
+"""Real Snakemake runs in copies of the repository."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = "tests/experiments/tiny_dpcl.yml"
+_PARTS = ("Snakefile", "workflow", "config", "profiles", "local", "local-gpu", "tests/experiments")
+
+
+class Project:
+    """A clone of the repository in which snakemake is run as a user would."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @classmethod
+    def clone(cls, folder: Path) -> "Project":
+        for part in _PARTS:
+            source, target = ROOT / part, folder / part
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_symlink():
+                target.symlink_to(os.readlink(source))
+            elif source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, target)
+        return cls(folder)
+
+    def copy(self, folder: Path) -> "Project":
+        """Everything as it stands, time stamps included."""
+        subprocess.run(["cp", "-a", f"{self.folder}/.", str(folder)], check=True)
+        return Project(folder)
+
+    def run(self, *arguments: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess:
+        """Runs snakemake with its messages in `stderr`, what it prints in `stdout`."""
+        environment = {**os.environ, **variables}
+        for name in ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY", "COMET_API_KEY", "SNAKEMAKE_PROFILE"):
+            if name not in variables:
+                environment.pop(name, None)
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", *arguments],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"snakemake {' '.join(arguments)} failed:\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+            )
+        return done
+
+    def planned(self, *arguments: str, **variables: str) -> dict[str, int]:
+        """How many jobs of each rule a dry run plans; target rules are left out."""
+        done = self.run("-n", *arguments, **variables)
+        text = done.stdout + done.stderr
+        if "Nothing to be done" in text:
+            return {}
+        table = text.split("Job stats:")[1].split("total")[0]
+        counts = {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE)}
+        targets = {"all", "data", "cache", "train", "evaluate", "analyze", "publish"}
+        return {name: count for name, count in counts.items() if name not in targets}
+
+    def path(self, pattern: str) -> Path:
+        """The one file that a pattern names."""
+        (found,) = self.folder.glob(pattern)
+        return found
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Project:
+    """The tiny experiment, run to its end once. Tests that change it work on a copy."""
+    project = Project.clone(tmp_path_factory.mktemp("finished"))
+    project.run("--config", f"sweep={TINY}")
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path) -> Project:
+    """A copy of the finished run, to be changed."""
+    return finished.copy(tmp_path / "project")
+
+
+@pytest.fixture
+def fresh(tmp_path) -> Project:
+    """A clone in which nothing has run yet."""
+    return Project.clone(tmp_path / "fresh")

@@ -1,0 +1,97 @@
+"""The whole way from toy music to a report, at its smallest."""
+
+import json
+
+import jams
+import pandas
+import pytest
+import zarr
+from conftest import TINY
+from separation.nussl_compat import nussl
+from separation.yaml_reader import read_yaml
+
+
+@pytest.fixture
+def results(finished):
+    return finished.folder / "results"
+
+
+def test_every_stage_ran_and_a_second_run_has_nothing_to_do(finished):
+    assert finished.planned("--config", f"sweep={TINY}") == {}
+
+
+def test_a_sweep_leaves_the_documented_files(results):
+    sweep = results / "sweeps" / "tiny_dpcl"
+    for name in ("points.csv", "scores.parquet", "summary.csv", "comparisons.csv", "report.html"):
+        assert (sweep / name).stat().st_size > 0
+    assert list((sweep / "figures").glob("*.svg"))
+
+
+def test_every_point_leaves_the_documented_files(results):
+    points = pandas.read_csv(results / "sweeps" / "tiny_dpcl" / "points.csv")
+    assert len(points) == 2
+    for point in points["point"]:
+        folder = results / "artifacts" / point
+        for name in ("config.yml", "history.csv", "checkpoints/best.model.pth", "checkpoints/latest.model.pth"):
+            assert (folder / name).is_file()
+        assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+        assert list((folder / "state").iterdir())
+        (evaluation,) = (folder / "evaluations").iterdir()
+        assert (evaluation / "scores.parquet").is_file() and (evaluation / "config.yml").is_file()
+
+
+def test_a_points_config_is_complete_and_names_its_point(results):
+    for path in (results / "artifacts").glob("dpcl-*/config.yml"):
+        config = read_yaml(path).value
+        assert config["info"]["experiment_key"] == path.parent.name
+        assert {"dataset_config", "datasets", "train_config", "model_config", "algorithm_config", "test_config"} <= set(
+            config
+        )
+        assert config["train_config"]["optimizer"] == "adam"
+
+
+def test_mixtures_come_with_jams_that_others_can_read(results):
+    (folder,) = (results / "data").glob("tiny_music-*/train")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert len(manifest["items"]) == 6
+    for item in manifest["items"]:
+        jams.load(str(folder / item["jams"]), validate=True)
+    assert len(nussl.datasets.Scaper(str(folder))) == 6
+
+
+def test_caches_are_typed_arrays_without_pickles(results):
+    stores = list((results / "cache").glob("*/*.zarr"))
+    assert len(stores) == 3
+    for store in stores:
+        for _, array in zarr.open_group(store, mode="r").arrays():
+            assert array.metadata.zarr_format == 3 and array.dtype.kind in "iuf"
+
+
+def test_scores_have_points_and_baselines_in_one_table(results):
+    scores = pandas.read_parquet(results / "sweeps" / "tiny_dpcl" / "scores.parquet")
+    assert list(scores.columns[:6]) == ["point", "evaluation", "dataset", "split", "item", "source"]
+    baselines = {"mixture", "fixed_mask", "ideal_binary_mask", "ideal_ratio_mask", "phase_sensitive_mask"}
+    assert baselines < set(scores["point"])
+    assert set(scores["source"]) == {"vocals", "accompaniment"}
+    assert (scores.groupby("point").size() == 4).all()
+    assert {"SI-SDR", "SI-SDRi", "SI-SIR", "SI-SAR", "SD-SDR", "SNR", "SRR"} <= set(scores.columns)
+
+
+def test_the_summary_names_a_best_point_and_its_share_of_the_oracle(results):
+    summary = pandas.read_csv(results / "sweeps" / "tiny_dpcl" / "summary.csv")
+    assert {"point", "train_config.learning_rate", "validation_loss", "SI-SDR", "SI-SDR_low", "SI-SDR_high"} <= set(
+        summary
+    )
+    losses = summary.set_index("point")["validation_loss"].dropna()
+    assert len(losses) == 2
+
+
+def test_logs_and_benchmarks_mirror_the_outputs(finished):
+    assert len(list((finished.folder / "logs/train_point").glob("dpcl-*.log"))) == 2
+    assert len(list((finished.folder / "results/benchmarks/train_point").glob("dpcl-*.tsv"))) == 2
+
+
+def test_a_points_config_fed_back_trains_and_evaluates_nothing(project):
+    config = sorted(project.folder.glob("results/artifacts/dpcl-*/config.yml"))[0]
+    planned = project.planned("--config", f"sweep={config.relative_to(project.folder)}")
+    assert set(planned) <= {"collect_scores", "summarize_sweep", "plot_sweep", "render_report"} and planned

@@ -1,0 +1,104 @@
+"""From the scores of a sweep to tables, figures and the report.
+
+In: the scores of every point and of the baselines. Out: results/sweeps/<sweep>/{points.csv,scores.parquet,summary.csv,
+comparisons.csv,figures/,report.html}.
+"""
+
+import json
+
+
+def histories():
+    return [f"{ARTIFACTS}/{point}/history.csv" for point in WORK.trainings]
+
+
+rule collect_scores:
+    input:
+        scores=scores_of_points(),
+        baselines=scores_of_baselines(),
+    output:
+        points="results/sweeps/{sweep}/points.csv",
+        scores="results/sweeps/{sweep}/scores.parquet",
+    params:
+        # a point that leaves the sweep changes no file's time, so the list itself is what the result depends on
+        spec=json.dumps(WORK.table(), sort_keys=True),
+    log:
+        "logs/collect_scores/{sweep}.log",
+    benchmark:
+        "results/benchmarks/collect_scores/{sweep}.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    message:
+        "Collecting the scores of {wildcards.sweep}"
+    script:
+        "../scripts/collect_scores.py"
+
+
+rule summarize_sweep:
+    input:
+        points="results/sweeps/{sweep}/points.csv",
+        scores="results/sweeps/{sweep}/scores.parquet",
+        histories=histories(),
+    output:
+        summary="results/sweeps/{sweep}/summary.csv",
+        comparisons="results/sweeps/{sweep}/comparisons.csv",
+    log:
+        "logs/summarize_sweep/{sweep}.log",
+    benchmark:
+        "results/benchmarks/summarize_sweep/{sweep}.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    message:
+        "Summarizing {wildcards.sweep}"
+    script:
+        "../scripts/summarize_sweep.py"
+
+
+rule plot_sweep:
+    input:
+        points="results/sweeps/{sweep}/points.csv",
+        scores="results/sweeps/{sweep}/scores.parquet",
+        summary="results/sweeps/{sweep}/summary.csv",
+        histories=histories(),
+    output:
+        manifest="results/sweeps/{sweep}/figures/index.json",
+    log:
+        "logs/plot_sweep/{sweep}.log",
+    benchmark:
+        "results/benchmarks/plot_sweep/{sweep}.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    message:
+        "Drawing the figures of {wildcards.sweep}"
+    script:
+        "../scripts/plot_sweep.py"
+
+
+rule render_report:
+    input:
+        points="results/sweeps/{sweep}/points.csv",
+        scores="results/sweeps/{sweep}/scores.parquet",
+        summary="results/sweeps/{sweep}/summary.csv",
+        comparisons="results/sweeps/{sweep}/comparisons.csv",
+        figures="results/sweeps/{sweep}/figures/index.json",
+        histories=histories(),
+        evaluations=scores_of_points(),
+    output:
+        report=report(
+            "results/sweeps/{sweep}/report.html",
+            category="Sweeps",
+            caption="../report/sweep.rst",
+        ),
+    log:
+        "logs/render_report/{sweep}.log",
+    benchmark:
+        "results/benchmarks/render_report/{sweep}.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    message:
+        "Rendering the report of {wildcards.sweep}"
+    script:
+        "../scripts/render_report.py"

@@ -1,0 +1,108 @@
+"""What all stages share: the expanded sweep, the places of files, the names of wildcards.
+
+In: config, config/experiments, config/datasets. Out: `WORK`, which knows everything that has to be made, and the
+functions by which rules ask for files.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
+
+from separation.errors import UserError
+from separation.gpus import count_gpus
+from separation.points import load_workflow
+from separation.runs import check_name
+
+try:
+    WORK = load_workflow(config, os.environ)
+    check_name(WORK)
+    GPUS = count_gpus(config.get("gpus", 0), os.environ)
+except UserError as problem:
+    # a user's mistake is one line, not a traceback
+    print(f"Error: {problem}", file=sys.stderr)
+    sys.exit(1)
+
+DATA = str(WORK.settings.data)
+CACHE = str(WORK.settings.cache)
+ARTIFACTS = str(WORK.settings.artifacts)
+SWEEP = f"results/sweeps/{WORK.experiment.name}"
+
+# Settings that change no result go to the jobs by way of config: `params` would make a job run again for them.
+config["run_options"] = WORK.run_options
+
+
+wildcard_constraints:
+    source=r"[a-z0-9_]+-[0-9a-f]{12}",
+    organized=r"organized_[0-9a-f]{8}",
+    resampled=r"resampled_\d+_[0-9a-f]{8}",
+    dataset=r"[a-z0-9_]+-[0-9a-f]{12}",
+    split=r"[A-Za-z0-9_]+",
+    cache=r"[a-z0-9_]+-[0-9a-f]{12}",
+    point=r"[a-z0-9_]+-[a-z0-9_]+-s\d+-[0-9a-f]{12}",
+    evaluation=r"[a-z0-9_]+-[0-9a-f]{12}",
+    baselines=r"[a-z0-9_]+-[0-9a-f]{12}",
+    sweep=r"[A-Za-z0-9][A-Za-z0-9_.-]*",
+
+
+def asked(rule, resource, default):
+    """What config asks for a rule's jobs: threads, mem_mb or runtime."""
+    return WORK.settings.resources.get(rule, {}).get(resource, default)
+
+
+def mixture_manifests():
+    """The manifest of every split that is mixed for this sweep."""
+    splits = {split for training in WORK.trainings.values() for split in split_files(training.splits.values())}
+    return sorted(splits)
+
+
+def split_files(splits):
+    """The manifests by which rules depend on splits; a user's own folder has none."""
+    return [split.manifest for split in splits if split.manifest is not None]
+
+
+def cache_manifests():
+    """The manifest of every cache that this sweep reads."""
+    return [cache_manifest(cache, split) for cache, split in WORK.caches]
+
+
+def cache_manifest(cache, split):
+    return f"{CACHE}/{cache}/{split}.json"
+
+
+def trained_points():
+    """The checkpoint of every point."""
+    return [f"{ARTIFACTS}/{point}/checkpoints/best.model.pth" for point in WORK.trainings]
+
+
+def score_file(point, evaluation):
+    return f"{ARTIFACTS}/{point}/evaluations/{evaluation}/scores.parquet"
+
+
+def scores_of_points():
+    """The scores of every point under each of its evaluations."""
+    return [score_file(point, evaluation) for point, evaluation in WORK.evaluations]
+
+
+def scores_of_baselines():
+    """The scores of the baselines that the points are held against."""
+    return [f"{ARTIFACTS}/baselines/{baselines}/scores.parquet" for baselines in WORK.baselines]
+
+
+def sweep_results():
+    """What a sweep as a whole leads to."""
+    return [f"{SWEEP}/{name}" for name in ("points.csv", "scores.parquet", "summary.csv", "comparisons.csv", "report.html")]
+
+
+if str(config.get("gpus")) == "auto" and not GPUS:
+    WORK.notices.append("0 GPUs: training on the CPU")
+if GPUS and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", GPUS)
+
+# once for a run, not again in each of its jobs
+if workflow.is_main_process:
+    for notice in WORK.notices:
+        print(f"Notice: {notice}", file=sys.stderr)

@@ -1,0 +1,52 @@
+"""From a trained point, and from the data alone, to scores.
+
+In: checkpoints and the test split's mixtures. Out: ARTIFACTS/<point>/evaluations/<evaluation>/{scores.parquet,config.yml} and
+ARTIFACTS/baselines/<dataset and stft>/scores.parquet, which all points share.
+"""
+
+
+rule evaluate_point:
+    input:
+        config=f"{ARTIFACTS}/{{point}}/config.yml",
+        checkpoint=f"{ARTIFACTS}/{{point}}/checkpoints/best.model.pth",
+        data=lambda wildcards: split_files([WORK.evaluations[wildcards.point, wildcards.evaluation][1]]),
+    output:
+        scores=update(f"{ARTIFACTS}/{{point}}/evaluations/{{evaluation}}/scores.parquet"),
+        config=update(f"{ARTIFACTS}/{{point}}/evaluations/{{evaluation}}/config.yml"),
+    params:
+        spec=lambda wildcards: WORK.evaluations[wildcards.point, wildcards.evaluation][0].spec,
+    log:
+        "logs/evaluate_point/{point}/{evaluation}.log",
+    benchmark:
+        "results/benchmarks/evaluate_point/{point}/{evaluation}.tsv"
+    threads: asked("evaluate_point", "threads", 1)
+    resources:
+        mem_mb=asked("evaluate_point", "mem_mb", 4000),
+        runtime=asked("evaluate_point", "runtime", 240),
+        gpu=1 if GPUS else 0,
+    message:
+        "Evaluating {wildcards.point}"
+    script:
+        "../scripts/evaluate_point.py"
+
+
+rule evaluate_baselines:
+    input:
+        train=lambda wildcards: split_files([WORK.baselines[wildcards.baselines][1]]),
+        test=lambda wildcards: split_files([WORK.baselines[wildcards.baselines][2]]),
+    output:
+        scores=update(f"{ARTIFACTS}/baselines/{{baselines}}/scores.parquet"),
+    params:
+        spec=lambda wildcards: WORK.baselines[wildcards.baselines][0].spec,
+    log:
+        "logs/evaluate_baselines/{baselines}.log",
+    benchmark:
+        "results/benchmarks/evaluate_baselines/{baselines}.tsv"
+    threads: asked("evaluate_baselines", "threads", 1)
+    resources:
+        mem_mb=asked("evaluate_baselines", "mem_mb", 4000),
+        runtime=asked("evaluate_baselines", "runtime", 240),
+    message:
+        "Evaluating mixture, fixed mask and oracles on {wildcards.baselines}"
+    script:
+        "../scripts/evaluate_baselines.py"

@@ -1,0 +1,45 @@
+"""From features to a trained point.
+
+In: the caches of the training and validation splits, or the mixtures where the experiment has no cache.
+Out: ARTIFACTS/<point>/{config.yml,history.csv,checkpoints/}; TensorBoard events and the state to resume from beside them.
+"""
+
+
+def training_data(wildcards):
+    splits = WORK.trainings[wildcards.point].splits
+    return split_files([splits["train"], splits["val"]])
+
+
+def training_caches(wildcards):
+    training = WORK.trainings[wildcards.point]
+    return [
+        cache_manifest(training.caches[key], training.splits[key].split)
+        for key in ("train", "val")
+        if key in training.caches
+    ]
+
+
+rule train_point:
+    input:
+        data=training_data,
+        caches=training_caches,
+    output:
+        config=update(f"{ARTIFACTS}/{{point}}/config.yml"),
+        history=update(f"{ARTIFACTS}/{{point}}/history.csv"),
+        best=update(f"{ARTIFACTS}/{{point}}/checkpoints/best.model.pth"),
+        latest=update(f"{ARTIFACTS}/{{point}}/checkpoints/latest.model.pth"),
+    params:
+        spec=lambda wildcards: WORK.trainings[wildcards.point].spec,
+    log:
+        "logs/train_point/{point}.log",
+    benchmark:
+        "results/benchmarks/train_point/{point}.tsv"
+    threads: asked("train_point", "threads", 1)
+    resources:
+        mem_mb=asked("train_point", "mem_mb", 6000),
+        runtime=asked("train_point", "runtime", 1440),
+        gpu=1 if GPUS else 0,
+    message:
+        "Training {wildcards.point}"
+    script:
+        "../scripts/train_point.py"

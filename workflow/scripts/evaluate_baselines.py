@@ -1,0 +1,21 @@
+"""Scores the mixture, the fixed mask and the oracles on a test split. Called by Snakemake."""
+
+import json
+from pathlib import Path
+
+from separation.jobs import job
+
+with job(snakemake):
+    from separation.baselines import evaluate_baselines
+
+    baselines = snakemake.wildcards.baselines
+    spec = json.loads(snakemake.params.spec)
+    readers = snakemake.config["run_options"]["baselines"][baselines]
+    evaluate_baselines(
+        {"dataset_config": spec["dataset_config"], "test_config": {"testers": spec["testers"]}},
+        train=readers["train"],
+        test=readers["test"],
+        scores=Path(snakemake.output.scores),
+        evaluation=baselines,
+        threads=snakemake.threads,
+    )

@@ -1,0 +1,30 @@
+"""Scores one point on a test split. Called by Snakemake."""
+
+import json
+from pathlib import Path
+
+from separation.jobs import job
+
+with job(snakemake):
+    from separation.evaluation import evaluate_point
+    from separation.points import options_of
+    from separation.yaml_reader import read_yaml
+    from separation.yaml_writer import write_yaml
+
+    point, evaluation = snakemake.wildcards.point, snakemake.wildcards.evaluation
+    options = options_of(snakemake.config["run_options"], point)
+    spec = json.loads(snakemake.params.spec)
+    config = read_yaml(snakemake.input.config).value
+    config["algorithm_config"] = {**options["algorithm_config"], **spec["algorithm_config"]}
+    config["test_config"] = {**options["test_config"], **spec["test_config"]}
+    evaluate_point(
+        config,
+        point=point,
+        evaluation=evaluation,
+        checkpoint=Path(snakemake.input.checkpoint),
+        test=snakemake.config["run_options"]["evaluations"][evaluation],
+        scores=Path(snakemake.output.scores),
+        threads=snakemake.threads,
+        device=config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
+    )
+    write_yaml(snakemake.output.config, config)

@@ -1,0 +1,13 @@
+"""Organizes a source by class. Called by Snakemake."""
+
+import json
+from pathlib import Path
+
+from separation.jobs import job
+
+with job(snakemake):
+    from separation.data.sources import organize_source
+
+    organize_source(
+        json.loads(snakemake.params.spec), Path(snakemake.input.fetched), Path(snakemake.output.manifest)
+    )

@@ -1,0 +1,17 @@
+"""Fills the cache of one split. Called by Snakemake."""
+
+import json
+from pathlib import Path
+
+from separation.jobs import job
+
+with job(snakemake):
+    from separation.cache import populate_cache
+
+    cache, split = snakemake.wildcards.cache, snakemake.wildcards.split
+    populate_cache(
+        json.loads(snakemake.params.spec),
+        snakemake.config["run_options"]["caches"][f"{cache}/{split}"],
+        Path(snakemake.output.manifest),
+        workers=snakemake.threads,
+    )

@@ -1,0 +1,1 @@
+"""Source-separation experiments: the library behind the workflow."""

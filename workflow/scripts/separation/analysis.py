@@ -1,0 +1,199 @@
+"""The scores of a sweep: gathered into one table, summed up with intervals, compared in pairs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from separation import statistics
+from separation.comparisons import COMPARISON_COLUMNS, Comparisons, Row, baselines_for
+from separation.errors import UserError
+from separation.files import atomic_path
+from separation.sweep_tables import (
+    BASELINES,
+    SCORE_KEYS,
+    UNIT,
+    lowest_validation_loss,
+    metric_columns,
+    primary_metric,
+    read_histories,
+    read_points,
+    read_scores,
+    score_matrix,
+    swept_keys,
+    written,
+)
+
+log = logging.getLogger(__name__)
+
+
+def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], points_csv: Path, output: Path) -> None:
+    """Writes points.csv and the one score table of a sweep.
+
+    Args:
+        points: one mapping per point and evaluation with `point`, `label`, `swept` (dotted key -> value), `block`,
+            `seed`, `group`, `evaluation`, and where several sets of baselines are at hand (points that differ in their
+            STFT) `baselines`: the `evaluation` that stands in the baselines' rows.
+        scores: the score files of all points and of the baselines; a file named twice counts once.
+        points_csv: where the points go: `point`, `label`, the swept keys, `block`, `seed`, `group`, `evaluation`.
+            Strings stand as they are and other values as JSON; '' means that the point does not have the key.
+        output: where the scores go; columns that a file lacks are null.
+
+    Raises:
+        UserError: two files hold rows for the same estimate, or a column has two types.
+    """
+    keys = list(dict.fromkeys(key for point in points for key in point["swept"]))
+    rows = []
+    for point in points:
+        row = {"point": point["point"], "label": point["label"]}
+        row |= {key: written(point["swept"][key]) if key in point["swept"] else "" for key in keys}
+        for name in ("block", "seed", "group", "evaluation", "baselines"):
+            value = point.get(name, "")
+            if isinstance(value, (list, tuple)):
+                value = "+".join(map(str, value))
+            row[name] = "" if value is None else value
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=["point", "label", *keys, "block", "seed", "group", "evaluation", "baselines"])
+    table = table.drop_duplicates(["point", "evaluation"])
+    if (table["baselines"] == "").all():
+        table = table.drop(columns="baselines")
+    with atomic_path(points_csv) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+    files = list(dict.fromkeys(Path(path) for path in scores))
+    try:
+        # pandas' own notes on the index of each file would be wrong for the whole
+        tables = [pq.read_table(path).replace_schema_metadata(None) for path in files]
+        gathered = pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UserError(f"the score files of the sweep do not fit together: {error}") from error
+    keyed = gathered.select(list(SCORE_KEYS)).to_pandas()
+    duplicated = keyed.duplicated()
+    if duplicated.any():
+        twice = keyed[duplicated].iloc[0].to_dict()
+        raise UserError(f"several score files hold {twice}; expected each estimate to be scored once")
+    first = keyed.drop_duplicates(["point"])["point"].tolist()
+    for point in dict.fromkeys(point["point"] for point in points):
+        if point not in first:
+            log.warning("%s has no scores", point)
+    metrics = metric_columns(gathered.slice(0, 1).to_pandas())
+    rest = [name for name in gathered.column_names if name not in SCORE_KEYS and name not in metrics]
+    with atomic_path(output) as temporary:
+        pq.write_table(gathered.select([*SCORE_KEYS, *metrics, *rest]), temporary)
+
+
+def summarize_sweep(
+    points_csv: Path,
+    scores: Path,
+    histories: Mapping[str, Path],
+    summary: Path,
+    comparisons: Path,
+    seed: int = 0,
+) -> None:
+    """Writes summary.csv (means with intervals) and comparisons.csv (paired differences).
+
+    Means are unweighted over items and sources. Intervals are 95 % cluster bootstrap intervals over songs. The best
+    point is the one with the lowest validation loss; no test score has a part in choosing it.
+
+    Args:
+        points_csv, scores: as `collect_scores` wrote them.
+        histories: point -> history.csv.
+        summary: one row per point and evaluation and per baseline: `point`, `evaluation`, `label`, swept keys,
+            `validation_loss`, `<metric>`, `<metric>_low`, `<metric>_high`, `oracle_share`, `items`, `best`.
+        comparisons: `difference` is `point` minus `against`, positive where `point` is better. `kind` is `best`
+            (against the best), `pair` (all other pairs of up to 20 rows), `baseline` (the best against each baseline),
+            `effect` (of a swept key's value `label` against the best's value `against_label`, over pairs of points
+            alike in everything else, of which `pairs_better` are in favour of `label`).
+        seed: of the bootstrap.
+    """
+    points, table = read_points(points_csv), read_scores(scores)
+    metrics = metric_columns(table)
+    losses = {point: lowest_validation_loss(history) for point, history in read_histories(histories).items()}
+    matrices = {metric: score_matrix(table, metric) for metric in metrics}
+    primary = primary_metric(metrics)
+    units = matrices[primary].index
+    clusters = table.drop_duplicates(UNIT).set_index(UNIT)["cluster"].reindex(units).to_numpy()
+    # Baselines come last, whatever the order of the files
+    rows: list[Row] = sorted(
+        matrices[primary].columns, key=lambda row: list(BASELINES).index(row[0]) + 1 if row[0] in BASELINES else 0
+    )
+    points = _with_evaluations(points, rows)
+
+    summed = pd.DataFrame(_summary_rows(points, rows, losses))
+    for metric, matrix in matrices.items():
+        interval = statistics.bootstrap_mean(matrix[rows].to_numpy(), clusters, seed=seed)
+        for name, values in (
+            (metric, interval.mean),
+            (f"{metric}_low", interval.low),
+            (f"{metric}_high", interval.high),
+        ):
+            summed[name] = (
+                pd.Series(values, index=pd.MultiIndex.from_tuples(rows))
+                .reindex(pd.MultiIndex.from_frame(summed[["point", "evaluation"]]))
+                .to_numpy()
+            )
+    level = next((metric for metric in ("SI-SDR", "SDR") if metric in matrices), primary)
+    summed["oracle_share"] = _oracle_shares(points, summed, matrices[level])
+    present = np.isfinite(matrices[primary]).groupby(level=["dataset", "split", "item"]).any().sum()
+    summed["items"] = [int(present.get((row.point, row.evaluation), 0)) for row in summed.itertuples()]
+    best = best_point(points, losses)
+    summed["best"] = summed["point"] == best
+    with atomic_path(summary) as temporary:
+        summed.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+    compared = Comparisons(points, matrices[primary], primary, clusters, seed)
+    found = compared.all_of(best)
+    with atomic_path(comparisons) as temporary:
+        pd.DataFrame(found, columns=COMPARISON_COLUMNS).to_csv(
+            temporary, index=False, float_format="%.6g", lineterminator="\n"
+        )
+
+
+def best_point(points: pd.DataFrame, losses: Mapping[str, float]) -> str | None:
+    """The point with the lowest finite validation loss, the first of equals; None where no loss is known."""
+    known = {point: losses[point] for point in points["point"] if np.isfinite(losses.get(point, np.nan))}
+    return min(known, key=known.get) if known else None
+
+
+def _with_evaluations(points: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
+    """Fills in the evaluation of points that name none, where their scores know only one."""
+    points = points.copy()
+    for index, row in points.iterrows():
+        if row["evaluation"] == "":
+            known = [evaluation for point, evaluation in rows if point == row["point"]]
+            points.loc[index, "evaluation"] = known[0] if known else ""
+    return points
+
+
+def _summary_rows(points: pd.DataFrame, rows: list[Row], losses: Mapping[str, float]) -> list[dict]:
+    keys = swept_keys(points)
+    summed = []
+    for _, point in points.iterrows():
+        row = {"point": point["point"], "evaluation": point["evaluation"], "label": point["label"]}
+        summed.append(row | {key: point[key] for key in keys} | {"validation_loss": losses.get(point["point"], np.nan)})
+    for name, evaluation in rows:
+        if name in BASELINES:
+            row = {"point": name, "evaluation": evaluation, "label": BASELINES[name]}
+            summed.append(row | dict.fromkeys(keys, "") | {"validation_loss": np.nan})
+    return summed
+
+
+def _oracle_shares(points: pd.DataFrame, summed: pd.DataFrame, matrix: pd.DataFrame) -> list[float]:
+    shares = []
+    for row in zip(summed["point"], summed["evaluation"], strict=True):
+        if row not in matrix.columns:
+            shares.append(float("nan"))
+            continue
+        baselines = baselines_for(points, row, matrix)
+        if "mixture" in baselines and "ideal_binary_mask" in baselines:
+            floor, ceiling = matrix[baselines["mixture"]], matrix[baselines["ideal_binary_mask"]]
+            shares.append(statistics.oracle_share(matrix[row].to_numpy(), floor.to_numpy(), ceiling.to_numpy()))
+        else:
+            shares.append(float("nan"))
+    return shares

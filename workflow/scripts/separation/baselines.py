@@ -1,0 +1,163 @@
+"""What a model's scores are held against: doing nothing, a mask that does not listen, and masks that know the answer.
+
+- `mixture`: the mixture as the estimate of every source.
+- `fixed_mask`: one number per source and frequency, learned from the training split, the same at every moment. What it
+  gains over the mixture is gained by a static equaliser; a model has to do better.
+- `ideal_binary_mask`: each time-frequency bin to the source whose magnitude is greatest (nussl's IdealBinaryMask).
+- `ideal_ratio_mask`: the source's share of the sum of all sources' magnitudes (nussl's IdealRatioMask, approach msa).
+- `phase_sensitive_mask`: |S|/|X| cos(arg S - arg X), kept within 0 and 1: the best real mask that does not amplify
+  (H. Erdogan, J. R. Hershey, S. Watanabe, J. Le Roux: "Phase-sensitive and recognition-boosted speech separation using
+  deep recurrent neural networks", ICASSP 2015, section 3).
+
+All use the STFT of the dataset_config and, as a model does, the mixture's phase.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from separation.data.items import Item, Items
+from separation.errors import UserError
+from separation.evaluation import score_estimates, score_rows, write_scores
+from separation.metrics import read_testers
+from separation.separator import limited_threads
+
+logger = logging.getLogger(__name__)
+
+BASELINES = ("mixture", "fixed_mask", "ideal_binary_mask", "ideal_ratio_mask", "phase_sensitive_mask")
+
+
+def evaluate_baselines(
+    spec: Mapping[str, Any],
+    *,
+    train: Mapping[str, Any],
+    test: Mapping[str, Any],
+    scores: Path,
+    evaluation: str,
+    threads: int = 1,
+) -> None:
+    """Scores every baseline of BASELINES on a test split, with the testers that score the points.
+
+    Args:
+        spec: `dataset_config` of a resolved point and its `test_config`, of which `testers` alone may be given.
+        train: the split from which `fixed_mask` is learned; see `Items`.
+        test: the split that is scored.
+        scores: where the table goes: as `evaluation.evaluate_point` writes it, `point` being the baseline's name. No
+            audio is kept.
+        evaluation: the evaluation's id, for the table.
+        threads: how many threads may be used.
+
+    Raises:
+        UserError: the config and the data do not fit.
+    """
+    items = Items(test, spec["dataset_config"])
+    testers = read_testers(spec.get("test_config") or spec)
+    if not len(items):
+        raise UserError("expected mixtures to evaluate on, found none", file=items.folder)
+    with limited_threads(threads):
+        estimators: dict[str, Callable[[Item], list[np.ndarray]]] = {
+            "mixture": lambda item: [item.mixture.audio_data] * len(item.sources),
+            "fixed_mask": FixedMask(Items(train, spec["dataset_config"]), file=Path(train["folder"])),
+            "ideal_binary_mask": ideal_binary_mask,
+            "ideal_ratio_mask": ideal_ratio_mask,
+            "phase_sensitive_mask": phase_sensitive_mask,
+        }
+        ids = {"evaluation": evaluation, "dataset": items.dataset, "split": items.split}
+        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in BASELINES}
+        for item in items:
+            for name in BASELINES:
+                result = score_estimates(item, estimators[name](item), testers)
+                rows[name] += score_rows(item.name, item.conditions, result, {**ids, "point": name})
+    logger.info("scored %d baselines on %d items", len(BASELINES), len(items))
+    write_scores([row for name in BASELINES for row in rows[name]], scores)
+
+
+class FixedMask:
+    """One soft mask per source, a number for each frequency, learned from training mixtures.
+
+    For source S and mixture X the mask at frequency f is the real number that leaves the least squared error over all
+    frames, channels and items of the training split,
+
+        m(f) = sum Re(S(f,t) conj X(f,t)) / sum |X(f,t)|^2,    kept within 0 and 1:
+
+    the Wiener filter of the average spectrum. Masks are learned by the sources' names. Where an item has a source of
+    another name (an unseen speaker), the masks learned for the positions in the order of the sources serve instead.
+
+    Args:
+        items: the training split.
+        file: the training split's place, for messages.
+
+    Raises:
+        UserError: no training mixtures.
+    """
+
+    def __init__(self, items: Items, *, file: Path):
+        self._file = file
+        if not len(items):
+            raise UserError("expected training mixtures to learn the fixed mask from, found none", file=file)
+        shared: dict[Any, np.ndarray] = {}
+        energy: dict[Any, np.ndarray] = {}
+        for item in items:
+            mixture = item.mixture.stft()
+            power = np.square(np.abs(mixture)).sum(axis=(1, 2), dtype=np.float64)
+            for position, (name, source) in enumerate(item.sources.items()):
+                product = (source.stft() * mixture.conj()).real.sum(axis=(1, 2), dtype=np.float64)
+                for key in (name, position):
+                    shared[key] = shared.get(key, 0.0) + product
+                    energy[key] = energy.get(key, 0.0) + power
+        self.masks = {
+            key: np.clip(np.divide(shared[key], power, out=np.zeros_like(power), where=power > 0), 0.0, 1.0)
+            for key, power in energy.items()
+        }
+
+    def __call__(self, item: Item) -> list[np.ndarray]:
+        """The estimates of one item, each (channels, samples), in the order of its sources."""
+        keys: Sequence[Any] = list(item.sources)
+        if not all(name in self.masks for name in keys):
+            keys = range(len(keys))
+            if len(keys) > sum(isinstance(key, int) for key in self.masks):
+                raise UserError(
+                    f"item {item.name} has {len(keys)} sources, more than any training mixture", file=self._file
+                )
+        shape = item.mixture.stft().shape
+        return apply_masks(item.mixture, [np.broadcast_to(self.masks[key][:, None, None], shape) for key in keys])
+
+
+def ideal_binary_mask(item: Item) -> list[np.ndarray]:
+    """Estimates by the ideal binary mask, each (channels, samples), in the order of the item's sources."""
+    from separation.nussl_compat import nussl
+
+    algorithm = nussl.separation.benchmark.IdealBinaryMask(item.mixture, list(item.sources.values()))
+    return [estimate.audio_data for estimate in algorithm()]
+
+
+def ideal_ratio_mask(item: Item) -> list[np.ndarray]:
+    """Estimates by the ideal ratio mask of magnitudes, each (channels, samples), in the order of the item's sources."""
+    from separation.nussl_compat import nussl
+
+    algorithm = nussl.separation.benchmark.IdealRatioMask(item.mixture, list(item.sources.values()), approach="msa")
+    return [estimate.audio_data for estimate in algorithm()]
+
+
+def phase_sensitive_mask(item: Item) -> list[np.ndarray]:
+    """Estimates by the phase-sensitive mask within 0 and 1, each (channels, samples), in the order of the sources."""
+    mixture = item.mixture.stft()
+    power = np.square(np.abs(mixture))
+    masks = []
+    for source in item.sources.values():
+        # |S|/|X| cos(arg S - arg X) = Re(S conj X) / |X|^2
+        product = (source.stft() * mixture.conj()).real
+        masks.append(np.clip(np.divide(product, power, out=np.zeros_like(power), where=power > 0), 0.0, 1.0))
+    return apply_masks(item.mixture, masks)
+
+
+def apply_masks(mixture: Any, masks: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The mixture through each mask (frequencies, frames, channels), back in time: arrays (channels, samples)."""
+    stft = mixture.stft()
+    estimates = (mixture.make_copy_with_stft_data(stft * mask, verbose=False) for mask in masks)
+    return [estimate.istft() for estimate in estimates]

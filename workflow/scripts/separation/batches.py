@@ -1,0 +1,168 @@
+"""Which excerpts make up an epoch, and their batches.
+
+Every choice is a function of (seed, epoch, item): nothing depends on how many random numbers were drawn before. A
+training that was stopped reads the same batches when it goes on, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from separation.errors import UserError
+from separation.feature_store import FeatureStore
+
+SAMPLE_STRATEGIES = ("sequential", "random")
+EXCERPT_SELECTION_STRATEGIES = ("random", "first", "middle")
+# one stream of random numbers per kind of choice, so that a new kind leaves the others as they were
+ORDER_STREAM, EXCERPT_STREAM, SUBSET_STREAM = range(3)
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The excerpts of one epoch in the order in which they are learned.
+
+    Attributes:
+        items: index of the item of each excerpt.
+        starts: first frame of each, counted from the item's beginning.
+        length: frames per excerpt.
+    """
+
+    items: np.ndarray
+    starts: np.ndarray
+    length: int
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(items, starts) of each batch; the last may be smaller."""
+        for first in range(0, len(self), batch_size):
+            yield self.items[first : first + batch_size], self.starts[first : first + batch_size]
+
+
+def choose_subset(count: int, fraction: float, seed: int) -> np.ndarray:
+    """The items that `fraction_of_dataset` leaves: ascending indices, at least one, the same for the same seed.
+
+    A smaller fraction is a subset of a larger one, so that a sweep over it adds data and changes nothing else.
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"expected above 0 and up to 1, found {fraction}", key="dataset_config.fraction_of_dataset")
+    order = np.random.default_rng([seed, SUBSET_STREAM]).permutation(count)
+    return np.sort(order[: max(1, round(fraction * count))])
+
+
+def plan_epoch(
+    frames: np.ndarray,
+    *,
+    length: int,
+    seed: int,
+    epoch: int,
+    sample_strategy: str,
+    excerpt_selection_strategy: str,
+    subset: np.ndarray | None = None,
+) -> EpochPlan:
+    """One excerpt of each item.
+
+    Args:
+        frames: length of each item, in frames, (items,).
+        length: of the excerpts, in frames; an item that is shorter starts at its beginning.
+        seed, epoch: determine all random choices, each item's excerpt independently of the others and of the order.
+        sample_strategy: sequential, or random for a new order in each epoch.
+        excerpt_selection_strategy: random, first or middle.
+        subset: indices of the items that take part; None for all.
+    """
+    for key, value, known in (
+        ("train_config.sample_strategy", sample_strategy, SAMPLE_STRATEGIES),
+        ("dataset_config.excerpt_selection_strategy", excerpt_selection_strategy, EXCERPT_SELECTION_STRATEGIES),
+    ):
+        if value not in known:
+            raise UserError(f"expected one of {', '.join(known)}, found {value!r}", key=key)
+    spare = np.maximum(np.asarray(frames) - length, 0)
+    if excerpt_selection_strategy == "random":
+        position = np.random.default_rng([seed, EXCERPT_STREAM, epoch]).random(len(spare))
+        starts = (position * (spare + 1)).astype(np.int64)
+    else:
+        starts = spare // 2 if excerpt_selection_strategy == "middle" else np.zeros_like(spare)
+    items = np.arange(len(spare)) if subset is None else np.asarray(subset)
+    if sample_strategy == "random":
+        items = np.random.default_rng([seed, ORDER_STREAM, epoch]).permutation(items)
+    return EpochPlan(items, starts[items], length)
+
+
+class BatchLoader:
+    """Reads the batches of a plan as torch tensors.
+
+    Args:
+        store: where the features are.
+        dataset_config: data_keys_for_training, weight_type and weight_threshold are read.
+        batch_size: excerpts per batch.
+        device: where the tensors go.
+        num_workers: batches that are read ahead by as many threads; 0 reads each when it is asked for.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        dataset_config: Mapping[str, Any],
+        *,
+        batch_size: int,
+        device: str | torch.device = "cpu",
+        num_workers: int = 0,
+    ):
+        self._store, self._batch_size, self._num_workers = store, batch_size, num_workers
+        self._device = torch.device(device)
+        self._options = {
+            "data_keys": list(dataset_config["data_keys_for_training"]),
+            "weight_type": dataset_config["weight_type"],
+            "weight_threshold": dataset_config["weight_threshold"],
+        }
+        #: seconds spent waiting for batches since the last `load` began
+        self.wait = 0.0
+
+    def load(self, plan: EpochPlan) -> Iterator[dict[str, torch.Tensor]]:
+        """Yields each batch: by data key, (batch, time, frequency, channels[, sources]), see FeatureStore.excerpts."""
+        self.wait = 0.0
+        batches = self._read_ahead(plan) if self._num_workers else self._read(plan)
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            if batch is not None:
+                batch = {key: tensor.to(self._device, non_blocking=True) for key, tensor in batch.items()}
+            self.wait += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
+
+    def _read(self, plan: EpochPlan) -> Iterator[dict[str, torch.Tensor]]:
+        return (self._excerpts(items, starts, plan.length) for items, starts in plan.batches(self._batch_size))
+
+    def _read_ahead(self, plan: EpochPlan) -> Iterator[dict[str, torch.Tensor]]:
+        with ThreadPoolExecutor(self._num_workers) as pool:
+            jobs = (
+                pool.submit(self._excerpts, items, starts, plan.length)
+                for items, starts in plan.batches(self._batch_size)
+            )
+            pending = deque(islice(jobs, 2 * self._num_workers))
+            while pending:
+                batch = pending.popleft().result()
+                pending.extend(islice(jobs, 1))
+                yield batch
+
+    def _excerpts(self, items: Sequence[int], starts: Sequence[int], length: int) -> dict[str, torch.Tensor]:
+        batch = self._store.excerpts(items, starts, length, **self._options)
+        tensors = {key: torch.from_numpy(values) for key, values in batch.items()}
+        # pinned memory lets the copy to a GPU run beside the computation
+        return {key: tensor.pin_memory() for key, tensor in tensors.items()} if self._pins else tensors
+
+    @property
+    def _pins(self) -> bool:
+        return self._device.type == "cuda"

@@ -1,0 +1,218 @@
+"""Reading what users write: the workflow's configuration, experiments and dataset recipes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from separation import schema
+from separation.errors import UserError
+from separation.identity import normalized
+from separation.sweep import Override
+from separation.translation import translate
+from separation.yaml_reader import Document, dotted, parse_yaml, read_yaml, resolve_scalar
+
+ROOT = Path(__file__).resolve().parents[3]
+EXPERIMENTS = Path("config/experiments")
+DATASETS = Path("config/datasets")
+DIRECTORY_VARIABLES = {"data": "DATA_DIRECTORY", "cache": "CACHE_DIRECTORY", "artifacts": "ARTIFACTS_DIRECTORY"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The workflow's configuration, checked.
+
+    Attributes:
+        sweep: the experiment file.
+        overrides: changes to it from the command line.
+        data, cache, artifacts: directories, as written (a relative one starts at the working directory).
+        resources: what a job of each rule asks for, by rule.
+        variables: what `${VAR}` in an experiment or recipe is replaced by.
+    """
+
+    sweep: Path
+    overrides: tuple[Override, ...]
+    data: Path
+    cache: Path
+    artifacts: Path
+    resources: Mapping[str, Mapping[str, int]]
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment file.
+
+    Attributes:
+        name: of the sweep, under results/sweeps.
+        document: the file as written.
+        base: its content with all defaults, without `sweep`.
+        notices: what was left out of a file in the original's words.
+    """
+
+    name: str
+    document: Document
+    base: dict[str, Any]
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A dataset recipe with all defaults."""
+
+    name: str
+    document: Document
+    value: dict[str, Any]
+
+
+def load_settings(config: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Checks Snakemake's config and reads the directories from the environment.
+
+    Raises:
+        UserError: a key is unknown or of the wrong type, or the sweep names no experiment.
+    """
+    document = Document("config/config.yaml and --config", dict(config))
+    schema.check(document, "config")
+    value = schema.with_defaults(document.value, "config")
+    directories = {}
+    for key, variable in DIRECTORY_VARIABLES.items():
+        directories[key] = Path(environment.get(variable) or value["directories"][key])
+    # what a file may name without the user having set it
+    variables = {variable: str(directories[key]) for key, variable in DIRECTORY_VARIABLES.items()}
+    return Settings(
+        sweep=find_experiment(str(value["sweep"])),
+        overrides=parse_overrides(value["set"] or ""),
+        resources=value["resources"],
+        variables={**variables, **environment},
+        **directories,
+    )
+
+
+def find_experiment(sweep: str) -> Path:
+    """The file that `sweep` names: a path, or the name of a file in config/experiments.
+
+    Raises:
+        UserError: there is none.
+    """
+    if sweep.endswith((".yml", ".yaml")) or "/" in sweep:
+        path = Path(sweep)
+        if not path.is_absolute() and not path.exists() and (ROOT / path).exists():
+            path = ROOT / path
+        if not path.exists():
+            raise UserError("no such file", file=sweep)
+        return path
+    for folder in (EXPERIMENTS, ROOT / EXPERIMENTS):
+        for suffix in (".yml", ".yaml"):
+            if (folder / f"{sweep}{suffix}").exists():
+                return folder / f"{sweep}{suffix}"
+    known = sorted(path.stem for path in (ROOT / EXPERIMENTS).glob("*.y*ml"))
+    hint = schema.nearest(sweep, known) or f"; there are {', '.join(known)}"
+    raise UserError(f"no such experiment{hint}", file=f"{EXPERIMENTS}/{sweep}.yml")
+
+
+def load_experiment(path: Path, variables: Mapping[str, str]) -> Experiment:
+    """Reads and checks an experiment file.
+
+    Raises:
+        UserError: in one line, where the file is missing or wrong.
+    """
+    document, notices = translate(read_yaml(path, variables), variables)
+    schema.check(document, "experiment")
+    _check_finite(document, document.value, ())
+    base = schema.with_defaults({key: value for key, value in document.value.items() if key != "sweep"}, "experiment")
+    return Experiment(base["info"]["name"] or path.stem, document, base, tuple(notices))
+
+
+def load_recipe(name: str, variables: Mapping[str, str]) -> Recipe:
+    """Reads and checks config/datasets/<name>.yml.
+
+    Raises:
+        UserError: there is no such recipe, or it is wrong.
+    """
+    for folder in (DATASETS, ROOT / DATASETS):
+        path = folder / f"{name}.yml"
+        if path.exists():
+            document = read_yaml(path, variables)
+            schema.check(document, "dataset")
+            _check_finite(document, document.value, ())
+            return Recipe(name, document, schema.with_defaults(document.value, "dataset"))
+    known = sorted(path.stem for path in (ROOT / DATASETS).glob("*.yml"))
+    hint = schema.nearest(name, known) or f"; there are {', '.join(known)}"
+    raise UserError(f"no such dataset{hint}", file=f"{DATASETS}/{name}.yml")
+
+
+def parse_overrides(text: str) -> tuple[Override, ...]:
+    """Reads `a.b=1,c.d=[x,y]`: commas within brackets, braces or quotes do not part.
+
+    Raises:
+        UserError: a part has no `=` or its value does not parse.
+    """
+    overrides = []
+    for part in _parts(text):
+        key, equals, value = part.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise UserError(f"expected key=value, found '{part.strip()}'", file="command line", key="set")
+        value = value.strip()
+        parsed = parse_yaml(value, file=f"command line: set={key}").value if value[:1] in "[{\"'" and value else None
+        overrides.append(Override(key, parsed if parsed is not None else resolve_scalar(value)))
+    return tuple(overrides)
+
+
+def _parts(text: str) -> list[str]:
+    parts, depth, quote, part = [], 0, "", ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "[{(":
+            depth += 1
+        elif character in "]})":
+            depth -= 1
+        if character == "," and not depth and not quote:
+            parts.append(part)
+            part = ""
+        else:
+            part += character
+    parts.append(part)
+    return [part for part in parts if part.strip()]
+
+
+def _check_finite(document: Document, value: Any, path: tuple) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_finite(document, inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_finite(document, inner, (*path, index))
+    elif isinstance(value, float):
+        try:
+            normalized(value)
+        except ValueError as problem:
+            raise document.error(str(problem), path) from None
+
+
+def absolute(path: str | os.PathLike) -> str:
+    """`path` made absolute; a relative one starts at the working directory."""
+    return str(Path(path).absolute())
+
+
+__all__ = [
+    "DATASETS",
+    "EXPERIMENTS",
+    "ROOT",
+    "Experiment",
+    "Recipe",
+    "Settings",
+    "absolute",
+    "dotted",
+    "find_experiment",
+    "load_experiment",
+    "load_recipe",
+    "load_settings",
+    "parse_overrides",
+]

@@ -1,0 +1,267 @@
+"""One split of a dataset as read from disk: mixtures, their sources, and the conditions they were mixed under."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from separation.data.grouping import Grouping
+from separation.errors import UserError
+
+MANIFEST = "manifest.json"
+MANIFEST_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ItemAudio:
+    """One item as arrays: float32, shape (channels, samples), full scale 1.0."""
+
+    name: str
+    mixture: np.ndarray
+    sources: dict[str, np.ndarray]
+    conditions: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item as nussl AudioSignals, which carry the sample rate and the STFT parameters of the dataset_config."""
+
+    name: str
+    mixture: Any
+    sources: dict[str, Any]
+    conditions: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Events:
+    """One item before grouping; each `audio` is (channels, samples)."""
+
+    mixture: np.ndarray
+    labels: list[str]
+    audio: list[np.ndarray]
+
+
+class Items(Sequence):
+    """The items of one split, sources grouped, ignored and ordered as the dataset_config says.
+
+    Args:
+        split: `folder`, `class` (a class of nussl.datasets) and that class's own arguments; `dataset` and `split`
+            may name what the folder holds. A Scaper folder with a manifest.json is read by the manifest, which is
+            faster than by its JAMS files; everything else is opened by nussl.
+        dataset_config: sample_rate, num_channels, n_fft, hop_length, window_type, group_sources, group_names,
+            ignore_sources, source_labels. A key that is missing or null is not checked or not applied.
+
+    Sources stand in alphabetical order of their names, after grouping, in every item (nussl's order, so that a mask
+    network's outputs mean the same there and here), or in the order of `source_labels`.
+
+    Attributes:
+        names: the items' names.
+        dataset, split: names of the dataset and the split, as told or as the manifest and the folder have them.
+
+    Raises:
+        UserError: on opening or reading, with the file, the key, what was expected and what was found.
+    """
+
+    def __init__(self, split: Mapping[str, Any], dataset_config: Mapping[str, Any]):
+        self.folder = Path(split["folder"])
+        if not self.folder.is_dir():
+            raise UserError("expected a folder with a dataset, found none", file=self.folder)
+        self._config = dict(dataset_config)
+        self._grouping = Grouping.from_config(dataset_config)
+        name = split.get("class") or "Scaper"
+        arguments = {key: value for key, value in split.items() if key not in ("folder", "class", "dataset", "split")}
+        if name == "Scaper" and not arguments and (self.folder / MANIFEST).is_file():
+            self._reader: Any = _ManifestReader(self.folder, self._config)
+        else:
+            self._reader = _DatasetReader(self.folder, name, arguments, self._config)
+        self.names: list[str] = self._reader.names
+        self.dataset: str = split.get("dataset") or self.folder.resolve().parent.name
+        self.split: str = split.get("split") or self._reader.split or self.folder.name
+        if self.names:
+            self._grouping.check(self._reader.labels, file=self._reader.file)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Item:
+        # nussl takes seconds to import; processes that only read arrays do without it
+        from separation.nussl_compat import nussl
+
+        audio = self.arrays(index)
+        parameters = nussl.STFTParams(
+            window_length=self._config.get("n_fft"),
+            hop_length=self._config.get("hop_length"),
+            window_type=self._config.get("window_type"),
+        )
+
+        def signal(array: np.ndarray, label: str) -> Any:
+            made = nussl.AudioSignal(
+                audio_data_array=array, sample_rate=self._reader.sample_rate, stft_params=parameters, label=label
+            )
+            made.path_to_input_file = label  # nussl's evaluators call a source by this
+            return made
+
+        sources = {label: signal(array, label) for label, array in audio.sources.items()}
+        return Item(audio.name, signal(audio.mixture, "mixture"), sources, audio.conditions)
+
+    def arrays(self, index: int) -> ItemAudio:
+        """The item at `index` as arrays, without nussl.
+
+        Raises:
+            IndexError: no such item.
+            UserError: a file is missing, unreadable or not as the dataset_config says.
+        """
+        index = range(len(self))[index]
+        name = self.names[index]
+        events = self._reader.read(index)
+        plan = self._grouping.plan(events.labels, file=self._reader.file, item=name)
+        for label, audio in zip(events.labels, events.audio, strict=True):
+            if audio.shape != events.mixture.shape:
+                raise UserError(
+                    f"source {label!r} of item {name}: expected {_shape(events.mixture)} as in the mixture, "
+                    f"found {_shape(audio)}",
+                    file=self._reader.file,
+                )
+        sources = {source: _sum([events.audio[event] for event in members]) for source, members in plan.items()}
+        return ItemAudio(name, events.mixture, sources, self.conditions(index))
+
+    def conditions(self, index: int) -> dict[str, Any]:
+        """What is known of the making of item `index`, as flat scalars; a list of names is joined by "+"."""
+        found = self._reader.conditions(index)
+        return {
+            key: "+".join(str(part) for part in dict.fromkeys(value)) if isinstance(value, (list, tuple)) else value
+            for key, value in found.items()
+            if not isinstance(value, Mapping)
+        }
+
+
+class _ManifestReader:
+    """Reads a folder by its manifest.json: one JSON file, then nothing but the audio files asked for."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]):
+        self.file = folder / MANIFEST
+        try:
+            manifest = json.loads(self.file.read_text(encoding="utf-8"))
+            self._items = manifest["items"]
+            self.names = [item["name"] for item in self._items]
+            self.sample_rate = int(manifest["sample_rate"])
+            self.labels = {label.split("::")[0] for item in self._items for label in item["sources"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"not the manifest of a dataset split: {error!r}", file=self.file) from error
+        if manifest.get("format") != MANIFEST_FORMAT:
+            raise UserError(f"expected {MANIFEST_FORMAT}, found {manifest.get('format')}", file=self.file, key="format")
+        self._folder, self._config = folder, config
+        self.split = manifest.get("split")
+        _check_format(self.file, self.sample_rate, int(manifest.get("num_channels", 1)), config)
+
+    def conditions(self, index: int) -> dict[str, Any]:
+        return self._items[index].get("conditions", {})
+
+    def read(self, index: int) -> _Events:
+        item = self._items[index]
+        labels = [label.split("::")[0] for label in item["sources"]]
+        return _Events(self._load(item["mixture"]), labels, [self._load(path) for path in item["sources"].values()])
+
+    def _load(self, name: str) -> np.ndarray:
+        path = self._folder / name
+        try:
+            audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise UserError(f"cannot be read: {error}", file=path) from error
+        # a manifest may be right about the recipe and wrong about a file that was replaced since
+        _check_format(path, rate, audio.shape[1], {"sample_rate": self.sample_rate, **_given(self._config)})
+        return np.ascontiguousarray(audio.T)
+
+
+class _DatasetReader:
+    """Reads a folder by any class of nussl.datasets."""
+
+    split = None
+
+    def __init__(self, folder: Path, name: str, arguments: Mapping[str, Any], config: Mapping[str, Any]):
+        from separation.nussl_compat import nussl
+
+        known = _dataset_classes(nussl)
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"expected one of nussl.datasets: {', '.join(known)}, found {name!r}{hint}", key="class")
+        self.file, self._config = folder, config
+        try:
+            self._dataset = getattr(nussl.datasets, name)(str(folder), **arguments)
+            first = self._dataset[0] if len(self._dataset) else {"sources": {}}
+        except Exception as error:  # each class fails in its own way, all because of what the folder holds
+            raise UserError(f"nussl.datasets.{name} cannot open it: {error!r}", file=folder) from error
+        self.names = _names(self._dataset.items)
+        self.sample_rate = first["mix"].sample_rate if self.names else config.get("sample_rate")
+        self.labels = {label.split("::")[0] for label in first["sources"]}
+        self.labels |= set(first.get("metadata", {}).get("labels") or [])
+        self._latest: tuple[int, dict] | None = None
+
+    def _item(self, index: int) -> dict:
+        # audio and conditions come out of one reading, which may be slow
+        if self._latest is None or self._latest[0] != index:
+            try:
+                self._latest = index, self._dataset[index]
+            except Exception as error:
+                raise UserError(f"item {self.names[index]} cannot be read: {error!r}", file=self.file) from error
+        return self._latest[1]
+
+    def conditions(self, index: int) -> dict[str, Any]:
+        jams = self._item(index).get("metadata", {}).get("scaper")
+        if jams is None:
+            return {}
+        events = jams.annotations.search(namespace="scaper")[0]
+        return {f"snr_{event.value['label']}": float(event.value["snr"]) for event in events}
+
+    def read(self, index: int) -> _Events:
+        item = self._item(index)
+        for label, signal in {"the mixture": item["mix"], **item["sources"]}.items():
+            place = signal.path_to_input_file or f"{self.file}, {label} of item {self.names[index]}"
+            expected = {"sample_rate": self.sample_rate, **_given(self._config)}
+            _check_format(place, signal.sample_rate, signal.num_channels, expected)
+        arrays = [np.asarray(signal.audio_data, dtype=np.float32) for signal in item["sources"].values()]
+        labels = [label.split("::")[0] for label in item["sources"]]
+        return _Events(np.asarray(item["mix"].audio_data, dtype=np.float32), labels, arrays)
+
+
+def _given(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _check_format(file: str | Path, sample_rate: int, num_channels: int, config: Mapping[str, Any]) -> None:
+    for key, found, unit in (("sample_rate", sample_rate, " Hz"), ("num_channels", num_channels, "")):
+        expected = config.get(key)
+        if expected is not None and expected != found:
+            raise UserError(f"expected {expected}{unit}, found {found}{unit}", file=file, key=f"dataset_config.{key}")
+
+
+def _dataset_classes(nussl: Any) -> list[str]:
+    base = nussl.datasets.BaseDataset
+    classes = {name: member for name, member in vars(nussl.datasets).items() if isinstance(member, type)}
+    return sorted(name for name, member in classes.items() if issubclass(member, base) and member is not base)
+
+
+def _names(items: Sequence[Any]) -> list[str]:
+    if not all(isinstance(item, str) for item in items):
+        return [f"{index:06d}" for index in range(len(items))]
+    stems = [Path(item).stem for item in items]
+    return stems if len(set(stems)) == len(stems) else [item.replace("/", "_") for item in items]
+
+
+def _sum(arrays: list[np.ndarray]) -> np.ndarray:
+    total = arrays[0]
+    for array in arrays[1:]:
+        total = total + array
+    return total
+
+
+def _shape(audio: np.ndarray) -> str:
+    return f"{audio.shape[0]} x {audio.shape[1]} samples"

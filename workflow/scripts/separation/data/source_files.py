@@ -1,0 +1,83 @@
+"""What the steps from source to mixture share: manifests that say what files a folder holds, and their check."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from separation.errors import UserError
+from separation.files import read_json, sha256_of, write_json, write_text
+
+MANIFEST_FORMAT = 1
+ATTRIBUTION = "ATTRIBUTION.txt"  # whom the audio is by, and its licence
+
+
+def start_manifest(manifest: Path) -> Path:
+    """Makes the folder of a manifest and takes an old manifest away: while files change, nothing vouches for them.
+
+    Returns:
+        the folder.
+    """
+    folder = Path(manifest).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    Path(manifest).unlink(missing_ok=True)
+    return folder
+
+
+def finish_manifest(manifest: Path, spec: dict[str, Any], contents: dict[str, Any]) -> None:
+    """Writes the attribution, and the manifest as the last file of its folder: `format`, `recipe` and the contents."""
+    write_text(Path(manifest).parent / ATTRIBUTION, contents["attribution"])
+    write_json(manifest, {"format": MANIFEST_FORMAT, "recipe": spec, **contents})
+
+
+def read_source_manifest(manifest: Path) -> dict[str, Any]:
+    """Reads a manifest and makes sure that its files are the ones it was written for.
+
+    A file of another size than the manifest says, or written after the manifest, is hashed; one whose content changed
+    is an error. (A later file with the same content, as a copy of the folder may hold, is none.)
+
+    Raises:
+        UserError: a file is missing, or its content changed.
+    """
+    manifest = Path(manifest)
+    contents = read_json(manifest)
+    written = manifest.stat().st_mtime_ns
+    for entry in contents["files"]:
+        path = manifest.parent / entry["path"]
+        remedy = f"delete {manifest} and run the workflow again to make it anew"
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            raise UserError(f"this file of {manifest} is missing; {remedy}", file=path) from None
+        if found.st_size == entry["size"] and found.st_mtime_ns <= written:
+            continue
+        if sha256_of(path) != entry["sha256"]:
+            raise UserError(f"its content is no longer what {manifest} says; put the file back, or {remedy}", file=path)
+    return contents
+
+
+def remove_strays(manifest: Path, kept: Iterable[str]) -> None:
+    """Removes from the folder of a manifest what an earlier run left there and this one did not write.
+
+    Args:
+        manifest: stays, as does the attribution beside it.
+        kept: relative paths of the files that stay.
+    """
+    folder = Path(manifest).parent
+    stay = {Path(manifest), folder / ATTRIBUTION, *(folder / path for path in kept)}
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):  # not empty
+                path.rmdir()
+        elif path not in stay:
+            path.unlink(missing_ok=True)
+
+
+def by_split_and_class(files: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, str]]]:
+    """split -> class -> song -> path, each level sorted."""
+    result: dict[str, dict[str, dict[str, str]]] = {}
+    for entry in sorted(files, key=lambda each: (each["split"], each["class"], each["song"])):
+        result.setdefault(entry["split"], {}).setdefault(entry["class"], {})[entry["song"]] = entry["path"]
+    return result

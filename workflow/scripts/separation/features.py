@@ -1,0 +1,189 @@
+"""Time-frequency features and targets for training, from the audio of a mixture and its sources.
+
+The numbers equal those of nussl's transforms (PhaseSensitiveSpectrumApproximation, MagnitudeSpectrumApproximation,
+MagnitudeWeights) on nussl's STFT; tests hold them together. They are computed without the trigonometry and the copies
+of the originals, and laid out the way nussl's networks read them: (time, frequency, channels[, sources]).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.signal
+import torch
+
+from separation.errors import UserError
+
+#: what `dataset_config.data_keys_for_training` may name
+DATA_KEYS = ("mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights")
+OUTPUT_TYPES = ("psa", "msa")
+WEIGHT_TYPES = ("magnitude", "equal", "threshold")
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is learned from one mixture.
+
+    Attributes:
+        mix_magnitude: magnitude of the mixture's STFT, (time, frequency, channels), float32.
+        source_magnitudes: the target magnitude of each source, (time, frequency, channels, sources), float32.
+        ideal_binary_mask: true where a source is louder than all others; a bin in which sources tie belongs to none.
+            Same shape as `source_magnitudes`, bool.
+        sources: names of the sources, in the order of the last axis.
+    """
+
+    mix_magnitude: np.ndarray
+    source_magnitudes: np.ndarray
+    ideal_binary_mask: np.ndarray
+    sources: tuple[str, ...]
+
+
+def check_dataset_config(dataset_config: Mapping[str, Any]) -> None:
+    """Raises UserError, naming the key, where `dataset_config` asks for features that do not exist."""
+    keys = dataset_config["data_keys_for_training"]
+    for key in keys:
+        if key not in DATA_KEYS:
+            raise UserError(
+                f"expected some of {', '.join(DATA_KEYS)}, found {key!r}", key="dataset_config.data_keys_for_training"
+            )
+    if "mix_magnitude" not in keys:
+        raise UserError(
+            f"mix_magnitude, the input of the network, is missing in {list(keys)}",
+            key="dataset_config.data_keys_for_training",
+        )
+    for key, value, known in (
+        ("output_type", dataset_config["output_type"], OUTPUT_TYPES),
+        ("format", dataset_config.get("format", "rnn"), ("rnn",)),
+        *(("weight_type", weight_type, WEIGHT_TYPES) for weight_type in dataset_config["weight_type"]),
+    ):
+        if value not in known:
+            raise UserError(f"expected one of {', '.join(known)}, found {value!r}", key=f"dataset_config.{key}")
+    if "threshold" in dataset_config["weight_type"] and dataset_config["weight_threshold"] is None:
+        raise UserError("weight_type names threshold, but none is given", key="dataset_config.weight_threshold")
+
+
+def window(window_type: str, window_length: int) -> np.ndarray:
+    """The analysis window, as nussl has it: scipy's windows by name, and sqrt_hann, the square root of the periodic
+    Hann window."""
+    if window_type == "sqrt_hann":
+        return np.sqrt(scipy.signal.get_window("hann", window_length))
+    return scipy.signal.get_window(window_type, window_length)
+
+
+def stft(audio: torch.Tensor, *, n_fft: int, hop_length: int, window_type: str) -> torch.Tensor:
+    """The short-time Fourier transform with the framing and scaling of `scipy.signal.stft`, which nussl uses.
+
+    Half a window of zeros stands before the first and after the last sample; the end is filled with zeros to a whole
+    number of hops; spectra are divided by the sum of the window.
+
+    Args:
+        audio: (..., samples), float64.
+        n_fft: length of window and transform, in samples.
+        hop_length: in samples.
+        window_type: see `window`.
+
+    Returns:
+        (..., time, frequency), complex128; frequency has n_fft // 2 + 1 bins.
+    """
+    padded_length = audio.shape[-1] + 2 * (n_fft // 2)
+    tail = (-(padded_length - n_fft) % hop_length) % n_fft
+    padded = torch.nn.functional.pad(audio, (n_fft // 2, n_fft // 2 + tail))
+    taper = window(window_type, n_fft)
+    frames = padded.unfold(-1, n_fft, hop_length) * torch.from_numpy(taper / taper.sum())
+    return torch.fft.rfft(frames)
+
+
+def phase_sensitive_magnitudes(mixture: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+    """The truncated phase-sensitive approximation: |S| cos(angle(S) - angle(M)), kept within 0 and |M|.
+
+    From Erdogan et al., "Phase-sensitive and recognition-boosted speech separation using deep recurrent neural
+    networks", ICASSP 2015. The cosine is taken as Re(S conj(M)) / |M|, which needs no angle.
+
+    Args:
+        mixture: STFT of the mixture, (...), complex.
+        sources: STFTs of the sources, (sources, ...), complex.
+
+    Returns:
+        (sources, ...), real.
+    """
+    magnitude = mixture.abs()
+    # where the mixture is silent the upper bound is 0, whatever stands here
+    direction = mixture / magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny)
+    projection = sources.real * direction.real + sources.imag * direction.imag
+    return torch.minimum(projection.clamp(min=0), magnitude)
+
+
+def ideal_binary_mask(source_magnitudes: torch.Tensor) -> torch.Tensor:
+    """True where a source is the loudest. A bin that sources share, silence for one, belongs to none, as in nussl.
+
+    Args:
+        source_magnitudes: (sources, ...).
+
+    Returns:
+        same shape, bool.
+    """
+    loudest = source_magnitudes == source_magnitudes.amax(dim=0)
+    return loudest & (loudest.sum(dim=0) == 1)
+
+
+def extract(mixture: np.ndarray, sources: Mapping[str, np.ndarray], dataset_config: Mapping[str, Any]) -> Features:
+    """Features and targets of one mixture. Computed in double precision, so that masks agree with nussl's bit by bit.
+
+    Args:
+        mixture: audio, (channels, samples).
+        sources: audio of each source by name, (channels, samples) each, in the order the targets shall have.
+        dataset_config: n_fft, hop_length, window_type and output_type are read.
+    """
+    audio = torch.from_numpy(np.stack([mixture, *sources.values()]).astype(np.float64))
+    spectra = stft(audio, **{key: dataset_config[key] for key in ("n_fft", "hop_length", "window_type")})
+    mixture_stft, source_stfts = spectra[0], spectra[1:]
+    if dataset_config["output_type"] == "psa":
+        source_magnitudes = phase_sensitive_magnitudes(mixture_stft, source_stfts)
+    else:
+        source_magnitudes = source_stfts.abs()
+    mask = ideal_binary_mask(source_magnitudes)
+    return Features(
+        mixture_stft.abs().permute(1, 2, 0).float().contiguous().numpy(),
+        source_magnitudes.float().permute(2, 3, 1, 0).contiguous().numpy(),
+        mask.permute(2, 3, 1, 0).contiguous().numpy(),
+        tuple(sources),
+    )
+
+
+def loss_weights(
+    magnitude: np.ndarray,
+    *,
+    total: float,
+    peak: float,
+    bins: int,
+    weight_type: Sequence[str],
+    weight_threshold: float | None,
+) -> np.ndarray:
+    """How much each bin counts in the loss.
+
+    `magnitude` weights are the square root of a bin's share in the magnitude of the whole mixture, times the number
+    of bins: Wang, Le Roux and Hershey, "Alternative objective functions for deep clustering", ICASSP 2018, as
+    nussl.MagnitudeWeights computes them. Without it, all bins weigh 1. Bins more than `weight_threshold` dB below the
+    mixture's loudest bin weigh 0.
+
+    Args:
+        magnitude: the mixture's magnitude, or an excerpt of it, any shape.
+        total: sum of the magnitude of the whole mixture.
+        peak: its largest value.
+        bins: frequency bins x frames of the whole mixture (channels are not counted).
+        weight_type: some of magnitude, equal, threshold.
+        weight_threshold: in dB, negative; None for no threshold.
+
+    Returns:
+        same shape and type as `magnitude`.
+    """
+    if "magnitude" in weight_type:
+        weights = np.sqrt(magnitude * magnitude.dtype.type(bins / (total + 1e-6)))
+    else:
+        weights = np.ones_like(magnitude)
+    if weight_threshold is not None:
+        weights[magnitude < magnitude.dtype.type(peak * 10 ** (weight_threshold / 20))] = 0
+    return weights

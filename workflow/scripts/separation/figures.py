@@ -1,0 +1,164 @@
+"""The figures of a sweep: each as a specification for the report and as an SVG for a paper or a slide."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import altair as alt
+import vl_convert
+
+from separation import charts, score_charts
+from separation.files import write_json, write_text
+from separation.sweep_tables import (
+    metric_columns,
+    primary_metric,
+    read_histories,
+    read_points,
+    read_scores,
+    read_summary,
+    short_names,
+    varying_keys,
+)
+
+log = logging.getLogger(__name__)
+
+INDEX = "index.json"
+SECTIONS = ("learning_curves", "distributions", "effects")
+LIGHT = {
+    "background": "white",
+    "font": "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif",
+    "padding": 10,
+    "view": {"stroke": None},
+    "axis": {"gridColor": "#e6e8eb", "domainColor": "#9aa1ab", "tickColor": "#9aa1ab", "labelFontSize": 11.5},
+    "legend": {"labelFontSize": 11.5},
+}
+
+
+def plot_sweep(points_csv: Path, scores: Path, summary: Path, histories: Mapping[str, Path], folder: Path) -> None:
+    """Draws the figures of a sweep.
+
+    Args:
+        points_csv, scores, summary: as written by `separation.analysis`.
+        histories: point -> history.csv.
+        folder: where `<name>.svg`, `<name>.vl.json` (Vega-Lite) and, last, index.json go: a list of `name`, `section`,
+            `title` and `caption` in reading order. Figures of an earlier sweep in it are removed.
+    """
+    points, table = read_points(points_csv), read_scores(scores)
+    metric = primary_metric(metric_columns(table))
+    data = charts.gather(points, table, read_summary(summary, points), read_histories(histories), metric)
+    data = charts.numbered(data)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = [(figure, chart) for figure, chart in _all(data) if chart is not None]
+    kept = {f"{figure['name']}{suffix}" for figure, _ in drawn for suffix in (".svg", ".vl.json")}
+    for old in [*folder.glob("*.svg"), *folder.glob("*.vl.json")]:
+        if old.name not in kept:
+            old.unlink()
+    for figure, chart in drawn:
+        # Sweeps may hold more rows than altair takes for an oversight
+        with alt.data_transformers.enable("default", max_rows=None):
+            specification = chart.to_dict()
+        specification["config"] = LIGHT
+        svg = vl_convert.vegalite_to_svg(
+            specification, vl_version=".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+        )
+        write_text(folder / f"{figure['name']}.svg", svg)
+        write_text(folder / f"{figure['name']}.vl.json", json.dumps(specification, ensure_ascii=False) + "\n")
+    write_json(folder / INDEX, [figure for figure, _ in drawn])
+
+
+def vega_lite_version() -> str:
+    """The Vega-Lite version that altair writes, as vl_convert names it."""
+    return ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+
+
+def _all(data: charts.SweepData):
+    """Every figure as (what index.json says of it, chart or None), in reading order."""
+    names = short_names(varying_keys(data.points))
+    many = len(data.trained) > charts.MOST_ROWS
+    coloured = len(data.trained) <= charts.MOST_COLOURS
+    thick = "The thick orange line is the best point." if coloured else "Orange is the best point, blue all others."
+    yield (
+        _about(
+            "validation_loss",
+            "learning_curves",
+            "Validation loss",
+            f"Loss on the validation mixtures after each epoch. {thick}",
+        ),
+        charts.loss_curves(data, "validation_loss", "Validation loss", legend=True),
+    )
+    yield (
+        _about(
+            "training_loss",
+            "learning_curves",
+            "Training loss",
+            "Loss on the training excerpts, in the same colours. Where it falls on while the validation loss rises, "
+            "the network learns its training mixtures by heart.",
+        ),
+        charts.loss_curves(data, "train_loss", "Training loss", legend=False),
+    )
+    if len(data.trained):
+        yield (
+            _about(
+                "score_distributions",
+                "distributions",
+                "Scores of the test mixtures",
+                "Means with 95 % intervals; points in the order of their validation loss."
+                if many
+                else "One dot per mixture, the mean of its sources; the box holds the middle half, the "
+                "diamond is the mean. Points in the order of their validation loss, baselines below; dashed "
+                "lines are baselines' means.",
+            ),
+            score_charts.score_distributions(data),
+        )
+        yield (
+            _about(
+                "source_scores",
+                "distributions",
+                "Scores of each source",
+                "Means with 95 % intervals"
+                + (f", of the {charts.MOST_ROWS} points with the lowest validation loss." if many else "."),
+            ),
+            score_charts.source_scores(data),
+        )
+        yield (
+            _about(
+                "improvement_against_input",
+                "distributions",
+                "Where the best point does well and badly",
+                "One mark per source of a mixture. To the left the source was drowned in the mixture, to the right it "
+                "was already loud. Below 0 the estimate is worse than the mixture itself.",
+            ),
+            score_charts.improvement_against_input(data),
+        )
+        for index, key in enumerate(names):
+            yield (
+                _about(
+                    f"effect_{index:02d}_{_file_name(names[key])}",
+                    "effects",
+                    f"Effect of {names[key]}",
+                    "One dot per point, orange is the best; a bar is the mean over all points with that value; thin "
+                    "lines join points that agree in everything else.",
+                ),
+                charts.effect(data, key),
+            )
+        yield (
+            _about(
+                "validation_against_test",
+                "effects",
+                "Does the validation loss foretell the test score?",
+                "The best point is chosen on the horizontal axis; the vertical one has no part in it.",
+            ),
+            charts.validation_against_test(data),
+        )
+
+
+def _about(name: str, section: str, title: str, caption: str) -> dict[str, str]:
+    return {"name": name, "section": section, "title": title, "caption": caption}
+
+
+def _file_name(key: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in key)[:60]

@@ -1,0 +1,80 @@
+"""What a training tells about itself: history.csv and TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from separation import files
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of history.csv.
+
+    Attributes:
+        epoch: counted from 1.
+        train_loss: mean over the excerpts of the epoch, each as it was when the network saw it.
+        validation_loss: mean over the validation excerpts after the epoch.
+        learning_rate: with which the epoch was learned.
+        gradient_norm: mean over the steps, before any clipping.
+        seconds: wall time of the epoch, validation included.
+        samples_per_second: training excerpts per second, validation not counted.
+        loader_wait: seconds of those spent waiting for batches.
+        best: whether no epoch before had a lower validation loss.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+    samples_per_second: float
+    loader_wait: float
+    best: bool
+
+
+def write_history(path: Path, epochs: Sequence[Epoch]) -> None:
+    """Writes history.csv, atomically. Losses and rates are written so that reading gives the same number back."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, [field.name for field in fields(Epoch)], lineterminator="\n")
+    table.writeheader()
+    for epoch in epochs:
+        row = asdict(epoch)
+        times = {key: round(row[key], 3) for key in ("seconds", "samples_per_second", "loader_wait")}
+        table.writerow(row | times)
+    files.write_text(path, text.getvalue())
+
+
+class TensorBoard:
+    """Writes one event per epoch and number. A training that goes on hides what was written after the epoch it starts
+    from.
+
+    Args:
+        folder: of the event files.
+        finished_epochs: of the training so far.
+    """
+
+    def __init__(self, folder: Path, finished_epochs: int = 0):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder), purge_step=finished_epochs + 1 if finished_epochs else None)
+
+    def add(self, epoch: Epoch) -> None:
+        for tag, value in (
+            ("train/loss", epoch.train_loss),
+            ("validation/loss", epoch.validation_loss),
+            ("train/learning_rate", epoch.learning_rate),
+            ("train/gradient_norm", epoch.gradient_norm),
+            ("time/samples_per_second", epoch.samples_per_second),
+        ):
+            self._writer.add_scalar(tag, value, epoch.epoch)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,105 @@
+"""Ids from contents: equal work has one id, changed work another.
+
+An id's hex digits come from a SHA-256 (FIPS 180-4) of the canonical JSON of everything that determines the work's
+result, and of the version of the stage that does it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from typing import Any
+
+# Raised when a stage gives other results for the same settings than it did before: what was made by the old
+# version is then made again under a new id. Speed, logging and layout do not count.
+STAGE_VERSIONS = {
+    "fetch_source": 1,
+    "organize_source": 1,
+    "resample_source": 1,
+    "mix_dataset": 1,
+    "features": 1,
+    "train": 1,
+    "evaluate": 1,
+    "baselines": 1,
+}
+
+# Settings that change how fast, where or under which name work is done, never its result. They take no part in any
+# id and reach the jobs outside `params`.
+EXCLUDED = frozenset(
+    {
+        "info.name",
+        "info.project_name",
+        "info.notes",
+        "info.experiment_key",
+        "info.output_folder",
+        "info.spreadsheet_name",
+        "info.worksheet_name",
+        # whether features are read from a cache or computed at the start, they are the same numbers
+        "dataset_config.cache",
+        "train_config.num_workers",
+        "train_config.device",
+        "algorithm_config.args.model_path",
+        "algorithm_config.args.device",
+        "algorithm_config.args.use_cuda",
+        "test_config.num_workers",
+    }
+)
+
+# Options that came after the first release, with the value at which they change nothing: at that value they are left
+# out of the hash, so that points made before the option existed keep their id.
+NEUTRAL: dict[str, Any] = {}
+
+HEX_DIGITS = 12
+
+
+def normalized(value: Any) -> Any:
+    """`value` with numbers in one spelling: 1.0 and 1e0 are 1, -0.0 is 0, and true stays true.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    if isinstance(value, dict):
+        return {str(key): normalized(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [normalized(inner) for inner in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"expected a finite number, found {value}")
+        # beyond 2**53 a float no longer names one integer
+        if value.is_integer() and abs(value) <= 2**53:
+            return int(value)
+    return value
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of `value`: sorted keys, normalised numbers, no spaces, ASCII.
+
+    Raises:
+        ValueError: a number is not finite.
+        TypeError: a value is not of JSON's types.
+    """
+    return json.dumps(normalized(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """The first 12 hex digits of the SHA-256 of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:HEX_DIGITS]
+
+
+def slug(text: str) -> str:
+    """`text` as a part of an id: lower-case letters, digits and underscores."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "unnamed"
+
+
+def without_excluded(section: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The keys of a config section that determine results: without `EXCLUDED`, and without options at their neutral
+    value."""
+    kept = {}
+    for key, value in section.items():
+        path = f"{prefix}.{key}"
+        if path in EXCLUDED or (path in NEUTRAL and canonical_json(NEUTRAL[path]) == canonical_json(value)):
+            continue
+        kept[key] = without_excluded(value, path) if isinstance(value, dict) else value
+    return kept

@@ -1,0 +1,119 @@
+"""Keeps the audio of some items of an evaluation, for the ear to judge what the figures say."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from separation.errors import UserError
+from separation.files import write_json
+
+PEAK = 0.9  # of full scale
+KEEP = ("none", "all", "worst")
+WORST = 10  # items that `keep_estimates: worst` keeps
+
+
+@dataclass(frozen=True)
+class KeptItem:
+    """One item to write; audio is (channels, samples) at full scale 1.0, sources in the order of `references`."""
+
+    name: str
+    role: str
+    mixture: np.ndarray
+    references: Mapping[str, np.ndarray]
+    estimates: Mapping[str, np.ndarray]
+    scores: Mapping[str, Mapping[str, float]]
+
+
+def read_keep(test_config: Mapping[str, Any]) -> str | int:
+    """Reads test_config.keep_estimates: what is kept besides the best, the median and the worst item.
+
+    `none` (the default), `all`, `worst` (the WORST items with the lowest scores), or a number of items, taken at even
+    distances from the best to the worst.
+
+    Raises:
+        UserError: something else.
+    """
+    keep = test_config.get("keep_estimates", "none")
+    if keep in KEEP or (isinstance(keep, int) and not isinstance(keep, bool) and keep >= 0):
+        return keep
+    raise UserError(f"expected {', '.join(KEEP)} or a number, found {keep!r}", key="test_config.keep_estimates")
+
+
+def choose_items(means: Sequence[float], keep: str | int) -> dict[int, str]:
+    """The items to keep, by index, with their roles.
+
+    Args:
+        means: the mean score of each item over its sources, in dB; NaN where there is none.
+        keep: see `read_keep`.
+
+    Returns:
+        index -> "best", "median", "worst" or "other"; of a few items one may have several roles ("best, worst").
+        Equal scores are taken in the order of the items.
+    """
+    ranked = sorted(
+        (index for index, mean in enumerate(means) if not math.isnan(mean)), key=lambda index: -means[index]
+    )
+    roles: dict[int, list[str]] = {}
+    if ranked:
+        for role, index in (("best", ranked[0]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[-1])):
+            roles.setdefault(index, []).append(role)
+    others: Iterable[int] = ()
+    if keep == "all":
+        others = range(len(means))
+    elif keep == "worst":
+        others = ranked[::-1][:WORST]
+    elif isinstance(keep, int) and ranked:
+        others = [ranked[int(place)] for place in np.linspace(0, len(ranked) - 1, min(keep, len(ranked))).round()]
+    return {index: ", ".join(names) for index, names in ({other: ["other"] for other in others} | roles).items()}
+
+
+def write_estimates(folder: Path, items: Iterable[KeptItem], *, sample_rate: int) -> None:
+    """Writes `<item>/mixture.wav`, `<item>/<source>_{estimate,reference}.wav` and index.json into `folder`.
+
+    All or nothing is written, and what was in `folder` is replaced. The files of an item are int16 and have one gain,
+    which puts the loudest of them at PEAK: nothing clips, and levels compare. The index lists for each of its `items`:
+    `item`, `role`, `gain`, `mixture`, and `sources`: name -> `estimate`, `reference` (all paths relative to `folder`)
+    and `scores` (null where a metric is undefined).
+    """
+    folder = Path(folder)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        write_json(partial / "index.json", {"items": [_write_item(partial, item, sample_rate) for item in items]})
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_item(folder: Path, item: KeptItem, sample_rate: int) -> dict[str, Any]:
+    place = _file_name(item.name)
+    files = {f"{place}/mixture.wav": item.mixture}
+    sources = {}
+    for source, reference in item.references.items():
+        paths = {kind: f"{place}/{_file_name(source)}_{kind}.wav" for kind in ("estimate", "reference")}
+        files[paths["estimate"]], files[paths["reference"]] = item.estimates[source], reference
+        scores = {name: value if math.isfinite(value) else None for name, value in item.scores[source].items()}
+        sources[source] = {**paths, "scores": scores}
+    loudest = max(float(np.abs(audio).max(initial=0.0)) for audio in files.values())
+    gain = PEAK / loudest if loudest > 0 else 1.0
+    (folder / place).mkdir(exist_ok=True)
+    for path, audio in files.items():
+        soundfile.write(folder / path, audio.T * gain, sample_rate, subtype="PCM_16")
+    return {"item": item.name, "role": item.role, "gain": gain, "mixture": f"{place}/mixture.wav", "sources": sources}
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.+-]", "_", name)

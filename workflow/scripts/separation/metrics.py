@@ -1,0 +1,286 @@
+"""Scores of estimated sources against their references.
+
+Scale-invariant and scale-dependent ratios follow J. Le Roux, S. Wisdom, H. Erdogan, J. R. Hershey: "SDR - half-baked or
+well done?", ICASSP 2019, as nussl.evaluation.BSSEvalScale computes them; here all pairs of estimate and reference are
+scored at once from a few inner products. BSS Eval version 4 (F.-R. Stoeter, A. Liutkus, N. Ito: "The 2018 signal
+separation evaluation campaign", 2018) is nussl's and museval's own.
+
+What the numbers mean at the edges, where nussl returns NaN or infinities, or fails:
+- A reference that is silent (below SILENCE after its mean is removed) has no scores: its metrics are NaN, and it has no
+  say in the choice of the permutation. The other sources are scored as if it were not there.
+- A ratio is kept within +-LIMIT dB: a perfect estimate has an SI-SDR of LIMIT instead of infinity, and an estimate that
+  is silent where the source is not has -LIMIT. A model cannot gain by answering with silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from separation.errors import UserError
+
+LIMIT = 100.0  # dB; beyond it int16 audio has nothing to tell
+SILENCE = 1e-12  # mean power, full scale 1.0: -120 dB, less than one step of 16 bits ever makes
+SCALE_METRICS = (
+    "SI-SDR", "SI-SDRi", "SI-SIR", "SI-SIRi", "SI-SAR", "SD-SDR", "SD-SDRi", "SNR", "SNRi", "SRR",
+)  # fmt: skip
+BSS_EVAL_METRICS = ("SDR", "ISR", "SIR", "SAR")
+DEFAULT_KEY = {"BSSEvalScale": "SI-SDR", "BSSEvalV4": "SDR"}
+ARGS_OF = {
+    "BSSEvalScale": {"compute_sir_sar"},
+    "BSSEvalV4": {"window", "hop", "filters_len", "framewise_filters", "bsseval_sources_version"},
+}
+METRICS_OF = {"BSSEvalScale": SCALE_METRICS, "BSSEvalV4": BSS_EVAL_METRICS}
+
+
+@dataclass(frozen=True)
+class Tester:
+    """One entry of test_config.testers.
+
+    Attributes:
+        name: BSSEvalScale or BSSEvalV4.
+        compute_permutation: whether estimates may stand in any order; else the i-th estimate is of the i-th source.
+        best_permutation_key: the metric whose mean over the sources decides the order.
+        args: what else goes to the evaluator (compute_sir_sar; window, hop, mode, ... of museval).
+    """
+
+    name: str
+    compute_permutation: bool
+    best_permutation_key: str
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ItemScores:
+    """Scores of one item.
+
+    Attributes:
+        scores: source -> metric -> value in dB (mean over channels, median over windows).
+        assignment: source -> index of the estimate that the first tester took for it.
+    """
+
+    scores: dict[str, dict[str, float]]
+    assignment: dict[str, int]
+
+
+def read_testers(test_config: Mapping[str, Any]) -> list[Tester]:
+    """Reads test_config.testers: a list of {name: args}, of names, of [name, args], or one mapping {name: args, ...}.
+
+    Raises:
+        UserError: an unknown tester, an unknown metric as best_permutation_key, or something else than a tester.
+    """
+    key = "test_config.testers"
+    entries = test_config.get("testers") or [{"BSSEvalScale": {"compute_permutation": True}}]
+    entries = [{name: args} for name, args in entries.items()] if isinstance(entries, Mapping) else list(entries)
+    testers = []
+    for entry in entries:
+        pairs = list(entry.items()) if isinstance(entry, Mapping) else [(entry, {})]
+        if isinstance(entry, (list, tuple)) and len(entry) == 2:
+            pairs = [tuple(entry)]
+        for name, args in pairs:
+            if name not in METRICS_OF or not isinstance(args or {}, Mapping):
+                raise UserError(
+                    f"expected {{name: args}} with name one of {', '.join(METRICS_OF)}, found {entry}", key=key
+                )
+            args = dict(args or {})
+            best = args.pop("best_permutation_key", None) or DEFAULT_KEY[name]
+            if best not in METRICS_OF[name]:
+                expected = ", ".join(METRICS_OF[name])
+                raise UserError(
+                    f"best_permutation_key: expected one of {expected}, found {best!r}", key=f"{key}.{name}"
+                )
+            permute = bool(args.pop("compute_permutation", False))
+            for unknown in sorted(set(args) - ARGS_OF[name]):
+                expected = ", ".join(sorted({"compute_permutation", "best_permutation_key"} | ARGS_OF[name]))
+                raise UserError(f"expected one of {expected}, found {unknown!r}", key=f"{key}.{name}")
+            testers.append(Tester(name, permute, best, args))
+    if len({tester.name for tester in testers}) != len(testers):
+        raise UserError("expected each tester once: their columns have the same names", key=key)
+    return testers
+
+
+def score_item(
+    sources: Mapping[str, np.ndarray],
+    estimates: Sequence[np.ndarray],
+    mixture: np.ndarray,
+    *,
+    testers: Sequence[Tester],
+    sample_rate: int,
+) -> ItemScores:
+    """Scores one item with every tester.
+
+    Args:
+        sources: name -> the true source, the reference: (channels, samples).
+        estimates: the estimates, likewise; at least as many as sources. More are allowed with compute_permutation:
+            the best ones are taken.
+        mixture: (channels, samples); improvements (names ending in i) are over taking it for each estimate.
+        testers: see `read_testers`.
+        sample_rate: in Hz.
+
+    Raises:
+        UserError: fewer estimates than sources, or a different number without compute_permutation.
+        ValueError: shapes that do not fit.
+    """
+    references = np.stack([np.asarray(source, dtype=np.float64) for source in sources.values()])
+    estimates = np.stack([np.asarray(estimate, dtype=np.float64) for estimate in estimates])
+    mixture = np.asarray(mixture, dtype=np.float64)
+    if references.shape[1:] != mixture.shape or estimates.shape[1:] != mixture.shape:
+        raise ValueError(f"references {references.shape}, estimates {estimates.shape}, mixture {mixture.shape}")
+    scores: list[dict[str, float]] = [{} for _ in references]
+    assignment: list[int] | None = None
+    for tester in testers:
+        found, count = len(estimates), len(references)
+        if found < count or (found > count and not tester.compute_permutation):
+            raise UserError(
+                f"expected {count} estimates, as many as sources, found {found}",
+                key="algorithm_config.args.num_sources",
+            )
+        score = _score_scale if tester.name == "BSSEvalScale" else _score_v4
+        order, values = score(references, estimates, mixture, tester, sample_rate)
+        assignment = assignment or order
+        for row, value in zip(scores, values, strict=True):
+            row.update(value)
+    return ItemScores(dict(zip(sources, scores, strict=True)), dict(zip(sources, assignment or (), strict=True)))
+
+
+def scale_metrics(references: np.ndarray, estimates: np.ndarray) -> dict[str, np.ndarray]:
+    """SI-SDR, SI-SIR, SI-SAR, SD-SDR, SNR and SRR in dB of every estimate as an estimate of every reference.
+
+    Args:
+        references: (sources, samples), one channel.
+        estimates: (estimates, samples). The means of all signals are removed first.
+
+    Returns:
+        For each metric an array (estimates, sources). The column of a silent reference is NaN.
+    """
+    references = references - references.mean(axis=-1, keepdims=True)
+    estimates = estimates - estimates.mean(axis=-1, keepdims=True)
+    samples = references.shape[-1]
+    energy = np.einsum("st,st->s", references, references)
+    audible = energy > SILENCE * samples
+    total = np.einsum("et,et->e", estimates, estimates)[:, None]
+    shared = estimates @ references.T  # (estimates, sources)
+    safe = np.where(audible, energy, 1.0)
+    alpha = shared / safe
+    target = alpha**2 * safe
+    # the residual is summed over samples, not taken as total - target: at 60 dB and more that difference would be noise
+    residual = np.stack(
+        [np.square(estimates - a[:, None] * r).sum(-1) for a, r in zip(alpha.T, references, strict=True)], 1
+    )
+    error = np.stack([np.square(estimates - r).sum(-1) for r in references], 1)
+
+    # what of the residual lies in the space of the audible references is interference, the rest artifacts
+    basis = references[audible]
+    interference = np.zeros_like(target)
+    if len(basis):
+        inverse = np.linalg.pinv(basis @ basis.T, hermitian=True)
+        projected = (estimates @ basis.T)[:, None, :] - alpha[..., None] * (references @ basis.T)
+        interference = np.einsum("esr,rq,esq->es", projected, inverse, projected)
+    artifacts = np.maximum(residual - interference, 0.0)
+
+    silent_estimate = total <= SILENCE * samples
+    target = np.where(silent_estimate, 0.0, target)
+    snr = _decibel(np.broadcast_to(energy, error.shape), error)
+    scale = _decibel(alpha**2, np.ones_like(alpha))
+    found = {
+        "SI-SDR": _decibel(target, residual),
+        "SI-SIR": _decibel(target, np.maximum(interference, 0.0)),
+        "SI-SAR": _decibel(target, artifacts),
+        "SD-SDR": np.clip(snr + scale, -LIMIT, LIMIT),
+        "SNR": snr,
+        # nussl divides by (1 - 1/alpha)^2, where the paper has (1 - alpha)^2
+        "SRR": _decibel(alpha**2, (alpha - 1.0) ** 2),
+    }
+    return {name: np.where(audible, values, np.nan) for name, values in found.items()}
+
+
+def _score_scale(
+    references: np.ndarray, estimates: np.ndarray, mixture: np.ndarray, tester: Tester, sample_rate: int
+) -> tuple[list[int], list[dict[str, float]]]:
+    """All metrics of SCALE_METRICS; the mixture is scored as one more estimate.
+
+    SI-SAR has no improvement: a mixture holds no artifacts, its own SI-SAR is infinite but for rounding.
+    """
+    channels = [
+        scale_metrics(references[:, channel], np.concatenate([estimates[:, channel], mixture[None, channel]]))
+        for channel in range(references.shape[1])
+    ]
+    pairs = {name: _nanmean([channel[name] for channel in channels], axis=0) for name in channels[0]}
+    if not tester.args.get("compute_sir_sar", True):
+        pairs["SI-SIR"] = pairs["SI-SAR"] = np.full_like(pairs["SNR"], np.nan)
+    for name in ("SI-SDR", "SI-SIR", "SD-SDR", "SNR"):
+        pairs[f"{name}i"] = pairs[name] - pairs[name][-1:]
+    order = list(range(len(references)))
+    if tester.compute_permutation:
+        # the mean over sources is a sum over pairs, so the best permutation is an assignment problem
+        value = np.nan_to_num(pairs[tester.best_permutation_key][:-1].T, nan=0.0)
+        order = [int(estimate) for estimate in linear_sum_assignment(value, maximize=True)[1]]
+    return order, [
+        {name: float(pairs[name][estimate, source]) for name in SCALE_METRICS} for source, estimate in enumerate(order)
+    ]
+
+
+def _score_v4(
+    references: np.ndarray, estimates: np.ndarray, mixture: np.ndarray, tester: Tester, sample_rate: int
+) -> tuple[list[int], list[dict[str, float]]]:
+    """BSS Eval v4 by nussl and museval, the median over windows as in the SiSEC campaigns."""
+    from separation.nussl_compat import nussl
+
+    audible = [i for i, reference in enumerate(references) if _is_audible(reference)]
+    nothing = dict.fromkeys(BSS_EVAL_METRICS, float("nan"))
+    signals = [
+        nussl.AudioSignal(audio_data_array=array, sample_rate=sample_rate) for array in (*references, *estimates)
+    ]
+    truths, guesses = signals[: len(references)], signals[len(references) :]
+    candidates = [list(range(len(references)))]
+    if tester.compute_permutation:
+        chosen = combinations(range(len(estimates)), len(references))
+        candidates = [list(order) for combination in chosen for order in permutations(combination)]
+    best: tuple[float, list[int], list[dict[str, float]]] | None = None
+    for order in candidates:
+        values = [dict(nothing) for _ in references]
+        if audible:
+            evaluator = nussl.evaluation.BSSEvalV4(
+                [truths[i] for i in audible],
+                [guesses[order[i]] for i in audible],
+                source_labels=[str(i) for i in audible],
+                **tester.args,
+            )
+            found = evaluator.evaluate()
+            for i in audible:
+                values[i] = {name: _nanmedian(found[str(i)][name]) for name in BSS_EVAL_METRICS}
+        merit = float(np.nan_to_num(_nanmean([value[tester.best_permutation_key] for value in values]), nan=-np.inf))
+        if best is None or merit > best[0]:
+            best = merit, order, values
+    return best[1], best[2]
+
+
+def _decibel(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """10 log10(signal / noise) within +-LIMIT; no signal gives -LIMIT, whatever the noise."""
+    ratio = np.divide(signal, noise, out=np.full(signal.shape, np.inf), where=noise > 0)
+    ratio = np.where(signal > 0, ratio, 0.0)
+    bound = 10 ** (LIMIT / 10)
+    return 10 * np.log10(np.clip(ratio, 1 / bound, bound))
+
+
+def _is_audible(reference: np.ndarray) -> bool:
+    return bool(np.any(np.var(reference, axis=-1) > SILENCE))
+
+
+def _nanmean(values: Any, axis: int | None = None) -> Any:
+    """The mean over what is not NaN; NaN, and no warning, where nothing is left."""
+    values = np.asarray(values, dtype=np.float64)
+    count = (~np.isnan(values)).sum(axis=axis)
+    total = np.nansum(values, axis=axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _nanmedian(values: Any) -> float:
+    values = np.ravel(np.asarray(values, dtype=np.float64))
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else float("nan")

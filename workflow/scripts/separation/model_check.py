@@ -1,0 +1,283 @@
+"""Whether a network, its losses, its algorithm and its data fit together, told before anything runs.
+
+Sizes are followed through the modules of nussl 1.1.9 that are known here; behind a module of another kind (a torch
+layer, one's own) they are unknown, and nothing is said about them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from separation import schema
+from separation.vocabulary import ALGORITHMS, LOSSES, MODULES, arguments_of
+from separation.yaml_reader import KeyPath
+
+# of a module's output, what comes after batch and time; None where it is unknown
+Shape = tuple[int, ...] | None
+Mistake = tuple[KeyPath, str]
+
+_KEEPS_SHAPE = {"AmplitudeToDB", "BatchNorm", "InstanceNorm", "GroupNorm", "LayerNorm", "ShiftAndScale"}
+# what a batch holds that a network can be given, by its size
+_SPECTROGRAMS = {"mix_magnitude"}
+_EMBEDDING_LOSSES = {"DeepClusteringLoss", "WhitenedKMeansLoss"}
+# which output of the model an algorithm separates with
+_ALGORITHM_OUTPUT = {"DeepClustering": "embedding", "DeepMaskEstimation": "mask", "DeepAudioEstimation": "audio"}
+
+
+def check_config(config: Mapping[str, Any]) -> Mistake | None:
+    """The first thing in a config that does not fit, as the path of the key and what was expected and found."""
+    model = config["model_config"]
+    return (
+        _check_connections(model)
+        or _check_arguments(model)
+        or _Sizes(config).check()
+        or _check_outputs(config)
+        or _check_losses(config)
+        or _check_algorithm(config)
+    )
+
+
+def _check_connections(model: Mapping[str, Any]) -> Mistake | None:
+    modules = model["modules"]
+    made: set[str] = {name for name, module in modules.items() if "class" not in module}
+    for number, connection in enumerate(model["connections"]):
+        name, sources = connection[0], connection[1]
+        place = ("model_config", "connections", number)
+        if name not in modules:
+            return place, f"unknown module '{name}'{schema.nearest(name, list(modules))}"
+        if "class" not in modules[name]:
+            return place, f"'{name}' has no class, it is an input and takes nothing"
+        for source in sources:
+            for used in source.values() if isinstance(source, dict) else [source]:
+                if isinstance(used, str) and used.split(":")[0] not in made and not isinstance(source, dict):
+                    if used in modules:
+                        return place, f"'{name}' is given '{used}' before that has been computed"
+                    return place, f"unknown input '{used}'{schema.nearest(used, list(modules))}"
+        made.add(name)
+    return None
+
+
+def _check_arguments(model: Mapping[str, Any]) -> Mistake | None:
+    for name, module in model["modules"].items():
+        place: KeyPath = ("model_config", "modules", name)
+        kind = module.get("class")
+        if kind is None:
+            if module.get("args"):
+                return (*place, "args"), "an input has no arguments; give the module a class"
+            continue
+        known = arguments_of(kind)
+        if kind not in MODULES or known is None:
+            hint = schema.nearest(kind, list(MODULES))
+            # a near miss is a slip, anything else may be a module of torch or of the user's own
+            if hint and kind.lower() in {other.lower() for other in MODULES}:
+                return (*place, "class"), f"unknown class '{kind}'{hint}"
+            continue
+        for argument in module.get("args", {}):
+            if argument not in known:
+                hint = schema.nearest(argument, list(known)) or f"; {kind} takes {', '.join(known) or 'none'}"
+                return (*place, "args", argument), f"unknown argument{hint}"
+    return None
+
+
+class _Sizes:
+    """Follows the sizes of tensors through the connections."""
+
+    def __init__(self, config: Mapping[str, Any]):
+        section = config["dataset_config"]
+        self.modules = config["model_config"]["modules"]
+        self.connections = config["model_config"]["connections"]
+        self.frequencies = section["n_fft"] // 2 + 1
+        self.channels = section["num_channels"]
+        self.shapes: dict[str, Shape] = {
+            name: (self.frequencies, self.channels) if name in _SPECTROGRAMS else None
+            for name, module in self.modules.items()
+            if "class" not in module
+        }
+        self.why: dict[str, str] = {name: f"n_fft // 2 + 1 = {self.frequencies}" for name in self.shapes}
+
+    def check(self) -> Mistake | None:
+        for name, sources, *_ in self.connections:
+            given = [self.shapes.get(source) if isinstance(source, str) else None for source in sources]
+            mistake = self._pass(name, self.modules[name], sources, given)
+            if mistake is not None:
+                return mistake
+        return None
+
+    def _pass(self, name: str, module: Mapping[str, Any], sources: Sequence[Any], given: list[Shape]) -> Mistake | None:
+        kind, arguments = module["class"], module.get("args", {})
+        place: KeyPath = ("model_config", "modules", name, "args")
+        first = given[0] if given else None
+        source = sources[0] if sources and isinstance(sources[0], str) else "its input"
+        if kind in _KEEPS_SHAPE:
+            self.shapes[name] = first
+            self.why[name] = self.why.get(source, "")
+        elif kind == "MelProjection":
+            return self._mel(name, arguments, place, first)
+        elif kind == "RecurrentStack":
+            return self._recurrent(name, arguments, place, first, source)
+        elif kind == "Embedding":
+            return self._embedding(name, arguments, place, first, source)
+        elif kind == "Mask":
+            mask = first
+            if mask is not None and len(given) > 1 and given[1] is not None and mask[:-1] != given[1]:
+                return place[:-1], f"expected a mask over {_size(given[1])}, found one over {_size(mask[:-1])}"
+            self.shapes[name] = mask
+        else:
+            self.shapes[name] = None
+        return None
+
+    def _mel(self, name: str, arguments: Mapping[str, Any], place: KeyPath, given: Shape) -> Mistake | None:
+        frequencies, mels = arguments.get("num_frequencies"), arguments.get("num_mels", -1)
+        if given is not None and isinstance(frequencies, int) and frequencies != given[0]:
+            return (*place, "num_frequencies"), f"expected {given[0]} (n_fft // 2 + 1), found {frequencies}"
+        if given is None:
+            self.shapes[name] = None
+        else:
+            self.shapes[name] = (mels if isinstance(mels, int) and mels > 0 else given[0], *given[1:])
+        self.why[name] = f"{name} gives {_size(self.shapes[name])}"
+        return None
+
+    def _recurrent(
+        self, name: str, arguments: Mapping[str, Any], place: KeyPath, given: Shape, source: str
+    ) -> Mistake | None:
+        features, hidden = arguments.get("num_features"), arguments.get("hidden_size")
+        for required in ("num_features", "hidden_size", "num_layers", "bidirectional", "dropout"):
+            if required not in arguments:
+                return place, f"missing argument '{required}'"
+        if given is not None and isinstance(features, int) and features != math.prod(given):
+            return (*place, "num_features"), f"expected {self._reason(given, source)}, found {features}"
+        if isinstance(hidden, int):
+            self.shapes[name] = (hidden * (2 if arguments.get("bidirectional") else 1),)
+            both = "2 x " if arguments.get("bidirectional") else ""
+            self.why[name] = f"{both}hidden_size of {name}"
+        return None
+
+    def _embedding(
+        self, name: str, arguments: Mapping[str, Any], place: KeyPath, given: Shape, source: str
+    ) -> Mistake | None:
+        for required in ("num_features", "hidden_size", "embedding_size", "activation"):
+            if required not in arguments:
+                return place, f"missing argument '{required}'"
+        features, hidden = arguments["num_features"], arguments["hidden_size"]
+        dims = arguments.get("dim_to_embed", -1)
+        if given is not None and dims in (-1, [-1]) and isinstance(hidden, int) and hidden != given[-1]:
+            return (*place, "hidden_size"), f"expected {self._reason(given[-1:], source)}, found {hidden}"
+        channels = arguments.get("num_audio_channels", 1)
+        if not all(isinstance(value, int) for value in (features, channels, arguments["embedding_size"])):
+            return None
+        if channels != self.channels:
+            return (*place, "num_audio_channels"), (
+                f"expected {self.channels} (dataset_config.num_channels), found {channels}"
+            )
+        whole = given is None or len(given) == 1
+        self.shapes[name] = (features, channels, arguments["embedding_size"]) if whole else None
+        self.why[name] = f"num_features of {name}"
+        return None
+
+    def _reason(self, shape: tuple[int, ...], source: str) -> str:
+        why = self.why.get(source)
+        if shape == (self.frequencies, self.channels):
+            why = "n_fft // 2 + 1" if self.channels == 1 else "(n_fft // 2 + 1) x num_channels"
+        return f"{math.prod(shape)} ({why or f'what {source} gives'})"
+
+
+def _size(shape: Shape) -> str:
+    return "an unknown size" if shape is None else " x ".join(str(value) for value in shape)
+
+
+def _check_outputs(config: Mapping[str, Any]) -> Mistake | None:
+    model = config["model_config"]
+    made = [connection[0] for connection in model["connections"]]
+    inputs = [name for name, module in model["modules"].items() if "class" not in module]
+    for number, name in enumerate(model["output"]):
+        if name.split(":")[0] not in made:
+            hint = schema.nearest(name, made) or f"; there are {', '.join(made)}"
+            return ("model_config", "output", number), f"no connection computes '{name}'{hint}"
+    keys = config["dataset_config"]["data_keys_for_training"]
+    for name in inputs:
+        if name not in keys:
+            hint = schema.nearest(name, keys) or f"; it holds {', '.join(keys)}"
+            return ("model_config", "modules", name), f"data_keys_for_training does not hold this input{hint}"
+    return None
+
+
+def _check_losses(config: Mapping[str, Any]) -> Mistake | None:
+    outputs = config["model_config"]["output"]
+    keys = config["dataset_config"]["data_keys_for_training"]
+    frequencies = config["dataset_config"]["n_fft"] // 2 + 1
+    for number, (name, output, *_) in enumerate(config["train_config"]["loss_function"]):
+        place: KeyPath = ("train_config", "loss_function", number)
+        if not isinstance(name, str):
+            return place, f"expected a loss's name, found {schema.shown(name)}"
+        kind = name.split(":")[0]
+        if kind not in LOSSES:
+            hint = schema.nearest(kind, list(LOSSES)) or f"; known are {', '.join(LOSSES)}"
+            return place, f"unknown loss '{name}'{hint}"
+        wanted = output if isinstance(output, str) else LOSSES[kind][0]
+        if wanted not in outputs:
+            hint = schema.nearest(wanted, outputs) or f"; it gives {', '.join(outputs)}"
+            return place, f"the model does not give '{wanted}'{hint}"
+        for key in LOSSES[kind][1:]:
+            if key not in keys and key in ("ideal_binary_mask", "weights", "source_magnitudes"):
+                return place, f"{kind} needs '{key}' in dataset_config.data_keys_for_training"
+        module = config["model_config"]["modules"].get(wanted, {})
+        if module.get("class") == "Embedding" and kind in _EMBEDDING_LOSSES:
+            features = module["args"].get("num_features")
+            if isinstance(features, int) and features != frequencies:
+                path = ("model_config", "modules", wanted, "args", "num_features")
+                return path, f"expected {frequencies} (n_fft // 2 + 1), found {features}"
+    return None
+
+
+def _check_algorithm(config: Mapping[str, Any]) -> Mistake | None:
+    section = config["algorithm_config"]
+    kind = section["class"]
+    if kind not in ALGORITHMS:
+        hint = schema.nearest(kind, list(ALGORITHMS)) or f"; known are {', '.join(ALGORITHMS)}"
+        return ("algorithm_config", "class"), f"unknown algorithm '{kind}'{hint}"
+    for argument in section["args"]:
+        if argument not in ALGORITHMS[kind]:
+            hint = schema.nearest(argument, list(ALGORITHMS[kind]))
+            return ("algorithm_config", "args", argument), f"{kind} takes no such argument{hint}"
+    needed = _ALGORITHM_OUTPUT[kind]
+    outputs = config["model_config"]["output"]
+    if needed not in outputs:
+        return (
+            "algorithm_config",
+            "class",
+        ), f"{kind} needs a model that gives '{needed}', this one gives {', '.join(outputs)}"
+    if kind == "DeepClustering" and "num_sources" not in section["args"]:
+        return ("algorithm_config", "args"), "missing argument 'num_sources'"
+    return None
+
+
+def check_data(config: Mapping[str, Any], split: str, recipe: Mapping[str, Any]) -> Mistake | None:
+    """What of dataset_config does not fit the recipe of a split."""
+    section = config["dataset_config"]
+    name = config["datasets"][split].get("dataset")
+    if recipe["sample_rate"] != section["sample_rate"]:
+        return ("dataset_config", "sample_rate"), (
+            f"expected {recipe['sample_rate']} (the dataset {name}'s), found {section['sample_rate']}"
+        )
+    if recipe.get("num_channels", 1) != section["num_channels"]:
+        return ("dataset_config", "num_channels"), (
+            f"expected {recipe.get('num_channels', 1)} (the dataset {name}'s), found {section['num_channels']}"
+        )
+    labels = recipe["mixture_parameters"][config["datasets"][split].get("split", split)].get("labels")
+    if not labels:
+        return None
+    asked: list[tuple[KeyPath, str]] = []
+    for key in ("group_sources", "ignore_sources", "source_labels"):
+        for number, member in enumerate(section[key]):
+            if isinstance(member, list):
+                asked += [(("dataset_config", key, number, inner), label) for inner, label in enumerate(member)]
+            else:
+                asked.append((("dataset_config", key, number), member))
+    names = section["group_names"] or []
+    for path, label in asked:
+        if label not in labels and not (path[1] == "source_labels" and (label in names or "+" in label)):
+            hint = schema.nearest(label, list(labels)) or f"; it has {', '.join(labels)}"
+            return path, f"the dataset {name} has no source '{label}'{hint}"
+    return None

@@ -1,0 +1,199 @@
+"""What a sweep would do, told before anything is paid for: `make plan`.
+
+Reads the experiment, looks which results exist, and prints the points with their swept values, what of each exists,
+which caches and datasets are missing, and how each new point differs from the nearest one that is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from separation.errors import UserError
+from separation.files import read_json
+from separation.identity import canonical_json
+from separation.points import Workflow, load_workflow
+from separation.runs import check_name
+
+# the identity of a finished or begun point, for comparisons with new ones
+SPEC_FILE = "state/spec.json"
+# finding the nearest finished point compares every new one with every finished one
+_MOST_COMPARISONS = 500_000
+_ROWS_SHOWN = 60
+
+
+def plan_of(workflow: Workflow) -> dict[str, Any]:
+    """What exists and what is missing of a sweep.
+
+    Returns:
+        `sweep`, `points` (one entry per row of points.csv: `point`, `evaluation`, `label`, `swept`, `state` (finished,
+        trained, begun or new), `nearest` and `differs` for new points where a finished one is near), `missing` (ids of
+        datasets, caches and baselines that have to be made), `jobs` (how many trainings and evaluations are left).
+    """
+    artifacts = workflow.settings.artifacts
+    finished = _finished_points(artifacts)
+    flat_finished = {point: _flat(spec) for point, spec in finished.items()}
+    flat_new: dict[str, frozenset] = {}
+    rows = []
+    new = [point for point in workflow.trainings if point not in finished]
+    compare = bool(finished) and len(new) * len(finished) <= _MOST_COMPARISONS
+    for row in workflow.table():
+        point, evaluation = row["point"], row["evaluation"]
+        folder = artifacts / point
+        trained = (folder / "checkpoints/best.model.pth").exists()
+        scored = (folder / "evaluations" / evaluation / "scores.parquet").exists()
+        begun = (folder / SPEC_FILE).exists()
+        state = "finished" if trained and scored else "trained" if trained else "begun" if begun else "new"
+        entry = {key: row[key] for key in ("point", "evaluation", "label", "swept")}
+        entry["state"] = state
+        if not trained and compare:
+            if point not in flat_new:
+                flat_new[point] = _flat(json.loads(workflow.trainings[point].spec))
+            entry |= _nearest(flat_new[point], {key: value for key, value in flat_finished.items() if key != point})
+        rows.append(entry)
+    states = {row["point"]: row["state"] for row in rows}
+    return {
+        "sweep": workflow.experiment.name,
+        "points": rows,
+        "missing": _missing(workflow),
+        "jobs": {
+            "train_point": sum(state in ("new", "begun") for state in states.values()),
+            "evaluate_point": sum(row["state"] != "finished" for row in rows),
+        },
+        "notices": workflow.notices,
+    }
+
+
+def _missing(workflow: Workflow) -> dict[str, list[str]]:
+    settings = workflow.settings
+    datasets = [
+        f"{dataset}/{split}"
+        for dataset, split in workflow.mixtures
+        if not (settings.data / dataset / split / "manifest.json").exists()
+    ]
+    caches = [
+        f"{cache}/{split}"
+        for cache, split in workflow.caches
+        if not (settings.cache / cache / f"{split}.json").exists()
+    ]
+    pruned = [
+        f"{cache}/{split}"
+        for cache, split in workflow.caches
+        if (settings.cache / cache / f"{split}.json").exists() and not (settings.cache / cache / f"{split}.zarr").exists()
+    ]
+    baselines = [
+        name for name in workflow.baselines if not (settings.artifacts / "baselines" / name / "scores.parquet").exists()
+    ]
+    return {"datasets": datasets, "caches": caches, "pruned caches": pruned, "baselines": baselines}
+
+
+def _finished_points(artifacts: Path) -> dict[str, Any]:
+    """What determines every trained point below `artifacts`, by id."""
+    found = {}
+    if not artifacts.is_dir():
+        return found
+    with os.scandir(artifacts) as entries:
+        for entry in entries:
+            spec = Path(entry.path) / SPEC_FILE
+            if (Path(entry.path) / "checkpoints/best.model.pth").exists() and spec.exists():
+                found[entry.name] = read_json(spec)
+    return found
+
+
+def _flat(value: Any, path: str = "") -> frozenset[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        return frozenset().union(*(_flat(inner, f"{path}.{key}" if path else key) for key, inner in value.items()))
+    return frozenset({(path, canonical_json(value))})
+
+
+def _nearest(new: frozenset, finished: Mapping[str, frozenset]) -> dict[str, Any]:
+    """The finished point with the fewest differing keys, and those keys with both values."""
+    if not finished:
+        return {}
+    nearest = min(sorted(finished), key=lambda point: len(finished[point] ^ new))
+    mine, theirs = dict(new - finished[nearest]), dict(finished[nearest] - new)
+    differs = {
+        key: {"now": json.loads(mine.get(key, "null")), "then": json.loads(theirs.get(key, "null"))}
+        for key in sorted({*mine, *theirs})
+    }
+    return {"nearest": nearest, "differs": differs}
+
+
+def print_plan(plan: Mapping[str, Any]) -> None:
+    """Shows a plan as a table."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    keys = list(dict.fromkeys(key for row in plan["points"] for key in row["swept"]))
+    short = {key: key.rsplit(".", 1)[-1] for key in keys}
+    if len(set(short.values())) < len(short):
+        short = {key: key for key in keys}
+    table = Table(title=f"{plan['sweep']}: {len(plan['points'])} points", title_justify="left")
+    table.add_column("state")
+    for key in keys:
+        table.add_column(escape(short[key]), overflow="fold")
+    table.add_column("point", overflow="fold")
+    if any(row.get("differs") for row in plan["points"]):
+        table.add_column("differs from the nearest finished point in", overflow="fold")
+    for row in plan["points"][:_ROWS_SHOWN]:
+        differs = ", ".join(
+            f"{key}: {canonical_json(pair['then'])} → {canonical_json(pair['now'])}"
+            for key, pair in row.get("differs", {}).items()
+        )
+        values = [escape(canonical_json(row["swept"][key])) if key in row["swept"] else "" for key in keys]
+        cells = [row["state"], *values, row["point"]]
+        table.add_row(*cells, *([escape(differs)] if len(table.columns) > len(cells) else []))
+    console.print(table)
+    if len(plan["points"]) > _ROWS_SHOWN:
+        console.print(f"… and {len(plan['points']) - _ROWS_SHOWN} more; all of them with --json")
+    for what, ids in plan["missing"].items():
+        if ids:
+            console.print(f"{what} to be {'filled again' if what.startswith('pruned') else 'made'}: {', '.join(ids)}")
+    jobs = plan["jobs"]
+    console.print(f"left to do: {jobs['train_point']} trainings, {jobs['evaluate_point']} evaluations")
+    for notice in plan["notices"]:
+        console.print(f"notice: {escape(notice)}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line of `make plan`."""
+    parser = argparse.ArgumentParser(prog="plan", description="Says what a sweep would run.")
+    parser.add_argument("--sweep", default=None, help="a file in config/experiments, or a path")
+    parser.add_argument("--set", default="", help='changes, "a.b=1,c.d=[x,y]"')
+    parser.add_argument("--json", action="store_true", help="for machines")
+    asked = parser.parse_args(arguments)
+    try:
+        workflow = load_workflow(default_config() | _given(asked), os.environ)
+        check_name(workflow)
+    except UserError as problem:
+        print(f"Error: {problem}", file=sys.stderr)
+        return 1
+    plan = plan_of(workflow)
+    if asked.json:
+        print(json.dumps(plan, indent=1))
+    else:
+        print_plan(plan)
+    return 0
+
+
+def default_config() -> dict[str, Any]:
+    """config/config.yaml."""
+    from separation.config import ROOT
+    from separation.yaml_reader import read_yaml
+
+    return read_yaml(ROOT / "config" / "config.yaml").value
+
+
+def _given(asked: argparse.Namespace) -> dict[str, Any]:
+    return {key: value for key, value in (("sweep", asked.sweep), ("set", asked.set)) if value}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

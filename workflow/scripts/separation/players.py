@@ -1,0 +1,128 @@
+"""Mixtures to listen to, as parts of a page: audio and spectrograms as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from separation.files import read_json
+
+ROLES = ("best", "median", "worst")
+# Long pieces would make the page too large to open: what is played of each
+MOST_SECONDS = 20.0
+SPECTROGRAM_SIZE = (360, 110)
+SPECTROGRAM_RANGE = 65.0  # dB below the loudest bin
+SILENCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sound of a mixture; `audio` and `image` are data URIs, `scores` maps metrics to dB (None: undefined)."""
+
+    name: str
+    kind: str
+    audio: str
+    image: str
+    scores: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class PlayedItem:
+    """One mixture with its clips, the mixture first, then reference and estimate of each source."""
+
+    item: str
+    roles: tuple[str, ...]
+    seconds: float
+    whole: bool
+    sample_rate: int
+    clips: list[Clip]
+
+
+def read_items(folders: Sequence[Path]) -> list[PlayedItem]:
+    """Reads what an evaluation kept to listen to: its best, median and worst mixture.
+
+    Args:
+        folders: `estimates` folders with the index.json of `separation.listening`.
+    """
+    found = []
+    for folder in map(Path, folders):
+        for entry in read_json(folder / "index.json")["items"]:
+            roles = tuple(role for role in ROLES if role in entry["role"].split(", "))
+            if roles:
+                found.append(_read_item(folder, entry, roles))
+    return sorted(found, key=lambda item: ROLES.index(item.roles[0]))
+
+
+def _read_item(folder: Path, entry: dict, roles: tuple[str, ...]) -> PlayedItem:
+    files = [("mixture", "mixture", folder / entry["mixture"], {})]
+    for source, paths in entry["sources"].items():
+        files.append((source, "reference", folder / paths["reference"], {}))
+        files.append((source, "estimate", folder / paths["estimate"], paths.get("scores", {})))
+    loaded = [(name, kind, *read_beginning(path), scores) for name, kind, path, scores in files]
+    levels = [spectrogram(audio, rate) for _, _, audio, rate, _, _ in loaded]
+    # One scale for all clips of a mixture, so that what leaks from one source into another is seen as faint as it is
+    loudest = max(float(level.max(initial=-300.0)) for level in levels)
+    clips = [
+        Clip(name, kind, flac_uri(audio, rate), png_uri(level, loudest), scores)
+        for (name, kind, audio, rate, _, scores), level in zip(loaded, levels, strict=True)
+    ]
+    _, _, audio, rate, whole, _ = loaded[0]
+    return PlayedItem(entry["item"], roles, len(audio) / rate, whole, rate, clips)
+
+
+def read_beginning(path: Path) -> tuple[np.ndarray, int, bool]:
+    """Reads up to MOST_SECONDS of a file: samples of shape (frames, channels), the sample rate, whether that is all."""
+    with soundfile.SoundFile(path) as source:
+        frames = int(MOST_SECONDS * source.samplerate)
+        return source.read(frames, always_2d=True), source.samplerate, source.frames <= frames
+
+
+def flac_uri(audio: np.ndarray, sample_rate: int) -> str:
+    """The samples, shape (frames, channels), as a FLAC of 16 bits: half the size of wav, played by every browser."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio, sample_rate, format="FLAC", subtype="PCM_16")
+    return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def spectrogram(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Levels in dB, shape (frequencies, frames), of SPECTROGRAM_SIZE or as many frames as there are.
+
+    Frequencies rise with the row, linearly from 0 to half the sample rate; channels are averaged in power.
+    """
+    width, height = SPECTROGRAM_SIZE
+    window_length = 2 ** int(np.ceil(np.log2(0.032 * sample_rate)))
+    padded = np.pad(audio, ((0, max(0, window_length - len(audio))), (0, 0)))
+    starts = np.unique(np.linspace(0, len(padded) - window_length, width).astype(int))
+    window = np.hanning(window_length)[:, None]
+    power = np.stack(
+        [np.square(np.abs(np.fft.rfft(padded[at : at + window_length] * window, axis=0))).mean(axis=1) for at in starts]
+    )
+    edges = np.linspace(0, power.shape[1], min(height, power.shape[1]) + 1).astype(int)
+    pooled = np.maximum.reduceat(power, edges[:-1], axis=1)
+    return 10 * np.log10(pooled.T + SILENCE)
+
+
+def png_uri(levels: np.ndarray, loudest: float) -> str:
+    """The levels in dB as a PNG with low frequencies at the bottom; black is SPECTROGRAM_RANGE below `loudest`."""
+    shades = np.clip((levels - loudest) / SPECTROGRAM_RANGE + 1, 0, 1)
+    # 64 shades are as many as the eye tells apart here, and pack into half the bytes of 256
+    image = Image.fromarray((shades[::-1] * 63).round().astype(np.uint8)).convert("P")
+    image.putpalette(palette(64))
+    buffer = io.BytesIO()
+    image.resize(SPECTROGRAM_SIZE, Image.Resampling.NEAREST).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def palette(shades: int) -> list[int]:
+    """Red, green and blue of that many shades, evenly brighter from black over violet and orange to pale yellow."""
+    stops = np.array([[4, 4, 12], [52, 16, 90], [132, 32, 108], [208, 68, 70], [248, 148, 48], [252, 250, 190]])
+    at = np.linspace(0, len(stops) - 1, shades)
+    channels = [np.interp(at, np.arange(len(stops)), stops[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=1).round().astype(int).ravel().tolist()

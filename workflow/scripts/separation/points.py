@@ -1,0 +1,494 @@
+"""From an experiment to everything that its workflow has to make, each thing under the id of its contents."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from separation import config as configuration
+from separation.errors import UserError
+from separation.identity import STAGE_VERSIONS, canonical_json, digest, normalized, slug, without_excluded
+from separation.model_check import check_config, check_data
+from separation.sweep import Point, Sweep, values_of
+from separation.yaml_reader import KeyPath, dotted
+
+SPLITS = ("train", "val", "test")
+# what of dataset_config decides what a cache of features holds; excerpts and weights are cut and derived on reading
+CACHED_KEYS = (
+    "sample_rate", "num_channels", "n_fft", "hop_length", "window_type", "group_sources", "group_names",
+    "ignore_sources", "source_labels", "output_type",
+)  # fmt: skip
+# what of dataset_config decides what the baselines separate
+BASELINE_KEYS = tuple(key for key in CACHED_KEYS if key != "output_type")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of an experiment's data.
+
+    Attributes:
+        dataset: the dataset's id.
+        name: the recipe's name, or the class of a user's folder.
+        split: the name of the split within the dataset.
+        folder: where the mixtures are.
+        manifest: the file by which the workflow knows that it has made them; None for a user's folder.
+        entry: as the experiment file gives it, without the folder.
+    """
+
+    dataset: str
+    name: str
+    split: str
+    folder: str
+    manifest: str | None
+    entry: Mapping[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"id": self.dataset, "split": self.split, **{k: v for k, v in self.entry.items() if k != "split"}}
+
+    @property
+    def opener(self) -> dict[str, Any]:
+        """The nussl class that reads the folder, and the class's arguments."""
+        arguments = {key: value for key, value in self.entry.items() if key not in ("dataset", "split", "id")}
+        return {"class": "Scaper", **arguments}
+
+    @property
+    def reader(self) -> dict[str, Any]:
+        """What separation.data.items.Items opens."""
+        return {**self.opener, "folder": self.folder, "dataset": self.name, "split": self.split}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that a job makes: the canonical JSON that its result depends on."""
+
+    id: str
+    spec: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset made from a recipe, with the source it is mixed from."""
+
+    id: str
+    name: str
+    source: str
+    resampled: str
+    splits: tuple[str, ...]
+    recipe: Mapping[str, Any]
+
+
+@dataclass
+class Training:
+    """A point: everything that determines its weights, and what it is made from."""
+
+    id: str
+    spec: str
+    splits: dict[str, Split]
+    caches: dict[str, str]
+
+
+@dataclass
+class Row:
+    """A row of points.csv: a point under one evaluation."""
+
+    point: str
+    evaluation: str
+    baselines: str
+    swept: dict[str, Any]
+    labels: list[str]
+    blocks: list[int]
+    seed: int
+    group: str
+
+
+class Workflow:
+    """All that an experiment asks for.
+
+    Attributes:
+        sources, organized, resampled: by path below DATA, what each step makes.
+        datasets: by id.
+        mixtures: by (dataset id, split).
+        caches: by (cache id, split).
+        trainings: by point id, in the sweep's order.
+        evaluations: by (point id, evaluation id).
+        baselines: by id.
+        rows: of points.csv.
+        notices: lines that the user should see.
+        run_options: settings that change no result, for the jobs; see `options_of`.
+    """
+
+    def __init__(self, experiment: configuration.Experiment, settings: configuration.Settings):
+        self.experiment, self.settings = experiment, settings
+        self.sources: dict[str, Work] = {}
+        self.organized: dict[tuple[str, str], Work] = {}
+        self.resampled: dict[tuple[str, str], tuple[str, Work]] = {}
+        self.datasets: dict[str, Dataset] = {}
+        self.mixtures: dict[tuple[str, str], Work] = {}
+        self.caches: dict[tuple[str, str], tuple[Work, Split]] = {}
+        self.trainings: dict[str, Training] = {}
+        self.evaluations: dict[tuple[str, str], tuple[Work, Split]] = {}
+        self.baselines: dict[str, tuple[Work, Split, Split]] = {}
+        self.rows: list[Row] = []
+        self.notices: list[str] = list(experiment.notices)
+        self.run_options: dict[str, Any] = {
+            "common": None,
+            "points": {},
+            "caches": {},
+            "evaluations": {},
+            "baselines": {},
+        }
+        self._recipes: dict[str, Dataset] = {}
+        self._checked: dict[tuple[int, ...], Point] = {}
+        self._listings: dict[str, list] = {}
+        self._split_memo: dict[str, Split] = {}
+        self._cache_workers: dict[tuple[str, str], int] = {}
+        self._expand()
+        self.run_options["sweep_file"] = experiment.document.file
+        self.run_options["overrides"] = {override.key: override.value for override in settings.overrides}
+        self.run_options["datasets"] = {item.id: item.name for item in self.datasets.values()}
+        self.run_options["source_folders"] = [str(settings.data / source) for source in self.sources]
+
+    # points ------------------------------------------------------------------------------------------------------
+
+    def _expand(self) -> None:
+        sweep = Sweep(self.experiment.document, self.experiment.base, self.settings.overrides)
+        rows: dict[tuple[str, str], Row] = {}
+        expanded: list[tuple[Point, Row]] = []
+        for point in sweep.points():
+            row = self._add(point)
+            row = rows.setdefault((row.point, row.evaluation), row)
+            row.swept = point.swept | row.swept
+            row.labels.append(_label(point))
+            if point.block not in row.blocks:
+                row.blocks.append(point.block)
+            expanded.append((point, row))
+        self.rows = list(rows.values())
+        _fill_varying_keys(expanded)
+        self.notices += dict.fromkeys(sweep.notices)
+        shared = len(expanded) - len(self.rows)
+        if shared:
+            self.notices.append(
+                f"{self.experiment.document.file}: {shared} of {len(expanded)} points of the sweep equal another one "
+                f"and are made once"
+            )
+
+    def _check(self, point: Point) -> None:
+        """Raises a UserError where the point's parts do not fit; parts that points share are looked at once."""
+        # parts that a sweep leaves alone are the same objects in every point
+        parts = [point.config[key] for key in ("dataset_config", "datasets", "model_config", "algorithm_config")]
+        seen = tuple(map(id, [*parts, point.config["train_config"]["loss_function"]]))
+        if seen in self._checked:
+            return
+        mistake = check_config(point.config)
+        for split in SPLITS:
+            entry = point.config["datasets"][split]
+            if mistake is None and "dataset" in entry:
+                dataset = self._dataset(entry["dataset"])
+                if entry.get("split", split) in dataset.splits:
+                    mistake = check_data(point.config, split, dataset.recipe)
+        if mistake is not None:
+            raise self._mistake(point, *mistake)
+        self._checked[seen] = point
+
+    def _mistake(self, point: Point, path: KeyPath, message: str) -> UserError:
+        """Points at the sweep's line where that set the key, else at the key."""
+        origin = path
+        while origin and origin not in point.origins:
+            origin = origin[:-1]
+        place = point.origins.get(origin, ()) or path
+        error = self.experiment.document.error(message, place)
+        return UserError(message, file=error.file, line=error.line, key=dotted(path))
+
+    def _add(self, point: Point) -> Row:
+        """Notes what a point needs, and gives its row."""
+        self._check(point)
+        config = normalized(point.config)
+        splits = {key: self._split(key, config["datasets"][key]) for key in SPLITS}
+        identity = {
+            "dataset_config": without_excluded(config["dataset_config"], "dataset_config"),
+            "datasets": {key: splits[key].identity for key in ("train", "val")},
+            "info": {"seed": config["info"]["seed"]},
+            "model_config": config["model_config"],
+            "train_config": without_excluded(config["train_config"], "train_config"),
+            "versions": {key: STAGE_VERSIONS[key] for key in ("features", "train")},
+        }
+        seed = config["info"]["seed"]
+        hex_digits = digest(identity)
+        point_id = f"{method_of(config)}-{slug(splits['train'].name)}-s{seed}-{hex_digits}"
+        spec = canonical_json(identity)
+        training = self.trainings.get(point_id)
+        if training is None:
+            caches = self._caches(config, splits, point) if config["dataset_config"]["cache"] else {}
+            training = Training(point_id, spec, splits, caches)
+            self.trainings[point_id] = training
+            self._remember_options(point_id, config, splits)
+        elif training.spec != spec:
+            raise UserError(f"two different points have the id {point_id}; change info.seed of one of them")
+        evaluation = self._evaluation(training, config, splits["test"])
+        baselines = self._add_baselines(config, splits)
+        group = digest({**identity, "info": {}, "evaluation": evaluation})
+        return Row(point_id, evaluation, baselines, {}, [], [], seed, group)
+
+    def _evaluation(self, training: Training, config: dict[str, Any], test: Split) -> str:
+        identity = {
+            "algorithm_config": without_excluded(config["algorithm_config"], "algorithm_config"),
+            "test_config": without_excluded(config["test_config"], "test_config"),
+            "test": test.identity,
+            "versions": {"evaluate": STAGE_VERSIONS["evaluate"]},
+        }
+        spec = canonical_json(identity)
+        evaluation = f"{slug(test.name)}-{digest(identity)}"
+        self.evaluations[training.id, evaluation] = (Work(evaluation, spec), test)
+        self.run_options["evaluations"][evaluation] = test.reader
+        return evaluation
+
+    def _add_baselines(self, config: dict[str, Any], splits: Mapping[str, Split]) -> str:
+        identity = {
+            "dataset_config": {key: config["dataset_config"][key] for key in BASELINE_KEYS},
+            "train": splits["train"].identity,
+            "test": splits["test"].identity,
+            "testers": config["test_config"]["testers"],
+            "versions": {"baselines": STAGE_VERSIONS["baselines"]},
+        }
+        baselines = f"{slug(splits['test'].name)}-{digest(identity)}"
+        self.baselines.setdefault(
+            baselines, (Work(baselines, canonical_json(identity)), splits["train"], splits["test"])
+        )
+        self.run_options["baselines"][baselines] = {key: splits[key].reader for key in ("train", "test")}
+        return baselines
+
+    def _caches(self, config: dict[str, Any], splits: Mapping[str, Split], point: Point) -> dict[str, str]:
+        section = config["dataset_config"]
+        ids = {}
+        for key in SPLITS:
+            split = splits[key]
+            keys = sorted(name for name in section["data_keys_for_training"] if name != "weights")
+            identity = {
+                "dataset": split.identity["id"],
+                "opener": split.opener,
+                "dataset_config": {name: section[name] for name in CACHED_KEYS},
+                "keys": keys,
+                "kind": section["cache_kind"],
+                "versions": {"features": STAGE_VERSIONS["features"]},
+            }
+            ids[key] = f"{slug(split.name)}-{digest(identity)}"
+            place = (ids[key], split.split)
+            self.caches.setdefault(place, (Work(ids[key], canonical_json(identity)), split))
+            self.run_options["caches"]["/".join(place)] = split.reader
+            if not point.populate_cache:
+                self._require_cache(place)
+            if point.num_cache_workers is not None:
+                self._cache_workers[place] = max(point.num_cache_workers, self._cache_workers.get(place, 0))
+        return ids
+
+    def _require_cache(self, place: tuple[str, str]) -> None:
+        manifest = self.settings.cache / place[0] / f"{place[1]}.json"
+        if not manifest.exists():
+            sweep = configuration.find_experiment(str(self.settings.sweep))
+            raise UserError(
+                f"populate_cache is false and the cache {manifest} is missing; fill it with: "
+                f"snakemake cache --config sweep={sweep} set=populate_cache=true",
+                file=self.experiment.document.file,
+            )
+
+    # data --------------------------------------------------------------------------------------------------------
+
+    def _split(self, key: str, entry: dict[str, Any]) -> Split:
+        memo = canonical_json([key, entry])
+        if memo not in self._split_memo:
+            self._split_memo[memo] = (
+                self._made_split(key, entry) if "dataset" in entry else self._users_split(key, entry)
+            )
+        return self._split_memo[memo]
+
+    def _made_split(self, key: str, entry: dict[str, Any]) -> Split:
+        name, split = entry["dataset"], entry.get("split", key)
+        dataset = self._dataset(name)
+        if split not in dataset.splits:
+            raise self.experiment.document.error(
+                f"the dataset {name} has no split '{split}'; it has {', '.join(dataset.splits)}", ("datasets", key)
+            )
+        folder = self.settings.data / dataset.id / split
+        kept = {inner: value for inner, value in entry.items() if inner in ("dataset", "split")}
+        return Split(dataset.id, name, split, str(folder), str(folder / "manifest.json"), kept)
+
+    def _users_split(self, key: str, entry: dict[str, Any]) -> Split:
+        folder = Path(entry["folder"])
+        if not folder.is_dir():
+            raise self.experiment.document.error(
+                f"no such folder: {folder} (relative paths start at the repository's root)", ("datasets", key, "folder")
+            )
+        kept = {inner: value for inner, value in entry.items() if inner != "folder"}
+        listing = self._listings.setdefault(str(folder), _listing(folder))
+        if not listing:
+            raise self.experiment.document.error(f"the folder {folder} is empty", ("datasets", key, "folder"))
+        dataset = f"{slug(entry['class'])}-{digest({'listing': listing, **kept})}"
+        return Split(dataset, entry["class"], key, str(folder), None, kept)
+
+    def _dataset(self, name: str) -> Dataset:
+        if name in self._recipes:
+            return self._recipes[name]
+        recipe = configuration.load_recipe(name, self.settings.variables)
+        value = normalized(recipe.value)
+        source_spec = {"source": value["source"], "version": STAGE_VERSIONS["fetch_source"]}
+        source = f"{slug(value['source']['name'])}-{digest(source_spec)}"
+        organize_spec = {"organize": value["organize"], "version": STAGE_VERSIONS["organize_source"]}
+        organized = f"organized_{digest(organize_spec)[:8]}"
+        resample_spec = {
+            **{key: value[key] for key in ("sample_rate", "num_channels") if key in value},
+            "version": STAGE_VERSIONS["resample_source"],
+        }
+        resampled = f"resampled_{value['sample_rate']}_{digest([organize_spec, resample_spec])[:8]}"
+        recipe_spec = {**value, "version": [source_spec["version"], organize_spec["version"], resample_spec["version"]]}
+        recipe_spec["version"].append(STAGE_VERSIONS["mix_dataset"])
+        dataset_id = f"{slug(name)}-{digest(recipe_spec)}"
+        splits = tuple(value["mixture_parameters"])
+        self.sources[source] = Work(source, canonical_json(source_spec))
+        self.organized[source, organized] = Work(organized, canonical_json(organize_spec))
+        self.resampled[source, resampled] = (organized, Work(resampled, canonical_json(resample_spec)))
+        for split in splits:
+            mixing = {key: inner for key, inner in value.items() if key not in ("source", "organize")}
+            mixing["mixture_parameters"] = {split: value["mixture_parameters"][split]}
+            mixing["version"] = STAGE_VERSIONS["mix_dataset"]
+            self.mixtures[dataset_id, split] = Work(dataset_id, canonical_json(mixing))
+        self.datasets[dataset_id] = Dataset(dataset_id, name, source, resampled, splits, value)
+        self._recipes[name] = self.datasets[dataset_id]
+        return self._recipes[name]
+
+    # settings that change no result ------------------------------------------------------------------------------
+
+    def _remember_options(self, point_id: str, config: dict[str, Any], splits: Mapping[str, Split]) -> None:
+        options = {
+            "info": {key: value for key, value in config["info"].items() if key != "seed"},
+            "datasets": config["datasets"],
+            "dataset_config": {"cache": config["dataset_config"]["cache"]},
+            "train_config": {key: config["train_config"][key] for key in ("device", "num_workers")},
+            "algorithm_config": config["algorithm_config"],
+            "test_config": config["test_config"],
+            "readers": {key: split.reader for key, split in splits.items()},
+        }
+        if self.run_options["common"] is None:
+            self.run_options["common"] = options
+        elif options != self.run_options["common"]:
+            self.run_options["points"][point_id] = options
+
+    def cache_workers(self, cache: str, split: str, default: int) -> int:
+        """Worker processes that fill a cache: `num_cache_workers` of the block, else `default`."""
+        return max(1, self._cache_workers.get((cache, split), default))
+
+    # the table ---------------------------------------------------------------------------------------------------
+
+    def table(self) -> list[dict[str, Any]]:
+        """The rows of points.csv."""
+        return [
+            {
+                "point": row.point,
+                "evaluation": row.evaluation,
+                "baselines": row.baselines,
+                "label": " | ".join(dict.fromkeys(row.labels)),
+                "swept": row.swept,
+                "block": ";".join(str(block) for block in row.blocks),
+                "seed": row.seed,
+                "group": row.group,
+            }
+            for row in self.rows
+        ]
+
+
+def options_of(run_options: Mapping[str, Any], point: str) -> Mapping[str, Any]:
+    """The settings of a point that change no result."""
+    return run_options["points"].get(point, run_options["common"])
+
+
+def complete_config(spec: Mapping[str, Any], options: Mapping[str, Any], point: str, folder: str) -> dict[str, Any]:
+    """A point's whole config, itself a valid experiment file that leads to the same point.
+
+    Args:
+        spec: what determines the weights.
+        options: the rest, see `options_of`.
+        point: its id.
+        folder: its folder.
+    """
+    return {
+        "info": {**options["info"], **spec["info"], "name": point, "experiment_key": point, "output_folder": folder},
+        "dataset_config": {**spec["dataset_config"], "cache": options["dataset_config"]["cache"]},
+        "datasets": {key: dict(entry) for key, entry in options["datasets"].items()},
+        "train_config": {**spec["train_config"], **options["train_config"]},
+        "model_config": spec["model_config"],
+        "algorithm_config": options["algorithm_config"],
+        "test_config": options["test_config"],
+    }
+
+
+def method_of(config: Mapping[str, Any]) -> str:
+    """A short name of what is trained, after its losses: dpcl, mi, chimera, else the model's own name."""
+    losses = {str(loss[0]).lower() for loss in config["train_config"]["loss_function"]}
+    clusters = any(name in loss for loss in losses for name in ("deepclustering", "whitenedkmeans", "dpcl"))
+    estimates = any(loss for loss in losses if not any(n in loss for n in ("deepclustering", "whitenedkmeans", "dpcl")))
+    if clusters:
+        return "chimera" if estimates else "dpcl"
+    if any("sisdr" in loss or "snr" in loss for loss in losses):
+        return "time"
+    return "mi"
+
+
+def _label(point: Point) -> str:
+    swept = point.swept
+    if not swept:
+        return "the experiment as it stands"
+    names = {key: key.rsplit(".", 1)[-1] for key in swept}
+    if len(set(names.values())) < len(names):
+        names = {key: key for key in swept}
+    return ", ".join(f"{names[key]}={_shown(value)}" for key, value in swept.items())
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else canonical_json(value)
+
+
+def _listing(folder: Path) -> list[list[Any]]:
+    """Relative names and sizes of all files below a folder, in order."""
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in sorted(files):
+            path = Path(parent) / name
+            found.append([path.relative_to(folder).as_posix(), path.stat().st_size])
+    return found
+
+
+def _fill_varying_keys(expanded: list[tuple[Point, Row]]) -> None:
+    """Gives every row a value for every key that varies, also where its own block does not name the key."""
+    keys: dict[str, bool] = {}
+    for point, _ in expanded:
+        for setting in point.settings:
+            keys[setting.key] = keys.get(setting.key, False) or setting.swept
+    varying = []
+    for key, swept in keys.items():
+        if swept or len({canonical_json(_value_of(point, key)) for point, _ in expanded}) > 1:
+            varying.append(key)
+    for point, row in expanded:
+        values = {key: row.swept.get(key, _value_of(point, key)) for key in varying}
+        row.swept = {key: value for key, value in values.items() if value is not None}
+
+
+def _value_of(point: Point, key: str) -> Any:
+    for setting in reversed(point.settings):
+        if setting.key == key:
+            return setting.value
+    return next(iter(values_of(point.config, key)), None)
+
+
+def load_workflow(config: Mapping[str, Any], environment: Mapping[str, str]) -> Workflow:
+    """Reads the configuration and the experiment that it names.
+
+    Raises:
+        UserError: in one line, where something that a user wrote is wrong.
+    """
+    settings = configuration.load_settings(config, environment)
+    experiment = configuration.load_experiment(settings.sweep, settings.variables)
+    return Workflow(experiment, settings)

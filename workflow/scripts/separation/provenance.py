@@ -1,0 +1,53 @@
+"""How results were made: the experiment's text, the commit, the versions, the datasets and their licences."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("snakemake", "nussl", "scaper", "torch", "zarr", "numpy", "pandas")
+_LICENCES = ("LICENSE*", "LICENCE*", "ATTRIBUTION*")
+
+
+def provenance_of(run_options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report says about its own making.
+
+    Returns:
+        `config` (the experiment file's text), `config_file`, `git_commit` ("" outside a repository; ends in "-dirty"
+        where files differ from it), `versions` by package, `datasets` by id, `licences` by source.
+    """
+    file = Path(run_options["sweep_file"])
+    return {
+        "config_file": str(file),
+        "config": file.read_text(encoding="utf-8") if file.exists() else "",
+        "overrides": run_options["overrides"],
+        "git_commit": _git_commit(),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "datasets": dict(run_options["datasets"]),
+        "licences": {name: text for folder in run_options["source_folders"] for name, text in _licences(Path(folder))},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return described.stdout.strip()
+
+
+def _licences(source: Path) -> list[tuple[str, str]]:
+    found = sorted({path for pattern in _LICENCES for path in source.glob(f"*/{pattern}")})
+    return [(f"{source.name}/{path.name}", path.read_text(encoding="utf-8", errors="replace")) for path in found]

@@ -1,0 +1,236 @@
+"""Checking what users write against the JSON schemas in workflow/schemas, with one line per mistake."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import functools
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from separation.errors import UserError
+from separation.yaml_reader import Document, KeyPath, dotted
+
+SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
+
+_TYPE_NAMES = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "null",
+}
+
+
+@functools.cache
+def load_schema(name: str) -> dict[str, Any]:
+    """The schema `workflow/schemas/<name>.schema.yaml`."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load((SCHEMAS / f"{name}.schema.yaml").read_text(encoding="utf-8"), Loader=loader)
+
+
+@functools.cache
+def _validator(name: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(load_schema(name))
+
+
+def check(document: Document, schema: str) -> None:
+    """Raises a UserError for the first mistake (in the file's order) of `document` against a schema."""
+    if document.value is None:
+        raise document.error("the file is empty")
+    mistake = first_mistake(document.value, schema)
+    if mistake is not None:
+        path, message = mistake
+        raise document.error(message, path)
+
+
+def first_mistake(value: Any, schema: str) -> tuple[KeyPath, str] | None:
+    """The first mistake of `value` as its path and what was expected and found; None where there is none."""
+    mistakes = [_described(error) for error in _validator(schema).iter_errors(value)]
+    if not mistakes:
+        return None
+    order = {path: index for index, path in enumerate(_paths(value))}
+    return min(mistakes, key=lambda mistake: order.get(mistake[0], len(order)))
+
+
+def value_mistake(value: Any, path: KeyPath, schema: str) -> tuple[KeyPath, str] | None:
+    """The first mistake of `value` where it is put at `path` of a document; None where there is none."""
+    part, rest = subschema(schema, path)
+    if rest or part is None:
+        return None
+    validator = jsonschema.Draft202012Validator({**part, "$defs": load_schema(schema).get("$defs", {})})
+    for error in validator.iter_errors(value):
+        inner, message = _described(error)
+        return (*path, *inner), message
+    return None
+
+
+def subschema(schema: str, path: KeyPath) -> tuple[dict[str, Any] | None, KeyPath]:
+    """The part of a schema that describes `path`, and what of the path lies below the last described key.
+
+    (None, path) where a key is not allowed.
+    """
+    whole = load_schema(schema)
+    part: dict[str, Any] = whole
+    for index, key in enumerate(path):
+        if "$ref" in part:
+            part = whole["$defs"][part["$ref"].rsplit("/", 1)[1]]
+        properties = part.get("properties", {})
+        if isinstance(key, int):
+            inner = part.get("items")
+        elif key in properties:
+            inner = properties[key]
+        else:
+            inner = part.get("additionalProperties")
+            if inner is False:
+                return None, path
+        if not isinstance(inner, dict):
+            return part, path[index:]
+        part = inner
+    return part, ()
+
+
+def accepts_list(schema: str, path: KeyPath) -> bool:
+    """Whether the value at `path` may itself be a list."""
+    part, rest = subschema(schema, path)
+    if part is None or rest:
+        return False
+    kinds = part.get("type")
+    kinds = [kinds] if isinstance(kinds, str) else kinds or []
+    return "array" in kinds
+
+
+def with_defaults(value: Any, schema: str) -> Any:
+    """A copy of `value` in which every key that the schema gives a default for is present."""
+    whole = load_schema(schema)
+
+    def fill(value: Any, part: dict[str, Any]) -> Any:
+        if "$ref" in part:
+            part = whole["$defs"][part["$ref"].rsplit("/", 1)[1]]
+        if isinstance(value, dict):
+            filled = {key: fill(inner, _property(part, key)) for key, inner in value.items()}
+            for key, inner in part.get("properties", {}).items():
+                if key not in filled and "default" in inner:
+                    filled[key] = fill(copy.deepcopy(inner["default"]), inner)
+            return filled
+        if isinstance(value, list):
+            items = part.get("items", {})
+            return [fill(inner, items if isinstance(items, dict) else {}) for inner in value]
+        return value
+
+    return fill(value, whole)
+
+
+def _property(part: dict[str, Any], key: str) -> dict[str, Any]:
+    inner = part.get("properties", {}).get(key, part.get("additionalProperties"))
+    return inner if isinstance(inner, dict) else {}
+
+
+def nearest(name: str, candidates: list[str]) -> str:
+    """`; did you mean 'x'?` for the candidate nearest to `name`, or nothing where none is near."""
+    found = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def shown(value: Any) -> str:
+    """A value as an error line shows it: short, and in YAML's words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _paths(value: Any, path: KeyPath = ()) -> list[KeyPath]:
+    found = [path]
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            found += _paths(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            found += _paths(inner, (*path, index))
+    return found
+
+
+def _described(error: jsonschema.ValidationError) -> tuple[KeyPath, str]:
+    path: KeyPath = tuple(error.absolute_path)
+    found = shown(error.instance)
+    if error.validator in ("anyOf", "oneOf"):
+        return _described_choice(error, path)
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        unknown = next(key for key in error.instance if key not in known)
+        hint = nearest(unknown, known) or f"; expected one of {', '.join(known)}"
+        return (*path, unknown), f"unknown key{hint}"
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        return path, f"missing key '{missing[0]}'"
+    if error.validator == "type":
+        return path, f"expected {_types(error.validator_value)}, found {found}"
+    if error.validator == "enum":
+        hint = nearest(str(error.instance), [str(item) for item in error.validator_value])
+        return path, f"expected one of {', '.join(shown(item) for item in error.validator_value)}, found {found}{hint}"
+    bounds = {
+        "minimum": "at least",
+        "maximum": "at most",
+        "exclusiveMinimum": "more than",
+        "exclusiveMaximum": "less than",
+    }
+    if error.validator in bounds:
+        return path, f"expected {bounds[error.validator]} {error.validator_value}, found {found}"
+    if error.validator in ("minItems", "minProperties"):
+        return path, f"expected at least {error.validator_value} entries, found {len(error.instance)}"
+    if error.validator in ("maxItems", "maxProperties"):
+        return path, f"expected at most {error.validator_value} entries, found {len(error.instance)}"
+    if error.validator == "pattern":
+        return path, f"expected text like {error.validator_value}, found {found}"
+    return path, error.message
+
+
+def _described_choice(error: jsonschema.ValidationError, path: KeyPath) -> tuple[KeyPath, str]:
+    """The complaint of the alternative that came nearest, or all types that would have done."""
+    if error.validator == "oneOf" and not error.context:
+        return path, f"fits more than one of the forms that are allowed, found {shown(error.instance)}"
+    types = [item.get("type") for item in error.validator_value]
+    shallow = all(not inner.path for inner in error.context)
+    if shallow and all(isinstance(item, (str, list)) for item in types):
+        flat = [name for item in types for name in ([item] if isinstance(item, str) else item)]
+        kinds = {"object": dict, "array": list, "string": str}
+        if not any(isinstance(error.instance, kinds[name]) for name in flat if name in kinds):
+            return path, f"expected {_types(flat)}, found {shown(error.instance)}"
+    best = jsonschema.exceptions.best_match([error])
+    if best is error or best is None:
+        choices = [
+            "missing key " + " and ".join(f"'{key}'" for key in item["required"])
+            for item in error.validator_value
+            if "required" in item
+        ]
+        return path, " or ".join(choices) or error.message
+    if best.validator == "required" and isinstance(error.instance, dict):
+        forms = [" and ".join(f"'{key}'" for key in item.get("required", [])) for item in error.validator_value]
+        return path, f"expected {' or '.join(form for form in forms if form)}, found {sorted(error.instance)}"
+    return _described(best)
+
+
+def _types(names: str | list[str]) -> str:
+    names = [names] if isinstance(names, str) else names
+    return " or ".join(_TYPE_NAMES.get(name, name) for name in names)
+
+
+def describe(schema: str, path: KeyPath) -> str | None:
+    """The description of a key."""
+    part, rest = subschema(schema, path)
+    return None if part is None or rest else part.get("description")
+
+
+def unknown_key(name: str, candidates: list[str], *, file: str, line: int | None, path: KeyPath) -> UserError:
+    """The error for a key that is not known, with the nearest one that is."""
+    return UserError(f"unknown key{nearest(name, candidates)}", file=file, line=line, key=dotted(path))

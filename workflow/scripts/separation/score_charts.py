@@ -1,0 +1,181 @@
+"""The charts of a sweep that show its scores: of mixtures, of sources, against the input."""
+
+from __future__ import annotations
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from separation import statistics
+from separation.charts import (
+    BASELINE,
+    BEST,
+    COLOURS,
+    MOST_ROWS,
+    SweepData,
+    finish,
+    interval_tooltip,
+    kind_colour,
+    reference_rules,
+    score_title,
+    source_colour,
+    source_shape,
+)
+from separation.sweep_tables import UNIT, score_matrix
+
+
+def score_distributions(data: SweepData) -> alt.LayerChart:
+    """The scores of single mixtures, per point; of very many points their means alone."""
+    title = score_title(data.metric)
+    if len(data.trained) > MOST_ROWS:
+        return ranked_means(data)
+    rows = data.rows[data.rows["score"].notna()]
+    labels = dict(zip(zip(rows["point"], rows["evaluation"], strict=True), rows["label"], strict=True))
+    kinds = dict(zip(rows["label"], rows["kind"], strict=True))
+    per_item = data.scores.groupby(["point", "evaluation", "dataset", "split", "item"], sort=False)[data.metric].mean()
+    frame = per_item.reset_index(name="score")
+    frame["label"] = [labels.get(row) for row in zip(frame["point"], frame["evaluation"], strict=True)]
+    frame = frame[frame["label"].notna() & np.isfinite(frame["score"])][["label", "item", "score"]]
+    frame["kind"] = frame["label"].map(kinds)
+    frame["score"] = frame["score"].round(3)
+    # Spread by the golden ratio: even, and the same every time
+    frame["spread"] = ((frame.groupby("label").cumcount() * 0.618034) % 1).round(3)
+    order = rows["label"].tolist()
+    y = alt.Y(
+        "label:N", sort=order, title=None, axis=alt.Axis(labelLimit=290, domain=False, ticks=False, labelPadding=10)
+    )
+    x = alt.X("score:Q", title=title, scale=alt.Scale(nice=True))
+    strip = (
+        alt.Chart(frame)
+        .mark_circle(size=22, opacity=0.45)
+        .encode(
+            y=y,
+            x=x,
+            color=kind_colour(),
+            yOffset=alt.YOffset("spread:Q", scale=alt.Scale(domain=[-0.6, 1.6])),
+            tooltip=[
+                alt.Tooltip("label:N", title="Point"),
+                alt.Tooltip("item:N", title="Mixture"),
+                alt.Tooltip("score:Q", title=title, format=".2f"),
+            ],
+        )
+    )
+    box = (
+        alt.Chart(frame)
+        .mark_boxplot(
+            size=14,
+            ticks=False,
+            outliers=False,
+            opacity=0.95,
+            box={"fillOpacity": 0.15, "stroke": COLOURS[BASELINE], "strokeWidth": 1, "fill": COLOURS[BASELINE]},
+            median={"color": COLOURS[BASELINE], "strokeWidth": 2},
+            rule={"color": COLOURS[BASELINE]},
+        )
+        .encode(y=y, x=x, tooltip=alt.value(None))
+    )
+    means = rows[["label", "score", "low", "high", "kind"]].round(3)
+    mean = (
+        alt.Chart(means)
+        .mark_point(shape="diamond", size=90, filled=True, opacity=1, stroke="white", strokeWidth=1.2)
+        .encode(y=y, x=x, color=kind_colour(), tooltip=interval_tooltip(title))
+    )
+    chart = alt.layer(*reference_rules(data, "x"), box, strip, mean)
+    description = f"Distribution of the {title} of single mixtures for {len(rows)} points and baselines."
+    return finish(chart, len(rows) * (38 if len(rows) <= 14 else 30), description)
+
+
+def ranked_means(data: SweepData) -> alt.LayerChart:
+    """The means of very many points with their intervals, in the order of their validation loss."""
+    title = score_title(data.metric)
+    frame = data.trained[["label", "score", "low", "high", "kind"]].round(3)
+    frame = frame.assign(rank=np.arange(1, len(frame) + 1))
+    x = alt.X("rank:Q", title="Points by validation loss, lowest first", scale=alt.Scale(nice=False, padding=6))
+    base = alt.Chart(frame).encode(x=x, color=kind_colour(), tooltip=interval_tooltip(title))
+    y = alt.Y("low:Q", title=title)
+    chart = alt.layer(
+        *reference_rules(data, "y"),
+        base.mark_rule(opacity=0.45).encode(y=y, y2="high:Q"),
+        base.mark_circle(size=34, opacity=0.95).encode(y=alt.Y("score:Q", title=title)),
+    )
+    return finish(chart, 340, f"Mean {title} of {len(frame)} points in the order of their validation loss.")
+
+
+def source_scores(data: SweepData) -> alt.LayerChart:
+    """The mean score of each source with its interval, per point."""
+    title = score_title(data.metric)
+    rows = pd.concat([data.trained.head(MOST_ROWS), data.baselines[data.baselines["score"].notna()]])
+    matrix = score_matrix(data.scores, data.metric)
+    clusters = data.scores.drop_duplicates(UNIT).set_index(UNIT)["cluster"].reindex(matrix.index)
+    columns = list(zip(rows["point"], rows["evaluation"], strict=True))
+    sources = sorted(matrix.index.get_level_values("source").unique())
+    frames = []
+    for source in sources:
+        of_source = matrix.index.get_level_values("source") == source
+        found = statistics.bootstrap_mean(
+            matrix.loc[of_source, columns].to_numpy(), clusters[of_source].to_numpy(), seed=0
+        )
+        frames.append(
+            pd.DataFrame(
+                {"label": rows["label"], "source": source, "score": found.mean, "low": found.low, "high": found.high}
+            )
+        )
+    frame = pd.concat(frames, ignore_index=True).round(3).dropna(subset="score")
+    order = rows["label"].tolist()
+    base = alt.Chart(frame).encode(
+        y=alt.Y(
+            "label:N",
+            sort=order,
+            title=None,
+            axis=alt.Axis(labelLimit=290, domain=False, ticks=False, labelPadding=10, grid=True),
+        ),
+        yOffset=alt.YOffset("source:N", sort=sources),
+        color=source_colour(sources),
+        tooltip=[*interval_tooltip(title), alt.Tooltip("source:N", title="Source")],
+    )
+    chart = alt.layer(
+        *reference_rules(data, "x"),
+        base.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title=title), x2="high:Q"),
+        base.mark_point(filled=True, size=60, opacity=1).encode(
+            x=alt.X("score:Q", title=title),
+            shape=source_shape(sources),
+        ),
+    )
+    height = len(rows) * max(24, 9 * len(sources) + 6)
+    return finish(chart, height, f"Mean {title} of {' and '.join(sources)}, per point.")
+
+
+def improvement_against_input(data: SweepData) -> alt.Chart | None:
+    """The best point's improvement against how loud the source is in the mixture, one mark per source of a mixture."""
+    best = data.rows[data.rows["kind"] == BEST].head(1)
+    if best.empty or not {"SI-SDR", "SI-SDRi"} <= set(data.scores.columns):
+        return None
+    row = best.iloc[0]
+    scores = data.scores[(data.scores["point"] == row["point"]) & (data.scores["evaluation"] == row["evaluation"])]
+    frame = scores[["item", "source", "cluster", "SI-SDRi"]].rename(
+        columns={"SI-SDRi": "improvement", "cluster": "songs"}
+    )
+    frame["input"] = scores["SI-SDR"] - scores["SI-SDRi"]
+    frame = frame[np.isfinite(frame["input"]) & np.isfinite(frame["improvement"])].round(3)
+    if frame.empty:
+        return None
+    sources = sorted(frame["source"].unique())
+    chart = (
+        alt.Chart(frame)
+        .mark_point(filled=True, size=45, opacity=0.75)
+        .encode(
+            x=alt.X(
+                "input:Q", title="SI-SDR of the source in the mixture (dB)", scale=alt.Scale(zero=False, nice=True)
+            ),
+            y=alt.Y("improvement:Q", title="SI-SDR improvement (dB)"),
+            color=source_colour(sources),
+            shape=source_shape(sources),
+            tooltip=[
+                alt.Tooltip("item:N", title="Mixture"),
+                alt.Tooltip("songs:N", title="Songs"),
+                alt.Tooltip("source:N", title="Source"),
+                alt.Tooltip("input:Q", title="Input SI-SDR", format=".2f"),
+                alt.Tooltip("improvement:Q", title="Improvement", format=".2f"),
+            ],
+        )
+    )
+    return finish(chart, 280, f"Improvement of the best point against the input SI-SDR, {len(frame)} estimates.")

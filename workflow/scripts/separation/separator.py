@@ -1,0 +1,168 @@
+"""Separates mixtures with nussl's algorithms, the same way every time."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController, threadpool_limits
+
+from separation.data.items import Item
+from separation.errors import UserError
+
+
+class Separator:
+    """A separation algorithm of nussl, set up once and called with one item after the other.
+
+    Args:
+        algorithm_config: `class` of nussl.separation.deep (or another subpackage of nussl.separation) and its `args`.
+            `model_path` and `device` are filled in, `num_sources` where it is left out.
+        item: any item of the data, for the setting up.
+        checkpoint: the model file, for algorithms that take one.
+        device: cpu, cuda, or auto.
+        seed: decides, with the item's name, every random choice of the algorithm (where clusters begin). `random_state`
+            among the args takes its place.
+
+    Raises:
+        UserError: an unknown class, arguments it does not take, a missing or unfit checkpoint.
+    """
+
+    def __init__(
+        self,
+        algorithm_config: Mapping[str, Any],
+        item: Item,
+        *,
+        checkpoint: Path | None = None,
+        device: str = "cpu",
+        seed: int = 0,
+    ):
+        from separation.nussl_compat import nussl
+
+        name = algorithm_config.get("class") or "DeepClustering"
+        algorithm_class = _find_algorithm(nussl, name)
+        args = dict(algorithm_config.get("args") or {})
+        own_seed = args.pop("random_state", None)
+        self._seed = seed if own_seed is None else own_seed
+        parameters = inspect.signature(algorithm_class.__init__).parameters
+        if "model_path" in parameters:
+            if checkpoint is None or not Path(checkpoint).is_file():
+                raise UserError("expected a trained model, found no file", file=checkpoint, key="algorithm_config")
+            args.update(model_path=str(checkpoint), device=resolve_device(device))
+        if "num_sources" in parameters:
+            args.setdefault("num_sources", len(item.sources))
+        try:
+            self._algorithm = algorithm_class(item.mixture, **args)
+        except _failures(nussl) as error:
+            raise UserError(
+                f"nussl's {name} cannot be set up with {args}: {error!r}", key="algorithm_config"
+            ) from error
+        trained_at = self._algorithm.metadata.get("sample_rate")
+        if isinstance(trained_at, int) and trained_at != item.mixture.sample_rate:
+            raise UserError(
+                f"the model expects {trained_at} Hz, the data have {item.mixture.sample_rate} Hz", file=checkpoint
+            )
+        self._clusters = isinstance(self._algorithm, nussl.separation.base.ClusteringSeparationBase)
+        self._pools = ThreadpoolController()
+
+    def __call__(self, item: Item) -> list[np.ndarray]:
+        """The estimates of one item in the algorithm's order, each (channels, samples) like the mixture.
+
+        Raises:
+            UserError: the model is not of the kind that the algorithm needs.
+        """
+        from separation.nussl_compat import nussl
+
+        seed = item_seed(self._seed, item.name)
+        algorithm = self._algorithm
+        with _global_numpy_seed(seed):
+            algorithm.audio_signal = item.mixture
+            try:
+                if self._clusters:
+                    algorithm.clusterer.random_state = seed
+                    features = algorithm.extract_features()
+                    # k-means adds up what its threads found in the order in which they finish: one thread, one result
+                    with self._pools.limit(limits=1):
+                        algorithm.run(features=features)
+                else:
+                    algorithm.run()
+            except nussl.separation.base.SeparationException as error:
+                raise UserError(f"{type(algorithm).__name__}: {error}", key="algorithm_config.class") from error
+            return [estimate.audio_data for estimate in algorithm.make_audio_signals()]
+
+
+def item_seed(seed: int, name: str) -> int:
+    """A seed of 32 bits for one item, whatever the others are and in whatever order they come."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
+
+
+@contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """Lets torch, BLAS and OpenMP use `count` threads for a while: with one, sums come out the same every time."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(count)))
+    try:
+        with threadpool_limits(limits=max(1, int(count))):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def resolve_device(device: str) -> str:
+    """The device to run on: `auto` is a GPU where there is one.
+
+    Raises:
+        UserError: a GPU is asked for and there is none (nussl would quietly take the CPU).
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"expected a GPU that torch can use for {device!r}, found none", key="train_config.device")
+    return device
+
+
+@contextmanager
+def _global_numpy_seed(seed: int) -> Iterator[None]:
+    """nussl and what it calls draw from numpy's global generator; it is seeded for a while and then put back."""
+    before = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
+
+
+def _failures(nussl: Any) -> tuple[type[Exception], ...]:
+    """What setting up an algorithm raises where its arguments or its model file are not what it needs."""
+    unfit = (TypeError, ValueError, AssertionError, nussl.separation.base.SeparationException)
+    unreadable = (RuntimeError, KeyError, EOFError, pickle.UnpicklingError)
+    return unfit + unreadable
+
+
+def _find_algorithm(nussl: Any, name: str) -> type:
+    packages = (nussl.separation.deep, nussl.separation.primitive, nussl.separation.factorization)
+    packages += (nussl.separation.spatial, nussl.separation.composite, nussl.separation.benchmark)
+    known = {
+        key: member
+        for package in reversed(packages)
+        for key, member in vars(package).items()
+        if isinstance(member, type) and issubclass(member, nussl.separation.base.SeparationBase)
+    }
+    if name not in known:
+        near = get_close_matches(name, sorted(known), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(
+            f"expected a class of nussl.separation such as DeepClustering or DeepMaskEstimation, found {name!r}{hint}",
+            key="algorithm_config.class",
+        )
+    return known[name]

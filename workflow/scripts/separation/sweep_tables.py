@@ -1,0 +1,166 @@
+"""Reading the tables of a sweep: points.csv, scores.parquet, summary.csv and the histories."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+# Columns of points.csv that are not swept keys; `baselines` names the baselines' evaluation where several are at hand
+POINT_COLUMNS = ("point", "label", "block", "seed", "group", "evaluation", "baselines")
+SCORE_KEYS = ("point", "evaluation", "dataset", "split", "item", "source")
+UNIT = ["dataset", "split", "item", "source"]
+BASELINES = {
+    "mixture": "Mixture (nothing done)",
+    "fixed_mask": "Fixed mask",
+    "ideal_binary_mask": "Ideal binary mask",
+    "ideal_ratio_mask": "Ideal ratio mask",
+    "phase_sensitive_mask": "Phase-sensitive mask",
+}
+# Metrics are written in capitals, as in the field; mixing conditions are not
+METRIC_NAME = re.compile(r"[A-Z][A-Z0-9-]*i?")
+PRIMARY_METRICS = ("SI-SDRi", "SI-SDR", "SDRi", "SDR")
+
+
+def written(value: object) -> str:
+    """A swept value as it stands in points.csv: strings as they are, all else as JSON, so that null is not missing."""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def read_points(points_csv: Path) -> pd.DataFrame:
+    """Reads points.csv, every column as strings; a swept key that a point does not have is ''."""
+    points = pd.read_csv(points_csv, dtype=str, keep_default_na=False)
+    if "evaluation" not in points:
+        points["evaluation"] = ""
+    return points
+
+
+def swept_keys(points: pd.DataFrame) -> list[str]:
+    """The swept dotted keys of points.csv, in the order of their columns."""
+    return [column for column in points.columns if column not in POINT_COLUMNS]
+
+
+def varying_keys(points: pd.DataFrame) -> list[str]:
+    """The swept keys with more than one value among the points."""
+    return [key for key in swept_keys(points) if points[key].nunique() > 1]
+
+
+def short_names(keys: list[str]) -> dict[str, str]:
+    """Each dotted key's shortest ending that no other key shares."""
+    names = {}
+    for key in keys:
+        parts = key.split(".")
+        for length in range(1, len(parts) + 1):
+            name = ".".join(parts[-length:])
+            if sum(other == name or other.endswith("." + name) for other in keys) == 1:
+                break
+        names[key] = name
+    return names
+
+
+def value_order(values: pd.Series | list[str]) -> list[str]:
+    """The different values in reading order: numbers by size, then words by the alphabet, missing first."""
+
+    def rank(value: str) -> tuple:
+        number = as_number(value)
+        return (value != "", number is None, number if number is not None else 0.0, value)
+
+    return sorted(set(values), key=rank)
+
+
+def as_number(value: str) -> float | None:
+    """The finite number that a written value stands for, or None."""
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def metric_columns(scores: pd.DataFrame) -> list[str]:
+    """The metrics of a score table, by their names in capitals."""
+    return [
+        column
+        for column in scores.columns
+        if column not in SCORE_KEYS
+        and METRIC_NAME.fullmatch(column)
+        and pd.api.types.is_numeric_dtype(scores[column])
+        and not pd.api.types.is_bool_dtype(scores[column])
+    ]
+
+
+def primary_metric(metrics: list[str]) -> str:
+    """The metric that tables are compared by: SI-SDR improvement where it was measured."""
+    for metric in (*PRIMARY_METRICS, *metrics):
+        if metric in metrics:
+            return metric
+    raise ValueError("no metric among the scores")
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Reads scores.parquet and adds `cluster`: the songs of an item, or the item itself where no song is known."""
+    scores = pd.read_parquet(path)
+    for column in SCORE_KEYS:
+        scores[column] = scores[column].astype(str)
+    item = scores["dataset"] + "/" + scores["split"] + "/" + scores["item"]
+    if "songs" in scores:
+        known = scores["songs"].map(_songs)
+        scores["cluster"] = (scores["dataset"] + "/" + known).where(known != "", item)
+    else:
+        scores["cluster"] = item
+    return scores
+
+
+def _songs(value: object) -> str:
+    if isinstance(value, (list, tuple, np.ndarray)):
+        songs = [str(song) for song in value]
+    else:
+        songs = [] if value is None or value is pd.NA or value != value else str(value).split("+")
+    # In whatever order they were mixed, the same songs are one cluster
+    return "+".join(sorted(set(songs)))
+
+
+def score_matrix(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row per unit (dataset, split, item, source), one column per (point, evaluation), in order of appearance."""
+    columns = ["point", "evaluation"]
+    matrix = scores.set_index([*UNIT, *columns])[metric].astype(float).unstack(columns)
+    order = scores[columns].drop_duplicates()
+    return matrix.reindex(columns=pd.MultiIndex.from_frame(order)).sort_index()
+
+
+def read_history(path: Path) -> pd.DataFrame:
+    """Reads history.csv: one row per epoch with `train_loss` and `validation_loss`."""
+    history = pd.read_csv(path)
+    for column in ("epoch", "train_loss", "validation_loss"):
+        history[column] = pd.to_numeric(history[column], errors="coerce")
+    return history
+
+
+def lowest_validation_loss(history: pd.DataFrame) -> float:
+    """The lowest finite validation loss, NaN where there is none."""
+    losses = history["validation_loss"].to_numpy(dtype=float)
+    losses = losses[np.isfinite(losses)]
+    return float(losses.min()) if len(losses) else float("nan")
+
+
+def read_histories(histories: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+    """Reads the history of every point."""
+    return {point: read_history(path) for point, path in histories.items()}
+
+
+def read_summary(path: Path, points: pd.DataFrame) -> pd.DataFrame:
+    """Reads summary.csv; swept keys and names stay strings, `best` is bool."""
+    texts = {column: str for column in ("point", "evaluation", "label", *swept_keys(points))}
+    summary = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={})
+    for column in summary.columns:
+        if column == "best":
+            summary[column] = summary[column].astype(str) == "True"
+        elif column not in texts:
+            summary[column] = pd.to_numeric(summary[column], errors="coerce")
+    summary["baseline"] = summary["point"].isin(list(BASELINES))
+    return summary

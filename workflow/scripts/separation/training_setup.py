@@ -1,0 +1,99 @@
+"""What a training is made of, from its configuration: device, data, schedule, optimizer."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from separation.cache import ensure_cache
+from separation.data.items import Items
+from separation.errors import UserError
+from separation.feature_store import FeatureStore, encoded_items
+
+logger = logging.getLogger(__name__)
+
+#: a split whose features are smaller than this is read into memory once; larger ones stay mapped from the cache
+IN_MEMORY_BYTES = 2**30
+
+
+def find_device(device: str) -> torch.device:
+    """The torch device for auto, cpu, cuda or cuda:<n>; UserError where it is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"expected auto, cpu or cuda, found {device!r}", key="train_config.device") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("cuda was asked for, but torch finds no GPU", key="train_config.device")
+    return place
+
+
+def excerpt_lengths(config: Mapping[str, Any]) -> list[int]:
+    """Frames per training excerpt in each epoch, by initial_length and curriculum_learning.
+
+    `num_epoch: n` acts once n epochs are done, so 0 acts from the beginning.
+    """
+    train_config = config["train_config"]
+    length = train_config.get("initial_length") or config["dataset_config"]["length"]
+    lengths = []
+    for epoch in range(train_config["num_epochs"]):
+        for step in train_config.get("curriculum_learning") or []:
+            if step["command"] != "set_current_length":
+                raise UserError(
+                    f"expected the command set_current_length, found {step['command']!r}",
+                    key="train_config.curriculum_learning",
+                )
+            if step["num_epoch"] == epoch:
+                (length,) = step["args"]
+        lengths.append(int(length))
+    return lengths
+
+
+def make_optimizer(model: torch.nn.Module, train_config: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """A class of torch.optim by its name, in any case, with the experiment's learning rate and weight decay."""
+    known = {name.lower(): value for name, value in vars(torch.optim).items() if isinstance(value, type)}
+    known = {name: value for name, value in known.items() if name not in ("optimizer", "lbfgs", "sparseadam")}
+    name = str(train_config["optimizer"]).lower()
+    if name not in known:
+        raise UserError(f"expected one of {', '.join(sorted(known))}, found {name!r}", key="train_config.optimizer")
+    return known[name](model.parameters(), lr=train_config["learning_rate"], weight_decay=train_config["weight_decay"])
+
+
+def open_store(
+    config: Mapping[str, Any], split: Mapping[str, Any], manifest: Path | None, threads: int
+) -> FeatureStore:
+    """The features of a split: from its cache, filled again where it is damaged, or computed from its mixtures."""
+    if manifest is not None:
+        store = ensure_cache(manifest, split, threads)
+    else:
+        dataset_config = config["dataset_config"]
+        items = Items(split, dataset_config)
+        store = FeatureStore.from_items(
+            encoded_items(items, dataset_config, dataset_config["data_keys_for_training"], threads)
+        )
+    logger.info("%s: %d items, %.1f MB of features", split["folder"], len(store), store.nbytes / 1e6)
+    return store.in_memory() if store.nbytes <= IN_MEMORY_BYTES else store
+
+
+@contextmanager
+def reproducible(threads: int, device: torch.device) -> Iterator[None]:
+    """Deterministic algorithms and a fixed number of threads; the process gets its own settings back."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    # on a GPU some operations have no deterministic form; they are told in the log and used
+    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])

@@ -1,0 +1,230 @@
+"""What a sweep showed, in words: chosen by validation loss, reported on test, with every reason for doubt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from separation import statistics
+from separation.sweep_tables import as_number, short_names, swept_keys, varying_keys
+
+# Under that many songs an interval is a rough one
+FEW_SONGS = 10
+# Keys that change what the loss measures: points that differ in one of them cannot be ranked by it with full right
+LOSS_CHANGERS = ("train_config.loss_function", "dataset_config.", "datasets.", "model_config.output")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number of the summary at the top."""
+
+    name: str
+    value: str
+    detail: str
+
+
+@dataclass
+class Verdict:
+    """The words at the top of a report."""
+
+    headline: str
+    tiles: list[Tile] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
+
+
+def decibels(value: float, sign: bool = False) -> str:
+    """A number of decibels with two decimals and a true minus."""
+    if not math.isfinite(value):
+        return "–"
+    text = f"{value:+.2f}" if sign else f"{value:.2f}"
+    if value == 0 or (text == "-0.00" and not sign):
+        text = "0.00"
+    return text.replace("-", "−")
+
+
+def interval(low: float, high: float, sign: bool = False) -> str:
+    """An interval in words."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "no interval"
+    return f"{decibels(low, sign)} to {decibels(high, sign)}"
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 song, 2 songs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def describe(
+    points: pd.DataFrame,
+    rows: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    scores: pd.DataFrame,
+    histories: Mapping[str, pd.DataFrame],
+    metric: str,
+) -> Verdict:
+    """Puts a sweep into words.
+
+    Args:
+        points, comparisons, scores, histories: as read from the files of the sweep.
+        rows: `separation.charts.SweepData.rows`: the summary in the order of the validation loss.
+        metric: the metric that points are compared by.
+    """
+    trained = rows[~rows["baseline"]]
+    winners = trained[trained["best"]]
+    if winners.empty:
+        verdict = Verdict("No point has a validation loss: there is no best point")
+        verdict.cautions = list(_cautions(points, rows, comparisons, scores, histories, metric, None))
+        return verdict
+    best = winners.iloc[0]
+    what = "SI-SDR improvement" if metric == "SI-SDRi" else metric
+    verdict = Verdict(f"{best['label']}: {decibels(best['score'])} dB {what} on test")
+    span = interval(best["low"], best["high"])
+    verdict.tiles.append(Tile(f"{what}, test", f"{decibels(best['score'])} dB", f"95 %: {span}"))
+    loss, number = f"{best['validation_loss']:.4g}", trained["point"].nunique()
+    verdict.sentences.append(
+        f"It has the lowest validation loss ({loss}) of {number} points and was chosen by that alone."
+        if number > 1
+        else f"The sweep has one point; its lowest validation loss is {loss}."
+    )
+    units = count(int(best["items"]), "test mixture")
+    if "songs" in scores:
+        units += f" from {count(_clusters(scores, best), 'song')}"
+    gain = (
+        "the SI-SDR of the estimates is higher than that of the untouched mixture by"
+        if metric == "SI-SDRi"
+        else f"the mean {what} is"
+    )
+    verdict.sentences.append(f"On {units} {gain} {decibels(best['score'])} dB on average (95 % interval {span}).")
+    _against_baselines(verdict, best, rows, comparisons)
+    _against_points(verdict, best, trained, comparisons)
+    verdict.cautions = list(_cautions(points, rows, comparisons, scores, histories, metric, best))
+    return verdict
+
+
+def _clusters(scores: pd.DataFrame, row: pd.Series) -> int:
+    return scores.loc[scores["point"] == row["point"], "cluster"].nunique()
+
+
+def _against_baselines(verdict: Verdict, best: pd.Series, rows: pd.DataFrame, comparisons: pd.DataFrame) -> None:
+    found = comparisons[comparisons["kind"] == "baseline"].set_index("against")
+    if "mixture" in found.index and found.loc["mixture", "verdict"] != statistics.BETTER:
+        verdict.sentences.append("That is not shown to be better than leaving the mixture as it is.")
+    if "fixed_mask" in found.index:
+        row = found.loc["fixed_mask"]
+        span = interval(row["difference_low"], row["difference_high"], True)
+        words = {
+            statistics.BETTER: "It is better than a fixed mask, one and the same filter for every mixture",
+            statistics.WORSE: "It is worse than a fixed mask, one and the same filter for every mixture",
+        }.get(
+            row["verdict"], "It is not shown to be better than a fixed mask, one and the same filter for every mixture"
+        )
+        difference = f"{decibels(row['difference'], True)} dB"
+        verdict.sentences.append(f"{words}: the difference is {difference} (95 % interval {span}).")
+        verdict.tiles.append(Tile("against the fixed mask", difference, f"95 %: {span}"))
+    if math.isfinite(best["oracle_share"]):
+        share = f"{100 * best['oracle_share']:.0f} %".replace("-", "−")
+        means = rows[rows["baseline"]].drop_duplicates("point").set_index("point")["score"]
+        oracle = f"{decibels(means.get('ideal_binary_mask', math.nan))} dB"
+        verdict.sentences.append(
+            f"The ideal binary mask, which is made from the true sources, reaches {oracle}. "
+            f"Of the gap between the mixture and that mask the point closes {share}."
+        )
+        verdict.tiles.append(Tile("of the gap to the ideal binary mask", share, f"the mask reaches {oracle}"))
+
+
+def _against_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, comparisons: pd.DataFrame) -> None:
+    others = trained[(trained["point"] != best["point"]) & trained["validation_loss"].notna()]
+    found = comparisons[(comparisons["kind"] == "best") & (comparisons["point"] != best["point"])]
+    for _, second in others.head(1).iterrows():
+        match = found[(found["point"] == second["point"]) & (found["evaluation"] == second["evaluation"])]
+        for _, row in match.iterrows():
+            # The file says runner-up minus best; here the best comes first
+            difference = f"{decibels(-row['difference'], True)} dB"
+            span = interval(-row["difference_high"], -row["difference_low"], True)
+            words = {
+                statistics.BETTER: "the runner-up is shown to be better",
+                statistics.WORSE: "the best point is shown to be better",
+            }.get(row["verdict"], row["verdict"])
+            verdict.sentences.append(
+                f"Second by validation loss ({second['validation_loss']:.4g}) is {second['label']} with "
+                f"{decibels(second['score'])} dB on test. Mixture by mixture the best point differs from it by "
+                f"{difference} (95 % interval {span}): {words}."
+            )
+            verdict.tiles.append(Tile("against the runner-up", difference, f"95 %: {span}; {words}"))
+    if len(found) > 1:
+        worse, better = ((found["verdict"] == words).sum() for words in (statistics.WORSE, statistics.BETTER))
+        verdict.sentences.append(
+            f"Of the {len(found)} others, {worse} are shown to be worse than it on test, {better} better; "
+            f"for {len(found) - worse - better} no difference is shown."
+        )
+
+
+def _cautions(
+    points: pd.DataFrame,
+    rows: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    scores: pd.DataFrame,
+    histories: Mapping[str, pd.DataFrame],
+    metric: str,
+    best: pd.Series | None,
+) -> Iterator[str]:
+    """Every reason to doubt the verdict that the numbers themselves give."""
+    trained = rows[~rows["baseline"]]
+    missing = trained[trained["score"].isna()]
+    if len(missing):
+        names = ", ".join(missing["label"].head(5)) + (" and others" if len(missing) > 5 else "")
+        yield f"{len(missing)} of {count(len(trained), 'point')} have no score on test: {names}."
+    changers = [key for key in varying_keys(points) if key.startswith(LOSS_CHANGERS)]
+    if changers:
+        yield (
+            f"The points differ in {' and '.join(changers)}, so their validation losses may not measure the same "
+            "thing: take the ranking with care."
+        )
+    if best is not None:
+        yield from _cautions_on_best(points, scores, histories, best)
+    lost = int((~np.isfinite(scores[metric].astype(float))).sum())
+    if lost:
+        yield (
+            f"{lost} of {count(len(scores), 'score')} in {metric} are not finite (a silent source or estimate) and "
+            "were left out of all means."
+        )
+    shown = int(comparisons["kind"].isin(["best", "pair"]).sum())
+    if shown >= 10:
+        yield (
+            f"{shown} pairs of points were compared, each at 95 %: about {max(1, round(shown / 20))} would show a "
+            "difference even if there were none at all."
+        )
+
+
+def _cautions_on_best(
+    points: pd.DataFrame, scores: pd.DataFrame, histories: Mapping[str, pd.DataFrame], best: pd.Series
+) -> Iterator[str]:
+    clusters = _clusters(scores, best)
+    if clusters < FEW_SONGS:
+        unit = count(clusters, "song" if "songs" in scores else "mixture")
+        yield f"The test rests on {unit}. The intervals are widened for so few, and remain rough."
+    several = {"group", "seed"} <= set(points.columns) and points.groupby("group")["seed"].nunique().max() > 1
+    if not several:
+        yield (
+            "Each point was trained with one seed. The intervals say how other test songs might change the score, "
+            "not how another seed might; list several seeds in the sweep to know."
+        )
+    history = histories.get(best["point"])
+    losses = pd.Series(dtype=float) if history is None else history["validation_loss"].reset_index(drop=True)
+    if losses.notna().any() and losses.idxmin() == len(losses) - 1:
+        yield (
+            f"The best point's validation loss was lowest in its last epoch ({int(history['epoch'].iloc[-1])}): "
+            "it may not have been trained to the end."
+        )
+    names = short_names(swept_keys(points))
+    for key in varying_keys(points):
+        numbers = sorted({number for number in map(as_number, points[key]) if number is not None})
+        own = as_number(points.loc[points["point"] == best["point"], key].iloc[0])
+        if len(numbers) > 2 and own in (numbers[0], numbers[-1]):
+            end = "smallest" if own == numbers[0] else "largest"
+            yield f"The best {names[key]} ({own:g}) is the {end} that was tried: the optimum may lie beyond."

@@ -1,0 +1,93 @@
+"""What nussl 1.1.9's modules, algorithms and losses are called and take, known without importing nussl.
+
+Planning checks experiments against these tables; a test keeps them equal to nussl's signatures.
+"""
+
+from __future__ import annotations
+
+# Arguments by class of nussl.ml.networks.modules
+MODULES: dict[str, tuple[str, ...]] = {
+    "Alias": (),
+    "AmplitudeToDB": (),
+    "BatchNorm": ("num_features", "feature_dim"),
+    "Concatenate": ("dim",),
+    "ConvolutionalStack2D": (
+        "in_channels", "channels", "dilations", "filter_shapes", "residuals", "batch_norm", "use_checkpointing",
+    ),
+    "DualPath": ("num_layers", "chunk_size", "hop_size", "in_features", "bottleneck_size", "skip_connection"),
+    "DualPathBlock": ("n_features", "hidden_size", "intra_processor", "inter_processor"),
+    "Embedding": (
+        "num_features", "hidden_size", "embedding_size", "activation", "num_audio_channels", "dim_to_embed", "bias",
+        "reshape",
+    ),
+    "Expand": (),
+    "FilterBank": (
+        "num_filters", "filter_length", "hop_length", "window_type", "dilation", "direction", "requires_grad",
+    ),
+    "GaussianMixtureTorch": ("n_components", "n_iter", "covariance_type", "covariance_init", "reg_covar"),
+    "GroupNorm": ("num_features", "num_groups", "feature_dim"),
+    "InstanceNorm": ("num_features", "feature_dim"),
+    "LayerNorm": ("num_features", "feature_dims"),
+    "LearnedFilterBank": (
+        "num_filters", "filter_length", "hop_length", "window_type", "dilation", "direction", "requires_grad",
+    ),
+    "Mask": (),
+    "MelProjection": ("sample_rate", "num_frequencies", "num_mels", "direction", "clamp", "trainable", "normalize"),
+    "RecurrentStack": (
+        "num_features", "hidden_size", "num_layers", "bidirectional", "dropout", "rnn_type", "batch_first",
+        "init_forget",
+    ),
+    "STFT": ("num_filters", "filter_length", "hop_length", "window_type", "dilation", "direction", "requires_grad"),
+    "ShiftAndScale": ("learn_scale", "learn_shift"),
+    "Split": ("split_sizes", "dim"),
+}  # fmt: skip
+
+# Modules that hand further arguments on to a module of torch, whose names are therefore not all known here
+OPEN_MODULES: dict[str, tuple[str, ...]] = {
+    "BatchNorm": ("eps", "momentum", "affine", "track_running_stats"),
+    "GroupNorm": ("eps", "affine"),
+    "InstanceNorm": ("eps", "momentum", "affine", "track_running_stats"),
+    "LayerNorm": ("eps", "elementwise_affine", "bias"),
+    "DualPath": ("hidden_size", "intra_processor", "inter_processor"),
+    "DualPathBlock": (),
+}
+
+_MASKS = ("mask_type", "mask_threshold")
+_CLUSTERING = ("num_sources", "clustering_type", "fit_clusterer", "percentile", "beta", *_MASKS)
+# of sklearn's KMeans, MiniBatchKMeans and GaussianMixture, which nussl's clustering hands its further arguments to
+_CLUSTERERS = (
+    "init", "n_init", "max_iter", "tol", "random_state", "algorithm", "batch_size", "max_no_improvement", "init_size",
+    "reassignment_ratio", "covariance_type", "reg_covar", "init_params", "warm_start",
+)  # fmt: skip
+
+# Arguments by class of nussl.separation.deep, the audio signal aside
+ALGORITHMS: dict[str, tuple[str, ...]] = {
+    "DeepAudioEstimation": ("model_path", "device"),
+    "DeepClustering": ("model_path", "device", *_CLUSTERING, *_CLUSTERERS),
+    "DeepMaskEstimation": ("model_path", "device", *_MASKS),
+}
+
+# What a loss of nussl.ml.train.loss takes from the model's output (first) and from the batch (rest)
+LOSSES: dict[str, tuple[str, ...]] = {
+    "CombinationInvariantLoss": ("estimates", "source_magnitudes"),
+    "DeepClusteringLoss": ("embedding", "ideal_binary_mask", "weights"),
+    "KLDivLoss": ("estimates", "source_magnitudes"),
+    "L1Loss": ("estimates", "source_magnitudes"),
+    "MSELoss": ("estimates", "source_magnitudes"),
+    "PermutationInvariantLoss": ("estimates", "source_magnitudes"),
+    "SISDRLoss": ("audio", "source_audio"),
+    "WhitenedKMeansLoss": ("embedding", "ideal_binary_mask", "weights"),
+}
+
+# Arguments that some module or algorithm takes: a plain key of a sweep that this file has no place for may be one
+ARGUMENT_NAMES: frozenset[str] = frozenset(
+    name for table in (MODULES, OPEN_MODULES, ALGORITHMS) for names in table.values() for name in names
+)
+
+
+def arguments_of(class_name: str) -> tuple[str, ...] | None:
+    """The arguments that a module or algorithm takes; () where it is not one of nussl's (a torch module, an own
+    one)."""
+    if class_name in MODULES:
+        return MODULES[class_name] + OPEN_MODULES.get(class_name, ())
+    return ALGORITHMS.get(class_name, ())

@@ -1,0 +1,49 @@
+"""Writing YAML that reads back as the same values, also by YAML 1.1 readers."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import yaml
+
+from separation.files import write_text
+from separation.yaml_reader import resolve_scalar
+
+
+class _Dumper(yaml.SafeDumper):
+    """Without anchors, and with numbers that YAML 1.1 and 1.2 both read as numbers."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _float(dumper: _Dumper, value: float) -> yaml.Node:
+    if not math.isfinite(value):
+        return dumper.represent_float(value)
+    text = repr(value)
+    # 1e-05 is a number in YAML 1.2 and a string in 1.1, 1.0e-05 a number in both
+    if "e" in text and "." not in text:
+        text = text.replace("e", ".0e")
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+def _text(dumper: _Dumper, value: str) -> yaml.Node:
+    # text that YAML 1.2 would take for a number, where PyYAML sees none
+    style = None if resolve_scalar(value) == value else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(float, _float)
+_Dumper.add_representer(str, _text)
+
+
+def to_yaml(value: Any) -> str:
+    """`value` (mappings, lists, text, finite numbers, booleans, null) as block YAML, keys in their order."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+
+
+def write_yaml(target: str | os.PathLike, value: Any) -> None:
+    """Writes `value` as YAML, atomically."""
+    write_text(target, to_yaml(value))

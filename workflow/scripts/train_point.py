@@ -1,0 +1,31 @@
+"""Trains one point. Called by Snakemake."""
+
+import json
+from pathlib import Path
+
+from separation.jobs import job
+
+with job(snakemake):
+    from separation.files import write_json
+    from separation.plan import SPEC_FILE
+    from separation.points import complete_config, options_of
+    from separation.yaml_writer import write_yaml
+
+    point = snakemake.wildcards.point
+    options = options_of(snakemake.config["run_options"], point)
+    folder = Path(snakemake.output.config).parent
+    spec = json.loads(snakemake.params.spec)
+    config = complete_config(spec, options, point, str(folder))
+    write_yaml(snakemake.output.config, config)
+    write_json(folder / SPEC_FILE, spec)
+
+    from separation.training import train_point
+
+    train_point(
+        config,
+        folder=folder,
+        splits={key: options["readers"][key] for key in ("train", "val")},
+        caches=dict(zip(("train", "val"), map(Path, snakemake.input.caches), strict=False)) or None,
+        device=config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
+        threads=snakemake.threads,
+    )
