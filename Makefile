@@ -51,7 +51,7 @@ test: _setup-tests lint ## set up, lint, run every test that runs anywhere: [arg
 .PHONY: lint
 lint: setup ## check style and form of Python, Snakemake and shell files
 	@$(ENV) ruff check --quiet . && ruff format --quiet --check .
-	@$(ENV) snakefmt --quiet --check Snakefile workflow/rules
+	@$(ENV) snakefmt --check Snakefile workflow/rules || { snakefmt --compact-diff Snakefile workflow/rules; exit 1; }
 	@$(ENV) snakemake --lint
 	@if command -v shellcheck >/dev/null; then shellcheck envs/*.sh config/environment/*.sh .ci/run; fi
 

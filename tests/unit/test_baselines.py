@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+
 from separation.baselines import BASELINES, FixedMask, evaluate_baselines, phase_sensitive_mask
 from separation.data.items import Items
 from separation.errors import UserError

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+
 from separation.batches import BatchLoader, choose_subset, plan_epoch
 from separation.data.items import Items
 from separation.errors import UserError

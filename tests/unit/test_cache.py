@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+
 from separation import cache, frame_arrays
 from separation.data.items import Items
 from separation.errors import UserError

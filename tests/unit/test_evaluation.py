@@ -5,6 +5,7 @@ import pandas
 import pytest
 import soundfile
 import torch
+
 from separation.errors import UserError
 from separation.evaluation import KEYS, evaluate_point
 from separation.listening import choose_items

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from separation.errors import UserError
 from separation.feature_store import MAGNITUDE_SCALE, FeatureStore, encode
 from separation.features import check_dataset_config, extract, loss_weights, stft

@@ -4,6 +4,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+
 from separation.analysis import collect_scores, summarize_sweep
 from separation.figures import plot_sweep
 from simulated_sweep import simulate_sweep

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+
 from experiments import experiment, plan
 from separation.identity import canonical_json, digest
 from separation.points import complete_config, options_of

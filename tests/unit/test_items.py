@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
+
 from separation.data.items import Items
 from separation.errors import UserError
 from small_dataset import DATASET_CONFIG, LABELS, SAMPLE_RATE, source_audio, write_split

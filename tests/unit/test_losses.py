@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from separation.errors import UserError
 from separation.losses import CombinedLoss, DeepClusteringLoss, loss_dictionary
 from separation.nussl_compat import nussl

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from separation.errors import UserError
 from separation.metrics import LIMIT, SCALE_METRICS, read_testers, score_item
 from small_dataset import SAMPLE_RATE, source_audio

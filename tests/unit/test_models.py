@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+
 from separation.errors import UserError
 from separation.losses import CombinedLoss
 from separation.models import build_model, without_unit_norm

@@ -19,6 +19,7 @@ import pytest
 import scipy.signal
 import soundfile
 import torch
+
 from separation import nussl_compat
 from separation.nussl_compat import nussl, scaper
 

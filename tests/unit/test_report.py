@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 from PIL import Image
+
 from separation.analysis import collect_scores, summarize_sweep
 from separation.figures import plot_sweep
 from separation.report import render_report

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from separation.analysis import collect_scores, summarize_sweep
 from separation.figures import plot_sweep
 from separation.report import render_report

@@ -185,7 +185,7 @@ def test_a_second_set_up_does_nothing_and_says_so(machine):
     assert {path: path.stat().st_mtime_ns for path in (machine.repository / ".venv").rglob("*")} == before
 
 
-@pytest.mark.parametrize("broken", ["venv .venv", "pip wheel", "--no-index", "torch==9.9", "import torch"])
+@pytest.mark.parametrize("broken", ["venv .venv", "pip wheel", "--no-index", "torch==9.9"])
 def test_a_set_up_that_failed_names_its_log_and_the_next_one_makes_it_good(machine, broken):
     code, said, _ = machine.set_up(BREAK=broken)
     assert code == 1
@@ -195,6 +195,16 @@ def test_a_set_up_that_failed_names_its_log_and_the_next_one_makes_it_good(machi
     assert code == 0, said
     assert made_anew(calls)
     assert "an earlier set-up did not finish" in said
+    assert machine.set_up()[2] == []
+
+
+def test_a_package_that_does_not_import_stops_set_up_without_throwing_the_installed_ones_away(machine):
+    code, said, _ = machine.set_up(BREAK="import torch")
+    assert code == 1
+    assert "stand-in: no import torch today" in said
+    code, said, calls = machine.set_up()
+    assert code == 0, said
+    assert not made_anew(calls)
     assert machine.set_up()[2] == []
 
 

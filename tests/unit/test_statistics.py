@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from separation import statistics
 
 NUM_SONGS, ITEMS_PER_SONG, NUM_SOURCES = 8, 6, 2

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from experiments import experiment, plan, swept
 from separation.errors import UserError
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from separation import cache, training
 from separation.data.items import Items
 from separation.errors import UserError

@@ -1,6 +1,7 @@
 """What users write is read as YAML 1.2 and safely, and mistakes are told with their line."""
 
 import pytest
+
 from separation.errors import UserError
 from separation.yaml_reader import parse_yaml, read_yaml
 from separation.yaml_writer import to_yaml

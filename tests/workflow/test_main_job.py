@@ -6,6 +6,7 @@ import jams
 import pandas
 import pytest
 import zarr
+
 from conftest import TINY
 from separation.nussl_compat import nussl
 from separation.yaml_reader import read_yaml

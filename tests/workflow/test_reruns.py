@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+
 from conftest import TINY, Project
 from separation.yaml_reader import read_yaml
 from separation.yaml_writer import write_yaml

@@ -40,7 +40,8 @@ wildcard_constraints:
     organized=r"organized_[0-9a-f]{8}",
     resampled=r"resampled_\d+_[0-9a-f]{8}",
     dataset=r"[a-z0-9_]+-[0-9a-f]{12}",
-    split=r"[A-Za-z0-9_]+",
+    # not the folders of a source, which lie as deep
+    split=r"(?!fetched|organized_|resampled_)[A-Za-z0-9_]+",
     cache=r"[a-z0-9_]+-[0-9a-f]{12}",
     point=r"[a-z0-9_]+-[a-z0-9_]+-s\d+-[0-9a-f]{12}",
     evaluation=r"[a-z0-9_]+-[0-9a-f]{12}",

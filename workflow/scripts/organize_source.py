@@ -8,6 +8,4 @@ from separation.jobs import job
 with job(snakemake):
     from separation.data.sources import organize_source
 
-    organize_source(
-        json.loads(snakemake.params.spec), Path(snakemake.input.fetched), Path(snakemake.output.manifest)
-    )
+    organize_source(json.loads(snakemake.params.spec), Path(snakemake.input.fetched), Path(snakemake.output.manifest))

@@ -122,7 +122,8 @@ def load_experiment(path: Path, variables: Mapping[str, str]) -> Experiment:
     document, notices = translate(read_yaml(path, variables), variables)
     schema.check(document, "experiment")
     _check_finite(document, document.value, ())
-    base = schema.with_defaults({key: value for key, value in document.value.items() if key != "sweep"}, "experiment")
+    base = schema.with_defaults(document.value, "experiment")
+    del base["sweep"]
     return Experiment(base["info"]["name"] or path.stem, document, base, tuple(notices))
 
 

@@ -12,7 +12,8 @@ def count_gpus(wanted: str | int, environment: Mapping[str, str]) -> int:
     """How many GPUs jobs may use.
 
     Args:
-        wanted: a number, or `auto`: the devices of CUDA_VISIBLE_DEVICES where it is set, else those that nvidia-smi lists.
+        wanted: a number, or `auto`: the devices of CUDA_VISIBLE_DEVICES where that is set, else those that nvidia-smi
+            lists.
         environment: the environment's variables.
 
     Raises:

@@ -85,7 +85,17 @@ def canonical_json(value: Any) -> str:
 
 def digest(value: Any) -> str:
     """The first 12 hex digits of the SHA-256 of the canonical JSON of `value`."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:HEX_DIGITS]
+    return text_digest(canonical_json(value))
+
+
+def text_digest(canonical: str) -> str:
+    """The first 12 hex digits of the SHA-256 of canonical JSON."""
+    return hashlib.sha256(canonical.encode()).hexdigest()[:HEX_DIGITS]
+
+
+def joined_json(parts: dict[str, str]) -> str:
+    """The canonical JSON of a mapping whose values are canonical JSON already."""
+    return "{" + ",".join(f"{json.dumps(key)}:{parts[key]}" for key in sorted(parts)) + "}"
 
 
 def slug(text: str) -> str:

@@ -22,8 +22,8 @@ def job(snakemake: Any) -> Iterator[None]:
     """Runs the body of a rule's script.
 
     Sets the threads that the rule was given, before the library's heavy modules are imported; sends everything that is
-    logged, and at last the cause of a failure in one line, to the rule's log file; shows progress lines on the screen.
-    Output files that the body found complete and left alone are marked as made now, or Snakemake would ask for them again.
+    logged, and at last the cause of a failure in one line, to the rule's log file. Output files that the body found
+    complete and left alone are marked as made now, or Snakemake would ask for them again.
 
     Raises:
         SystemExit: with code 1 where the body fails; the cause is then the log's last line.

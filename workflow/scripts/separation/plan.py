@@ -76,16 +76,9 @@ def _missing(workflow: Workflow) -> dict[str, list[str]]:
         for dataset, split in workflow.mixtures
         if not (settings.data / dataset / split / "manifest.json").exists()
     ]
-    caches = [
-        f"{cache}/{split}"
-        for cache, split in workflow.caches
-        if not (settings.cache / cache / f"{split}.json").exists()
-    ]
-    pruned = [
-        f"{cache}/{split}"
-        for cache, split in workflow.caches
-        if (settings.cache / cache / f"{split}.json").exists() and not (settings.cache / cache / f"{split}.zarr").exists()
-    ]
+    everything = [f"{cache}/{split}" for cache, split in workflow.caches]
+    caches = [name for name in everything if not (settings.cache / f"{name}.json").exists()]
+    pruned = [name for name in everything if name not in caches and not (settings.cache / f"{name}.zarr").exists()]
     baselines = [
         name for name in workflow.baselines if not (settings.artifacts / "baselines" / name / "scores.parquet").exists()
     ]

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from separation import config as configuration
 from separation.errors import UserError
-from separation.identity import STAGE_VERSIONS, canonical_json, digest, normalized, slug, without_excluded
+from separation.identity import (
+    STAGE_VERSIONS,
+    canonical_json,
+    digest,
+    joined_json,
+    normalized,
+    slug,
+    text_digest,
+    without_excluded,
+)
 from separation.model_check import check_config, check_data
 from separation.sweep import Point, Sweep, values_of
 from separation.yaml_reader import KeyPath, dotted
@@ -23,6 +32,8 @@ CACHED_KEYS = (
 )  # fmt: skip
 # what of dataset_config decides what the baselines separate
 BASELINE_KEYS = tuple(key for key in CACHED_KEYS if key != "output_type")
+
+_TRAINING_VERSIONS = canonical_json({key: STAGE_VERSIONS[key] for key in ("features", "train")})
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,15 @@ class Training:
 
 
 @dataclass
+class Section:
+    """One section of a config: as the sweep gives it, normalised, and as canonical JSON of what determines results."""
+
+    written: dict[str, Any]
+    value: dict[str, Any]
+    identity: str
+
+
+@dataclass
 class Row:
     """A row of points.csv: a point under one evaluation."""
 
@@ -143,6 +163,9 @@ class Workflow:
         }
         self._recipes: dict[str, Dataset] = {}
         self._checked: dict[tuple[int, ...], Point] = {}
+        self._sections: dict[int, Section] = {}
+        self._computed: dict[tuple, Any] = {}
+        self._noted: set[tuple] = set()
         self._listings: dict[str, list] = {}
         self._split_memo: dict[str, Split] = {}
         self._cache_workers: dict[tuple[str, str], int] = {}
@@ -162,7 +185,6 @@ class Workflow:
             row = self._add(point)
             row = rows.setdefault((row.point, row.evaluation), row)
             row.swept = point.swept | row.swept
-            row.labels.append(_label(point))
             if point.block not in row.blocks:
                 row.blocks.append(point.block)
             expanded.append((point, row))
@@ -206,84 +228,113 @@ class Workflow:
     def _add(self, point: Point) -> Row:
         """Notes what a point needs, and gives its row."""
         self._check(point)
-        config = normalized(point.config)
-        splits = {key: self._split(key, config["datasets"][key]) for key in SPLITS}
-        identity = {
-            "dataset_config": without_excluded(config["dataset_config"], "dataset_config"),
-            "datasets": {key: splits[key].identity for key in ("train", "val")},
-            "info": {"seed": config["info"]["seed"]},
-            "model_config": config["model_config"],
-            "train_config": without_excluded(config["train_config"], "train_config"),
-            "versions": {key: STAGE_VERSIONS[key] for key in ("features", "train")},
+        config = {name: self._section(name, section) for name, section in point.config.items()}
+        splits = self._once(self._splits, config, "datasets")
+        seed = config["info"].value["seed"]
+        parts = {
+            "dataset_config": config["dataset_config"].identity,
+            "datasets": canonical_json({key: splits[key].identity for key in ("train", "val")}),
+            "model_config": config["model_config"].identity,
+            "train_config": config["train_config"].identity,
+            "versions": _TRAINING_VERSIONS,
         }
-        seed = config["info"]["seed"]
-        hex_digits = digest(identity)
-        point_id = f"{method_of(config)}-{slug(splits['train'].name)}-s{seed}-{hex_digits}"
-        spec = canonical_json(identity)
+        spec = joined_json({**parts, "info": canonical_json({"seed": seed})})
+        method = self._once(_method, config, "train_config")
+        point_id = f"{method}-{slug(splits['train'].name)}-s{seed}-{text_digest(spec)}"
         training = self.trainings.get(point_id)
         if training is None:
-            caches = self._caches(config, splits, point) if config["dataset_config"]["cache"] else {}
+            cached = config["dataset_config"].value["cache"]
+            caches = self._once(self._caches, config, "dataset_config", "datasets") if cached else {}
             training = Training(point_id, spec, splits, caches)
             self.trainings[point_id] = training
             self._remember_options(point_id, config, splits)
         elif training.spec != spec:
             raise UserError(f"two different points have the id {point_id}; change info.seed of one of them")
-        evaluation = self._evaluation(training, config, splits["test"])
-        baselines = self._add_baselines(config, splits)
-        group = digest({**identity, "info": {}, "evaluation": evaluation})
-        return Row(point_id, evaluation, baselines, {}, [], [], seed, group)
+        self._note_caches(training, point)
+        work, test = self._once(self._evaluation, config, "algorithm_config", "test_config", "datasets")
+        self.evaluations[point_id, work.id] = (work, test)
+        baselines = self._once(self._baselines, config, "dataset_config", "test_config", "datasets")
+        group = text_digest(joined_json({**parts, "evaluation": canonical_json(work.id)}))
+        return Row(point_id, work.id, baselines, {}, [], [], seed, group)
 
-    def _evaluation(self, training: Training, config: dict[str, Any], test: Split) -> str:
+    def _section(self, name: str, value: dict[str, Any]) -> Section:
+        """A section of a config, normalised and with the JSON that goes into ids; shared ones are made once."""
+        known = self._sections.get(id(value))
+        if known is None:
+            normal = normalized(value)
+            # `written` keeps the object alive, so that its id stays its own
+            known = Section(value, normal, canonical_json(without_excluded(normal, name)))
+            self._sections[id(value)] = known
+        return known
+
+    def _once(self, function: Callable[..., Any], config: Mapping[str, Section], *names: str) -> Any:
+        """What a function gives for sections of a config, computed once for equal ones."""
+        key = (function.__name__, *(id(config[name].written) for name in names))
+        if key not in self._computed:
+            self._computed[key] = function(*(config[name].value for name in names))
+        return self._computed[key]
+
+    def _splits(self, datasets: dict[str, Any]) -> dict[str, Split]:
+        return {key: self._split(key, datasets[key]) for key in SPLITS}
+
+    def _evaluation(
+        self, algorithm_config: dict[str, Any], test_config: dict[str, Any], datasets: dict[str, Any]
+    ) -> tuple[Work, Split]:
+        test = self._split("test", datasets["test"])
         identity = {
-            "algorithm_config": without_excluded(config["algorithm_config"], "algorithm_config"),
-            "test_config": without_excluded(config["test_config"], "test_config"),
+            "algorithm_config": without_excluded(algorithm_config, "algorithm_config"),
+            "test_config": without_excluded(test_config, "test_config"),
             "test": test.identity,
             "versions": {"evaluate": STAGE_VERSIONS["evaluate"]},
         }
-        spec = canonical_json(identity)
         evaluation = f"{slug(test.name)}-{digest(identity)}"
-        self.evaluations[training.id, evaluation] = (Work(evaluation, spec), test)
         self.run_options["evaluations"][evaluation] = test.reader
-        return evaluation
+        return Work(evaluation, canonical_json(identity)), test
 
-    def _add_baselines(self, config: dict[str, Any], splits: Mapping[str, Split]) -> str:
+    def _baselines(self, dataset_config: dict[str, Any], test_config: dict[str, Any], datasets: dict[str, Any]) -> str:
+        splits = self._splits(datasets)
         identity = {
-            "dataset_config": {key: config["dataset_config"][key] for key in BASELINE_KEYS},
+            "dataset_config": {key: dataset_config[key] for key in BASELINE_KEYS},
             "train": splits["train"].identity,
             "test": splits["test"].identity,
-            "testers": config["test_config"]["testers"],
+            "testers": test_config["testers"],
             "versions": {"baselines": STAGE_VERSIONS["baselines"]},
         }
         baselines = f"{slug(splits['test'].name)}-{digest(identity)}"
-        self.baselines.setdefault(
-            baselines, (Work(baselines, canonical_json(identity)), splits["train"], splits["test"])
-        )
+        work = Work(baselines, canonical_json(identity))
+        self.baselines.setdefault(baselines, (work, splits["train"], splits["test"]))
         self.run_options["baselines"][baselines] = {key: splits[key].reader for key in ("train", "test")}
         return baselines
 
-    def _caches(self, config: dict[str, Any], splits: Mapping[str, Split], point: Point) -> dict[str, str]:
-        section = config["dataset_config"]
+    def _caches(self, dataset_config: dict[str, Any], datasets: dict[str, Any]) -> dict[str, str]:
         ids = {}
-        for key in SPLITS:
-            split = splits[key]
-            keys = sorted(name for name in section["data_keys_for_training"] if name != "weights")
+        for key, split in self._splits(datasets).items():
             identity = {
                 "dataset": split.identity["id"],
                 "opener": split.opener,
-                "dataset_config": {name: section[name] for name in CACHED_KEYS},
-                "keys": keys,
-                "kind": section["cache_kind"],
+                "dataset_config": {name: dataset_config[name] for name in CACHED_KEYS},
+                "keys": sorted(name for name in dataset_config["data_keys_for_training"] if name != "weights"),
+                "kind": dataset_config["cache_kind"],
                 "versions": {"features": STAGE_VERSIONS["features"]},
             }
             ids[key] = f"{slug(split.name)}-{digest(identity)}"
             place = (ids[key], split.split)
             self.caches.setdefault(place, (Work(ids[key], canonical_json(identity)), split))
             self.run_options["caches"]["/".join(place)] = split.reader
+        return ids
+
+    def _note_caches(self, training: Training, point: Point) -> None:
+        """Asks for a point's caches as its block says: to be filled, by how many workers, or to be there."""
+        noted = (*training.caches.values(), point.populate_cache, point.num_cache_workers)
+        if noted in self._noted:
+            return
+        self._noted.add(noted)
+        for key, cache in training.caches.items():
+            place = (cache, training.splits[key].split)
             if not point.populate_cache:
                 self._require_cache(place)
             if point.num_cache_workers is not None:
                 self._cache_workers[place] = max(point.num_cache_workers, self._cache_workers.get(place, 0))
-        return ids
 
     def _require_cache(self, place: tuple[str, str]) -> None:
         manifest = self.settings.cache / place[0] / f"{place[1]}.json"
@@ -361,14 +412,15 @@ class Workflow:
 
     # settings that change no result ------------------------------------------------------------------------------
 
-    def _remember_options(self, point_id: str, config: dict[str, Any], splits: Mapping[str, Split]) -> None:
+    def _remember_options(self, point_id: str, config: Mapping[str, Section], splits: Mapping[str, Split]) -> None:
+        train_config = config["train_config"].value
         options = {
-            "info": {key: value for key, value in config["info"].items() if key != "seed"},
-            "datasets": config["datasets"],
-            "dataset_config": {"cache": config["dataset_config"]["cache"]},
-            "train_config": {key: config["train_config"][key] for key in ("device", "num_workers")},
-            "algorithm_config": config["algorithm_config"],
-            "test_config": config["test_config"],
+            "info": {key: value for key, value in config["info"].value.items() if key != "seed"},
+            "datasets": config["datasets"].value,
+            "dataset_config": {"cache": config["dataset_config"].value["cache"]},
+            "train_config": {key: train_config[key] for key in ("device", "num_workers")},
+            "algorithm_config": config["algorithm_config"].value,
+            "test_config": config["test_config"].value,
             "readers": {key: split.reader for key, split in splits.items()},
         }
         if self.run_options["common"] is None:
@@ -424,9 +476,9 @@ def complete_config(spec: Mapping[str, Any], options: Mapping[str, Any], point: 
     }
 
 
-def method_of(config: Mapping[str, Any]) -> str:
-    """A short name of what is trained, after its losses: dpcl, mi, chimera, else the model's own name."""
-    losses = {str(loss[0]).lower() for loss in config["train_config"]["loss_function"]}
+def _method(train_config: Mapping[str, Any]) -> str:
+    """A short name of what is trained, after its losses: dpcl, mi, chimera or time."""
+    losses = {str(loss[0]).lower() for loss in train_config["loss_function"]}
     clusters = any(name in loss for loss in losses for name in ("deepclustering", "whitenedkmeans", "dpcl"))
     estimates = any(loss for loss in losses if not any(n in loss for n in ("deepclustering", "whitenedkmeans", "dpcl")))
     if clusters:
@@ -434,16 +486,6 @@ def method_of(config: Mapping[str, Any]) -> str:
     if any("sisdr" in loss or "snr" in loss for loss in losses):
         return "time"
     return "mi"
-
-
-def _label(point: Point) -> str:
-    swept = point.swept
-    if not swept:
-        return "the experiment as it stands"
-    names = {key: key.rsplit(".", 1)[-1] for key in swept}
-    if len(set(names.values())) < len(names):
-        names = {key: key for key in swept}
-    return ", ".join(f"{names[key]}={_shown(value)}" for key, value in swept.items())
 
 
 def _shown(value: Any) -> str:
@@ -462,18 +504,31 @@ def _listing(folder: Path) -> list[list[Any]]:
 
 
 def _fill_varying_keys(expanded: list[tuple[Point, Row]]) -> None:
-    """Gives every row a value for every key that varies, also where its own block does not name the key."""
+    """Gives every row its labels and a value for every key that varies, also where its own block leaves the key out."""
     keys: dict[str, bool] = {}
     for point, _ in expanded:
         for setting in point.settings:
             keys[setting.key] = keys.get(setting.key, False) or setting.swept
-    varying = []
-    for key, swept in keys.items():
-        if swept or len({canonical_json(_value_of(point, key)) for point, _ in expanded}) > 1:
-            varying.append(key)
+    varies = {key: len({canonical_json(_value_of(point, key)) for point, _ in expanded}) > 1 for key in keys}
+    names = _short_names([key for key, does in varies.items() if does])
     for point, row in expanded:
-        values = {key: row.swept.get(key, _value_of(point, key)) for key in varying}
+        values = {key: row.swept.get(key, _value_of(point, key)) for key in keys if keys[key] or varies[key]}
         row.swept = {key: value for key, value in values.items() if value is not None}
+        own = {setting.key: setting.value for setting in point.settings if setting.key in names}
+        row.labels.append(", ".join(f"{names[key]}={_shown(value)}" for key, value in own.items()) or "as written")
+
+
+def _short_names(keys: list[str]) -> dict[str, str]:
+    """Each key by as few of its last parts as tell it from the others."""
+    names = {}
+    for key in keys:
+        parts = key.split(".")
+        for count in range(1, len(parts) + 1):
+            name = ".".join(parts[-count:])
+            if not any(f".{other}".endswith(f".{name}") for other in keys if other != key):
+                break
+        names[key] = name
+    return names
 
 
 def _value_of(point: Point, key: str) -> Any:

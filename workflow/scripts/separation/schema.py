@@ -51,7 +51,10 @@ def check(document: Document, schema: str) -> None:
 
 def first_mistake(value: Any, schema: str) -> tuple[KeyPath, str] | None:
     """The first mistake of `value` as its path and what was expected and found; None where there is none."""
-    mistakes = [_described(error) for error in _validator(schema).iter_errors(value)]
+    errors = list(_validator(schema).iter_errors(value))
+    # a key that is missing is most often one that is spelled wrongly: say that
+    mistakes = [_described(error) for error in errors if error.validator != "required"]
+    mistakes = mistakes or [_described(error) for error in errors]
     if not mistakes:
         return None
     order = {path: index for index, path in enumerate(_paths(value))}
@@ -207,17 +210,11 @@ def _described_choice(error: jsonschema.ValidationError, path: KeyPath) -> tuple
         if not any(isinstance(error.instance, kinds[name]) for name in flat if name in kinds):
             return path, f"expected {_types(flat)}, found {shown(error.instance)}"
     best = jsonschema.exceptions.best_match([error])
-    if best is error or best is None:
-        choices = [
-            "missing key " + " and ".join(f"'{key}'" for key in item["required"])
-            for item in error.validator_value
-            if "required" in item
-        ]
-        return path, " or ".join(choices) or error.message
-    if best.validator == "required" and isinstance(error.instance, dict):
-        forms = [" and ".join(f"'{key}'" for key in item.get("required", [])) for item in error.validator_value]
-        return path, f"expected {' or '.join(form for form in forms if form)}, found {sorted(error.instance)}"
-    return _described(best)
+    if isinstance(error.instance, dict) and (best is error or best is None or best.validator == "required"):
+        required = [item["required"] for item in error.validator_value if "required" in item]
+        forms = [" and ".join(f"'{key}'" for key in keys) for keys in required]
+        return path, f"expected {' or '.join(forms)}, found {', '.join(map(repr, error.instance)) or 'nothing'}"
+    return (path, error.message) if best is error or best is None else _described(best)
 
 
 def _types(names: str | list[str]) -> str:

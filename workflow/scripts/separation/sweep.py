@@ -87,6 +87,7 @@ class Sweep:
         self.notices: list[str] = []
         self._checked: set[tuple[KeyPath, str]] = set()
         self._targets: dict[str, list[KeyPath]] = {}
+        self._sections: dict[tuple, tuple[Any, list]] = {}
 
     def points(self) -> Iterator[Point]:
         """All points in the sweep's order, excluded ones left out; equal points of several blocks come several times.
@@ -344,13 +345,27 @@ class Sweep:
         return Point(config, block, settings, populate, workers, origins)
 
     def _apply(self, settings: tuple[Setting, ...]) -> tuple[dict[str, Any], dict[KeyPath, KeyPath]]:
-        config = self.base
+        """The config under some settings, and by path of what they changed where they stand.
+
+        A section is built once for all points that set the same in it, so that equal sections are one object.
+        """
         origins: dict[KeyPath, KeyPath] = {}
+        changes: dict[str | int, list[tuple[KeyPath, Setting]]] = {}
         for setting in settings:
             for path in self._find(setting.key, setting.origin):
-                self._check_value(setting, path)
-                config = _replaced(config, path, setting.value)
                 origins[path] = setting.origin
+                changes.setdefault(path[0], []).append((path, setting))
+        config = dict(self.base)
+        for section, changed in changes.items():
+            key = (section, *((path, id(setting)) for path, setting in changed))
+            if key not in self._sections:
+                value = self.base[section]
+                for path, setting in changed:
+                    self._check_value(setting, path)
+                    value = _replaced(value, path[1:], setting.value)
+                # the settings are kept, so that their ids stay their own
+                self._sections[key] = (value, changed)
+            config[section] = self._sections[key][0]
         return config, origins
 
     def _check_value(self, setting: Setting, path: KeyPath) -> None:

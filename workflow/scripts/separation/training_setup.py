@@ -84,16 +84,22 @@ def open_store(
 
 @contextmanager
 def reproducible(threads: int, device: torch.device) -> Iterator[None]:
-    """Deterministic algorithms and a fixed number of threads; the process gets its own settings back."""
+    """Deterministic algorithms and a fixed number of threads; the process gets its own settings back.
+
+    Numbers too small for a normal float count as 0: at a high learning rate a network whose sigmoids are saturated is
+    full of them, and a processor takes half as long again for a step.
+    """
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
     # on a GPU some operations have no deterministic form; they are told in the log and used
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             yield
     finally:
+        torch.set_flush_denormal(False)
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])

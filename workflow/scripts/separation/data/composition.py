@@ -101,7 +101,7 @@ def compose(rng: np.random.Generator, duration: float, programs: dict[str, int])
         sevenths=bool(rng.random() < 0.4),
         lead_centre=lead_centre,
         # about the lead's own register, above it as often as below
-        chord_centre=lead_centre + int(rng.integers(-4, 8)),
+        chord_centre=lead_centre + int(rng.integers(-3, 9)),
         density=float(rng.uniform(0.35, 0.75)),
         vibrato=float(rng.uniform(30, 70)),
     )

@@ -1,0 +1,168 @@
+"""Promises of the steps from a source to files that can be mixed."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from separation.data import sources
+from separation.data.source_files import read_source_manifest
+from separation.errors import UserError
+from tiny_source import build_source, bytes_below, recipe
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    return build_source(tmp_path_factory.mktemp("source"))
+
+
+def _write_source(folder, audio, sample_rate, *, name="a"):
+    """A source of one file, as fetch_source leaves it; the manifest's path."""
+    path = folder / "train" / "song" / f"{name}.wav"
+    path.parent.mkdir(parents=True)
+    soundfile.write(path, audio, sample_rate, subtype="FLOAT")
+    entry = {"path": f"train/song/{name}.wav", "split": "train", "song": "song", "class": name}
+    entry |= {"frames": len(audio), "sample_rate": sample_rate, "size": path.stat().st_size}
+    entry["sha256"] = sources.sha256_of(path)
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps({"files": [entry], "attribution": "nobody"}))
+    return manifest
+
+
+def test_files_are_ordered_by_class_through_links_that_survive_a_move(steps, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(steps[0].parents[1], moved, symlinks=True)
+    links = [path for path in (moved / "organized").rglob("*.wav")]
+    assert len(links) == 16
+    assert (moved / "organized/test/vocals/test_000.wav") in links
+    for link in links:
+        assert link.is_symlink() and not os.path.isabs(os.readlink(link))
+        assert moved in link.resolve().parents
+        split, label, song = link.relative_to(moved / "organized").with_suffix("").parts
+        assert link.read_bytes() == (moved / "fetched" / split / song / f"{label}.wav").read_bytes()
+
+
+def test_the_whole_way_gives_the_same_bytes_with_1_and_2_workers(steps, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "FILES_PER_PROCESS", 1)
+    build_source(tmp_path, workers=2)
+    assert bytes_below(tmp_path) == bytes_below(steps[0].parents[1])
+
+
+def test_resampled_files_have_the_rate_the_recipe_asks_for(steps):
+    manifest = json.loads(steps[2].read_text())
+    assert len(manifest["files"]) == 16
+    for entry in manifest["files"]:
+        info = soundfile.info(steps[2].parent / entry["path"])
+        assert (info.samplerate, info.channels, info.subtype, info.frames) == (8000, 1, "PCM_16", 48000)
+        assert entry["sample_rate"] == 8000 and entry["frames"] == 48000
+
+
+def test_resampling_keeps_what_lies_below_half_the_new_rate_and_nothing_above(tmp_path):
+    time = np.arange(48000) / 48000
+    kept, gone = 0.4 * np.sin(2 * np.pi * 1000 * time), 0.4 * np.sin(2 * np.pi * 6000 * time)
+    manifest = _write_source(tmp_path / "fetched", kept + gone, 48000)
+    sources.resample_source({"sample_rate": 8000}, manifest, tmp_path / "resampled/manifest.json")
+    audio, _ = soundfile.read(tmp_path / "resampled/train/song/a.wav")
+    expected = 0.4 * np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000)
+    assert np.abs(audio - expected)[400:-400].max() < 1e-3
+
+
+def test_channels_are_averaged(tmp_path):
+    left, right = np.full(4000, 0.5), np.full(4000, -0.25)
+    manifest = _write_source(tmp_path / "fetched", np.stack([left, right], axis=1), 8000)
+    sources.resample_source({"sample_rate": 8000}, manifest, tmp_path / "mono/manifest.json")
+    audio, _ = soundfile.read(tmp_path / "mono/train/song/a.wav", always_2d=True)
+    assert audio.shape == (4000, 1)
+    assert np.abs(audio - 0.125).max() < 2**-15
+    sources.resample_source({"sample_rate": 8000, "num_channels": 2}, manifest, tmp_path / "stereo/manifest.json")
+    audio, _ = soundfile.read(tmp_path / "stereo/train/song/a.wav", always_2d=True)
+    assert audio.shape == (4000, 2)
+    with pytest.raises(UserError, match="num_channels: expected a file of 4 channels, found 2"):
+        sources.resample_source({"sample_rate": 8000, "num_channels": 4}, manifest, tmp_path / "four/manifest.json")
+
+
+def test_samples_are_rounded_to_the_nearest_step_and_clipped(tmp_path):
+    steps_of_16_bits = np.array([0.4, 0.6, -0.4, -0.6, 1000.49, -1000.49, 40000.0, -40000.0])
+    manifest = _write_source(tmp_path / "fetched", steps_of_16_bits / 32768, 8000)
+    sources.resample_source({"sample_rate": 8000}, manifest, tmp_path / "resampled/manifest.json")
+    audio, _ = soundfile.read(tmp_path / "resampled/train/song/a.wav", dtype="int16")
+    assert audio.tolist() == [0, 1, 0, -1, 1000, -1000, 32767, -32768]
+
+
+def test_the_attribution_goes_with_the_audio(steps):
+    texts = {(step.parent / "ATTRIBUTION.txt").read_text() for step in steps}
+    assert len(texts) == 1 and "Tim Brechbill" in texts.pop()
+
+
+def test_manifests_name_no_place_on_this_machine(steps):
+    for step in steps:
+        assert str(step.parents[1]) not in step.read_text()
+
+
+def test_a_step_that_fails_leaves_no_manifest_and_none_of_an_earlier_run(steps, tmp_path, monkeypatch):
+    manifest = tmp_path / "resampled" / "manifest.json"
+    sources.resample_source({"sample_rate": 8000}, steps[1], manifest)
+    before = bytes_below(manifest.parent)
+
+    def killed(*args, **options):
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        calls.append(args)
+        return resample(*args, **options)
+
+    calls, resample = [], sources.resample_file
+    monkeypatch.setattr(sources, "resample_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sources.resample_source({"sample_rate": 8000}, steps[1], manifest)
+    assert not manifest.exists()
+    monkeypatch.undo()
+    sources.resample_source({"sample_rate": 8000}, steps[1], manifest)
+    assert bytes_below(manifest.parent) == before
+
+
+def test_files_that_the_source_no_longer_has_are_removed(tmp_path):
+    fetched = tmp_path / "fetched/manifest.json"
+    given = recipe()["source"]
+    given["args"] |= {"songs": {"train": 2}, "song_duration": 1.0}
+    sources.fetch_source({"source": given}, fetched)
+    given["args"]["songs"] = {"train": 1}
+    sources.fetch_source({"source": given}, fetched)
+    assert {path.name for path in (tmp_path / "fetched/train").iterdir()} == {"train_000"}
+
+
+def test_a_changed_file_stops_the_run_in_one_line_that_names_file_and_remedy(tmp_path):
+    manifest = _write_source(tmp_path, np.zeros(100), 8000)
+    path = tmp_path / "train/song/a.wav"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"x")
+    os.utime(path, ns=(manifest.stat().st_mtime_ns + 1, manifest.stat().st_mtime_ns + 1))
+    with pytest.raises(UserError) as error:
+        sources.organize_source({"organize": {"by": "class"}}, manifest, tmp_path / "organized/manifest.json")
+    assert str(path) in str(error.value) and str(manifest) in str(error.value) and "delete" in str(error.value)
+    assert "\n" not in str(error.value)
+    path.write_bytes(content)  # a later file of the same content is as good
+    assert read_source_manifest(manifest)["files"]
+    path.unlink()
+    with pytest.raises(UserError, match="missing"):
+        read_source_manifest(manifest)
+
+
+@pytest.mark.parametrize(
+    ("step", "spec", "words"),
+    [
+        ("fetch", {"source": {"name": "x", "kind": "toys"}}, "source.kind: expected one of toy_music, found 'toys'"),
+        ("organize", {"organize": {"by": "colour"}}, "organize.by: expected class, found 'colour'"),
+    ],
+)
+def test_an_unknown_way_is_told_in_one_line(step, spec, words, steps, tmp_path):
+    manifest = tmp_path / "new" / "manifest.json"
+    with pytest.raises(UserError) as error:
+        if step == "fetch":
+            sources.fetch_source(spec, manifest)
+        else:
+            sources.organize_source(spec, steps[0], manifest)
+    assert str(error.value) == words
+    assert not manifest.exists()

@@ -1,0 +1,187 @@
+"""Experiment files in the words of cookiecutter-nussl and of older nussl."""
+
+import json
+
+import pytest
+
+from experiments import experiment, plan
+from separation.errors import UserError
+
+
+def original(folder, **changes):
+    """An experiment as cookiecutter-nussl's users wrote them."""
+    split = {"folder": str(folder), "class": "Scaper"}
+    content = {
+        "sweep": [
+            {
+                "n_fft": 128,
+                "hop_length": 64,
+                "num_frequencies": 65,
+                "num_features": 65,
+                "cache": "CACHE_DIRECTORY/wsj_128",
+                "populate_cache": True,
+                "num_cache_workers": 0,
+                "multiple_parameters_1": [
+                    {"bidirectional": True, "num_mels": -1, "model_config.modules.embedding.args.hidden_size": 20},
+                    {"bidirectional": False, "num_mels": -1, "model_config.modules.embedding.args.hidden_size": 10},
+                ],
+            }
+        ],
+        "dataset_config": {
+            "cache": "CACHE_DIRECTORY/wsj",
+            "data_keys_for_training": ["log_spectrogram", "assignments", "weights"],
+            "overwrite_cache": False,
+            "use_librosa_stft": False,
+            "n_fft": 256,
+            "hop_length": 64,
+            "sample_rate": 8000,
+            "output_type": "psa",
+        },
+        "datasets": {"train": split, "val": split, "test": split},
+        "info": {
+            "blocking": False,
+            "num_gpus": 1,
+            "output_folder": "ARTIFACTS_DIRECTORY/x/${EXPERIMENT_KEY}",
+            "experiment_key": "${EXPERIMENT_KEY}",
+        },
+        "train_config": {
+            "class": "Trainer",
+            "curriculum_learning": [{"args": [400], "command": "set_current_length", "num_epoch": 0}],
+            "data_parallel": True,
+            "device": "cuda",
+            "loss_function": [["dpcl", "embedding", 1.0]],
+            "num_epochs": 2,
+            "num_workers": 20,
+        },
+        "model_config": {
+            "class": "SeparationModel",
+            "modules": {
+                "log_spectrogram": {"input_shape": [-1, -1, 129]},
+                "normalization": {"class": "BatchNorm", "args": {"use_batch_norm": True}},
+                "mel_projection": {
+                    "class": "MelProjection",
+                    "args": {"sample_rate": 8000, "num_frequencies": 129, "num_mels": -1, "direction": "forward"},
+                },
+                "recurrent_stack": {
+                    "class": "RecurrentStack",
+                    "args": {
+                        "num_features": 129, "hidden_size": 10, "num_layers": 1, "bidirectional": True,
+                        "dropout": 0.0, "rnn_type": "lstm",
+                    },
+                },
+                "embedding": {
+                    "class": "Embedding",
+                    "args": {
+                        "num_features": 129, "num_channels": 1, "hidden_size": 20, "embedding_size": 4,
+                        "activation": ["tanh"],
+                    },
+                },
+            },
+            "connections": [
+                ["mel_projection", ["log_spectrogram"]],
+                ["normalization", ["mel_projection"]],
+                ["recurrent_stack", ["normalization"]],
+                ["embedding", ["recurrent_stack"]],
+            ],
+            "output": ["embedding"],
+        },
+        "algorithm_config": {
+            "class": "DeepClustering",
+            "args": {
+                "clustering_options": {"posterior_alpha": 5.0},
+                "enhancement_amount": 0.0,
+                "model_path": "ARTIFACTS_DIRECTORY/x/${EXPERIMENT_KEY}/checkpoints/best.model.pth",
+                "num_sources": 2,
+                "percentile": 90,
+            },
+        },
+        "test_config": {
+            "num_workers": 10,
+            "use_blocking_executor": True,
+            "testers": {"ScaleInvariantSDR": {"compute_permutation": True, "scaling": False}},
+        },
+    }  # fmt: skip
+    for key, value in changes.items():
+        section, name = key.split("__")
+        content[section][name] = value
+    return content
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "mixtures").mkdir()
+    (tmp_path / "mixtures" / "000.wav").write_bytes(b"RIFF")
+    return tmp_path / "mixtures"
+
+
+def specs(workflow):
+    return [json.loads(training.spec) for training in workflow.trainings.values()]
+
+
+def test_a_clustering_experiment_in_the_originals_words_plans_its_points(tmp_path, folder):
+    workflow = plan(original(folder), tmp_path)
+    assert len(workflow.trainings) == 2
+    spec = specs(workflow)[0]
+    assert spec["train_config"]["loss_function"] == [["DeepClusteringLoss", "embedding", 1]]
+    assert spec["dataset_config"]["data_keys_for_training"] == ["mix_magnitude", "ideal_binary_mask", "weights"]
+    assert spec["model_config"]["connections"][0] == ["log_spectrogram", ["mix_magnitude"]]
+    assert spec["model_config"]["modules"]["embedding"]["args"]["num_audio_channels"] == 1
+    assert spec["model_config"]["modules"]["mel_projection"]["args"]["num_frequencies"] == 65
+    ((work, _), *_) = workflow.evaluations.values()
+    evaluation = json.loads(work.spec)
+    assert evaluation["algorithm_config"]["args"] == {"beta": 5, "num_sources": 2, "percentile": 90}
+    assert evaluation["test_config"]["testers"] == [{"BSSEvalScale": {"compute_permutation": True}}]
+
+
+def test_what_was_left_out_is_told_with_its_line(tmp_path, folder):
+    notices = "\n".join(plan(original(folder), tmp_path).notices)
+    for key in ("blocking", "num_gpus", "overwrite_cache", "use_librosa_stft", "use_blocking_executor", "testers"):
+        assert f": {key}: " in notices
+
+
+def test_masks_under_another_name_are_given_to_nussl_as_mask(tmp_path, folder):
+    content = original(folder, train_config__loss_function=[["pit:mse", "estimates", 1.0]])
+    content["dataset_config"]["data_keys_for_training"] = [
+        "log_spectrogram",
+        "magnitude_spectrogram",
+        "source_spectrograms",
+    ]
+    modules = content["model_config"]["modules"]
+    modules["masks"] = {**modules.pop("embedding")}
+    modules["masks"]["args"] |= {"embedding_size": 2, "activation": ["softmax"]}
+    modules["estimates"] = {"class": "Mask"}
+    content["model_config"]["connections"][-1:] = [
+        ["masks", ["recurrent_stack"]],
+        ["estimates", ["masks", "magnitude_spectrogram"]],
+    ]
+    content["model_config"]["output"] = ["estimates"]
+    content["algorithm_config"] = {"class": "DeepMaskEstimation", "args": {"model_path": "x"}}
+    content["sweep"] = [{"n_fft": 128, "num_frequencies": 65, "num_features": 65, "num_sources": 2}]
+    workflow = plan(content, tmp_path)
+    (spec,) = specs(workflow)
+    assert spec["model_config"]["output"] == ["estimates", "mask"]
+    assert spec["train_config"]["loss_function"] == [
+        ["PermutationInvariantLoss", "estimates", 1, {"loss_function": "MSELoss"}]
+    ]
+    assert any("num_sources sets nothing" in notice for notice in workflow.notices)
+
+
+def test_directories_without_braces_are_read_as_variables(tmp_path, folder):
+    content = original(folder)
+    for split in content["datasets"].values():
+        split["folder"] = "DATA_DIRECTORY/mixtures"
+    workflow = plan(content, tmp_path, environment={"DATA_DIRECTORY": str(tmp_path)})
+    assert len(workflow.trainings) == 2
+
+
+def test_old_and_new_names_of_a_loss_are_one_point(tmp_path):
+    new = plan(experiment(), tmp_path)
+    old = plan(experiment(train_config__loss_function=[["dpcl", "embedding", 1.0]]), tmp_path)
+    assert list(new.trainings) == list(old.trainings)
+
+
+def test_what_is_gone_says_what_replaces_it(tmp_path, folder):
+    content = original(folder)
+    content["algorithm_config"]["args"]["enhancement_amount"] = 0.4
+    with pytest.raises(UserError, match="enhancement is gone"):
+        plan(content, tmp_path)

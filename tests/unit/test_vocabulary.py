@@ -1,0 +1,49 @@
+"""What planning knows of nussl without importing it is what nussl is."""
+
+import inspect
+
+from separation import vocabulary
+from separation.nussl_compat import nussl
+
+
+def arguments(kind):
+    signature = inspect.signature(kind.__init__)
+    return [
+        name
+        for name, parameter in signature.parameters.items()
+        if name != "self" and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+
+
+def test_modules_take_the_arguments_that_the_table_names():
+    modules = nussl.ml.networks.modules
+    for name, known in vocabulary.MODULES.items():
+        assert list(known) == arguments(getattr(modules, name)), name
+    classes = {name for name in dir(modules) if inspect.isclass(getattr(modules, name))}
+    assert classes == set(vocabulary.MODULES)
+
+
+def test_modules_that_hand_arguments_on_are_those_of_the_table():
+    for name in vocabulary.MODULES:
+        kinds = {
+            parameter.kind
+            for parameter in inspect.signature(getattr(nussl.ml.networks.modules, name).__init__).parameters.values()
+        }
+        opens = inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
+        assert opens == (name in vocabulary.OPEN_MODULES), name
+
+
+def test_losses_take_what_the_table_names():
+    for name, keys in vocabulary.LOSSES.items():
+        assert list(getattr(nussl.ml.train.loss, name).DEFAULT_KEYS) == list(keys), name
+
+
+def test_algorithms_take_the_arguments_that_the_table_names():
+    for name, known in vocabulary.ALGORITHMS.items():
+        taken = {
+            argument
+            for kind in getattr(nussl.separation.deep, name).__mro__[:-1]
+            if "__init__" in vars(kind)
+            for argument in arguments(kind)
+        }
+        assert taken - {"input_audio_signal"} <= set(known), name

@@ -1,0 +1,46 @@
+"""The tiny_music recipe, and its source built once: rendered, organized, resampled; a few seconds."""
+
+import copy
+import functools
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@functools.cache
+def _read(name):
+    return yaml.safe_load((ROOT / "config" / "datasets" / f"{name}.yml").read_text(encoding="utf-8"))
+
+
+def recipe(name="tiny_music"):
+    """A copy of a recipe in config/datasets."""
+    return copy.deepcopy(_read(name))
+
+
+def mixing_spec(name="tiny_music", **changes):
+    """What mix_dataset is told of a recipe, with some keys changed."""
+    return {key: value for key, value in recipe(name).items() if key not in ("source", "organize")} | changes
+
+
+def build_source(folder, *, workers=1, name="tiny_music", args=None):
+    """Builds the source of a recipe below a folder; gives the manifests of its three steps."""
+    from separation.data import sources
+
+    given = recipe(name)
+    given["source"]["args"] |= args or {}
+    fetched, organized, resampled = (folder / step / "manifest.json" for step in ("fetched", "organized", "resampled"))
+    sources.fetch_source({"source": given["source"]}, fetched, workers)
+    sources.organize_source({"organize": given["organize"]}, fetched, organized)
+    sources.resample_source({"sample_rate": given["sample_rate"]}, organized, resampled, workers)
+    return fetched, organized, resampled
+
+
+def bytes_below(folder, suffix=""):
+    """Relative path -> content of every file below a folder whose name ends so."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob(f"*{suffix}"))
+        if path.is_file()
+    }
