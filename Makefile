@@ -40,6 +40,10 @@ experiment: setup ## run a sweep: yml=config/experiments/NAME.yml [num_gpus=N] [
 plan: setup ## say what a sweep would run: [sweep=NAME or path] [set=key=value] [json=1]
 	@$(ENV) $(library) separation.plan $(if $(sweep),--sweep '$(sweep)') $(if $(set),--set '$(set)') $(if $(json),--json)
 
+.PHONY: prune
+prune: setup ## list what no experiment file refers to any more: [remove=1] removes it, [caches=1] all caches' arrays too
+	@$(ENV) $(library) separation.prune $(if $(remove),--remove) $(if $(caches),--caches)
+
 .PHONY: tensorboard
 tensorboard: setup ## watch trainings in the browser, on port TENSORBOARD_HOST_PORT (8891)
 	@$(ENV) exec tensorboard --logdir "$${ARTIFACTS_DIRECTORY:-results/artifacts}" --port "$${TENSORBOARD_HOST_PORT:-8891}"
@@ -53,7 +57,7 @@ lint: setup ## check style and form of Python, Snakemake and shell files
 	@$(ENV) ruff check --quiet . && ruff format --quiet --check .
 	@$(ENV) snakefmt --check Snakefile workflow/rules || { snakefmt --compact-diff Snakefile workflow/rules; exit 1; }
 	@$(ENV) snakemake --lint
-	@if command -v shellcheck >/dev/null; then shellcheck envs/*.sh config/environment/*.sh .ci/run; fi
+	@if command -v shellcheck >/dev/null; then shellcheck envs/*.sh config/environment/default.sh .ci/run; fi
 
 .PHONY: lock
 lock: ## resolve envs/requirements.in into the lock again (needs uv): [upgrade=1]

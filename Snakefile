@@ -16,13 +16,17 @@ configfile: os.path.relpath(os.path.join(workflow.basedir, "config", "config.yam
 include: "workflow/rules/common.smk"
 
 
+# every job runs in it under --sdm apptainer
+container: WORK.settings.container
+
+
 rule all:
+    default_target: True
     input:
         cache_manifests(),
         trained_points(),
         scores_of_points(),
         sweep_results(),
-    default_target: True
 
 
 rule data:

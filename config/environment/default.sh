@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Environment variables of the workflow. Copy this file to <name>_local.sh (git ignores those), change the copy, and name
 # it in ENV_FILE: `ENV_FILE=config/environment/<name>_local.sh make demo`, or `source` it before calling snakemake.
 # A variable that is set already keeps its value. Relative paths start at the root of the repository.

@@ -66,7 +66,7 @@ def test_audio_and_manifest_are_the_same_bytes_in_another_place(train, resampled
 def test_a_mixture_does_not_depend_on_how_many_there_are(train, resampled, tmp_path):
     spec = mixing_spec()
     spec["mixture_parameters"]["train"]["num_mixtures"] = 2
-    folder, manifest = _mixed(resampled, tmp_path, spec)
+    _, manifest = _mixed(resampled, tmp_path, spec)
     assert manifest["items"] == json.loads(train.read_text())["items"][:2]
 
 
@@ -138,7 +138,7 @@ def test_coherent_sources_are_cut_from_one_song_at_one_time(train, resampled):
     for item in json.loads(train.read_text())["items"]:
         conditions = item["conditions"]
         songs[conditions["coherent"]] += 1
-        mixture, sources = _audio(train.parent, item)
+        _, sources = _audio(train.parent, item)
         for label in LABELS:
             if conditions["coherent"]:
                 song, start = conditions["songs"], conditions["source_time"]

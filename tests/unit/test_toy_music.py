@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 
 import mido
 import numpy as np
@@ -82,14 +83,14 @@ def test_a_few_songs_have_every_lead_voice():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_songs_are_music(seed):
-    """Notes in range, a lead that sings one note at a time and takes breath, a bass below it, chords in the lead's range."""
+    """Notes in range, a lead of one note at a time that takes breath, a bass below it, chords in the lead's range."""
     song = compose(np.random.default_rng(seed), 30.0, {stem: 0 for stem in STEMS})
     assert 84 <= song.tempo <= 148
     for notes in song.notes.values():
         assert max(note.start for note in notes) * 60 / song.tempo > 25
         assert all(0 <= note.pitch < 128 and 0 < note.velocity < 128 and note.duration > 0 for note in notes)
     lead = sorted(song.notes["vocals"], key=lambda note: note.start)
-    gaps = [after.start - before.start - before.duration for before, after in zip(lead, lead[1:], strict=False)]
+    gaps = [after.start - before.start - before.duration for before, after in itertools.pairwise(lead)]
     assert min(gaps) > -0.2
     assert sum(gap > 0.9 for gap in gaps) >= 4
     lead_pitches, chord_pitches, bass_pitches = (

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 from scipy.signal import istft, stft
-from tiny_source import build_source, mixing_spec, recipe
 
 from separation.data import mixing
+from tiny_source import build_source, mixing_spec, recipe
 
 SAMPLE_RATE, N_FFT, HOP_LENGTH = 8000, 256, 64
 TRAINING_MIXTURES = 48  # the first of 240

@@ -7,10 +7,6 @@ comparisons.csv,figures/,report.html}.
 import json
 
 
-def histories():
-    return [f"{ARTIFACTS}/{point}/history.csv" for point in WORK.trainings]
-
-
 rule collect_scores:
     input:
         scores=scores_of_points(),
@@ -18,9 +14,6 @@ rule collect_scores:
     output:
         points="results/sweeps/{sweep}/points.csv",
         scores="results/sweeps/{sweep}/scores.parquet",
-    params:
-        # a point that leaves the sweep changes no file's time, so the list itself is what the result depends on
-        spec=json.dumps(WORK.table(), sort_keys=True),
     log:
         "logs/collect_scores/{sweep}.log",
     benchmark:
@@ -28,6 +21,9 @@ rule collect_scores:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        # a point that leaves the sweep changes no file's time, so the list itself is what the result depends on
+        spec=json.dumps(WORK.table(), sort_keys=True),
     message:
         "Collecting the scores of {wildcards.sweep}"
     script:

@@ -5,18 +5,11 @@ arrays may be pruned while the manifest stays: whoever needs them fills them aga
 """
 
 
-def cache_workers(wildcards):
-    """num_cache_workers of the sweep's block, else what config asks for."""
-    return WORK.cache_workers(wildcards.cache, wildcards.split, asked("populate_cache", "threads", 1))
-
-
 rule populate_cache:
     input:
         data=lambda wildcards: split_files([WORK.caches[wildcards.cache, wildcards.split][1]]),
     output:
         manifest=update(f"{CACHE}/{{cache}}/{{split}}.json"),
-    params:
-        spec=lambda wildcards: WORK.caches[wildcards.cache, wildcards.split][0].spec,
     log:
         "logs/populate_cache/{cache}/{split}.log",
     benchmark:
@@ -25,6 +18,8 @@ rule populate_cache:
     resources:
         mem_mb=asked("populate_cache", "mem_mb", 3000),
         runtime=asked("populate_cache", "runtime", 240),
+    params:
+        spec=lambda wildcards: WORK.caches[wildcards.cache, wildcards.split][0].spec,
     message:
         "Filling the cache {wildcards.cache}, {wildcards.split}"
     script:

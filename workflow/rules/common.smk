@@ -95,7 +95,35 @@ def scores_of_baselines():
 
 def sweep_results():
     """What a sweep as a whole leads to."""
-    return [f"{SWEEP}/{name}" for name in ("points.csv", "scores.parquet", "summary.csv", "comparisons.csv", "report.html")]
+    return [
+        f"{SWEEP}/{name}" for name in ("points.csv", "scores.parquet", "summary.csv", "comparisons.csv", "report.html")
+    ]
+
+
+def cache_workers(wildcards):
+    """num_cache_workers of the sweep's block, else what config asks for."""
+    return WORK.cache_workers(wildcards.cache, wildcards.split, asked("populate_cache", "threads", 1))
+
+
+def training_data(wildcards):
+    """The manifests of the splits that a point learns from."""
+    splits = WORK.trainings[wildcards.point].splits
+    return split_files([splits["train"], splits["val"]])
+
+
+def training_caches(wildcards):
+    """The manifests of the caches that a point reads; none where its experiment has no cache."""
+    training = WORK.trainings[wildcards.point]
+    return [
+        cache_manifest(training.caches[key], training.splits[key].split)
+        for key in ("train", "val")
+        if key in training.caches
+    ]
+
+
+def histories():
+    """The learning curves of every point."""
+    return [f"{ARTIFACTS}/{point}/history.csv" for point in WORK.trainings]
 
 
 if str(config.get("gpus")) == "auto" and not GPUS:

@@ -8,8 +8,6 @@ DATA/<dataset>/<split>/manifest.json, each beside the audio that it lists.
 rule fetch_source:
     output:
         manifest=update(f"{DATA}/{{source}}/fetched/manifest.json"),
-    params:
-        spec=lambda wildcards: WORK.sources[wildcards.source].spec,
     log:
         "logs/fetch_source/{source}.log",
     benchmark:
@@ -18,6 +16,8 @@ rule fetch_source:
     resources:
         mem_mb=asked("fetch_source", "mem_mb", 2000),
         runtime=asked("fetch_source", "runtime", 60),
+    params:
+        spec=lambda wildcards: WORK.sources[wildcards.source].spec,
     message:
         "Fetching the source {wildcards.source}"
     script:
@@ -29,8 +29,6 @@ rule organize_source:
         fetched=f"{DATA}/{{source}}/fetched/manifest.json",
     output:
         manifest=update(f"{DATA}/{{source}}/{{organized}}/manifest.json"),
-    params:
-        spec=lambda wildcards: WORK.organized[wildcards.source, wildcards.organized].spec,
     log:
         "logs/organize_source/{source}/{organized}.log",
     benchmark:
@@ -38,6 +36,8 @@ rule organize_source:
     resources:
         mem_mb=1000,
         runtime=30,
+    params:
+        spec=lambda wildcards: WORK.organized[wildcards.source, wildcards.organized].spec,
     message:
         "Organizing {wildcards.source} by class"
     script:
@@ -51,8 +51,6 @@ rule resample_source:
         ),
     output:
         manifest=update(f"{DATA}/{{source}}/{{resampled}}/manifest.json"),
-    params:
-        spec=lambda wildcards: WORK.resampled[wildcards.source, wildcards.resampled][1].spec,
     log:
         "logs/resample_source/{source}/{resampled}.log",
     benchmark:
@@ -61,6 +59,8 @@ rule resample_source:
     resources:
         mem_mb=asked("resample_source", "mem_mb", 2000),
         runtime=asked("resample_source", "runtime", 60),
+    params:
+        spec=lambda wildcards: WORK.resampled[wildcards.source, wildcards.resampled][1].spec,
     message:
         "Resampling {wildcards.source}"
     script:
@@ -74,8 +74,6 @@ rule mix_dataset:
         ),
     output:
         manifest=update(f"{DATA}/{{dataset}}/{{split}}/manifest.json"),
-    params:
-        spec=lambda wildcards: WORK.mixtures[wildcards.dataset, wildcards.split].spec,
     log:
         "logs/mix_dataset/{dataset}/{split}.log",
     benchmark:
@@ -84,6 +82,8 @@ rule mix_dataset:
     resources:
         mem_mb=asked("mix_dataset", "mem_mb", 2000),
         runtime=asked("mix_dataset", "runtime", 240),
+    params:
+        spec=lambda wildcards: WORK.mixtures[wildcards.dataset, wildcards.split].spec,
     message:
         "Mixing {wildcards.dataset}, {wildcards.split}"
     script:

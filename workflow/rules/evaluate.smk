@@ -13,8 +13,6 @@ rule evaluate_point:
     output:
         scores=update(f"{ARTIFACTS}/{{point}}/evaluations/{{evaluation}}/scores.parquet"),
         config=update(f"{ARTIFACTS}/{{point}}/evaluations/{{evaluation}}/config.yml"),
-    params:
-        spec=lambda wildcards: WORK.evaluations[wildcards.point, wildcards.evaluation][0].spec,
     log:
         "logs/evaluate_point/{point}/{evaluation}.log",
     benchmark:
@@ -24,6 +22,8 @@ rule evaluate_point:
         mem_mb=asked("evaluate_point", "mem_mb", 4000),
         runtime=asked("evaluate_point", "runtime", 240),
         gpu=1 if GPUS else 0,
+    params:
+        spec=lambda wildcards: WORK.evaluations[wildcards.point, wildcards.evaluation][0].spec,
     message:
         "Evaluating {wildcards.point}"
     script:
@@ -36,8 +36,6 @@ rule evaluate_baselines:
         test=lambda wildcards: split_files([WORK.baselines[wildcards.baselines][2]]),
     output:
         scores=update(f"{ARTIFACTS}/baselines/{{baselines}}/scores.parquet"),
-    params:
-        spec=lambda wildcards: WORK.baselines[wildcards.baselines][0].spec,
     log:
         "logs/evaluate_baselines/{baselines}.log",
     benchmark:
@@ -46,6 +44,8 @@ rule evaluate_baselines:
     resources:
         mem_mb=asked("evaluate_baselines", "mem_mb", 4000),
         runtime=asked("evaluate_baselines", "runtime", 240),
+    params:
+        spec=lambda wildcards: WORK.baselines[wildcards.baselines][0].spec,
     message:
         "Evaluating mixture, fixed mask and oracles on {wildcards.baselines}"
     script:

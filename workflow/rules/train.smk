@@ -5,20 +5,6 @@ Out: ARTIFACTS/<point>/{config.yml,history.csv,checkpoints/}; TensorBoard events
 """
 
 
-def training_data(wildcards):
-    splits = WORK.trainings[wildcards.point].splits
-    return split_files([splits["train"], splits["val"]])
-
-
-def training_caches(wildcards):
-    training = WORK.trainings[wildcards.point]
-    return [
-        cache_manifest(training.caches[key], training.splits[key].split)
-        for key in ("train", "val")
-        if key in training.caches
-    ]
-
-
 rule train_point:
     input:
         data=training_data,
@@ -28,8 +14,6 @@ rule train_point:
         history=update(f"{ARTIFACTS}/{{point}}/history.csv"),
         best=update(f"{ARTIFACTS}/{{point}}/checkpoints/best.model.pth"),
         latest=update(f"{ARTIFACTS}/{{point}}/checkpoints/latest.model.pth"),
-    params:
-        spec=lambda wildcards: WORK.trainings[wildcards.point].spec,
     log:
         "logs/train_point/{point}.log",
     benchmark:
@@ -39,6 +23,8 @@ rule train_point:
         mem_mb=asked("train_point", "mem_mb", 6000),
         runtime=asked("train_point", "runtime", 1440),
         gpu=1 if GPUS else 0,
+    params:
+        spec=lambda wildcards: WORK.trainings[wildcards.point].spec,
     message:
         "Training {wildcards.point}"
     script:

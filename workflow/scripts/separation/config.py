@@ -29,6 +29,7 @@ class Settings:
         sweep: the experiment file.
         overrides: changes to it from the command line.
         data, cache, artifacts: directories, as written (a relative one starts at the working directory).
+        container: the image in which jobs may run, as Snakemake names it.
         resources: what a job of each rule asks for, by rule.
         variables: what `${VAR}` in an experiment or recipe is replaced by.
     """
@@ -38,6 +39,7 @@ class Settings:
     data: Path
     cache: Path
     artifacts: Path
+    container: str
     resources: Mapping[str, Mapping[str, int]]
     variables: Mapping[str, str]
 
@@ -85,10 +87,16 @@ def load_settings(config: Mapping[str, Any], environment: Mapping[str, str]) -> 
     return Settings(
         sweep=find_experiment(str(value["sweep"])),
         overrides=parse_overrides(value["set"] or ""),
+        container=_container(environment.get("DOCKER_IMAGE_NAME") or value["container"]),
         resources=value["resources"],
         variables={**variables, **environment},
         **directories,
     )
+
+
+def _container(image: str) -> str:
+    """An image as Snakemake names it: files, folders and URLs as they are, names in a registry by docker://."""
+    return image if "://" in image or Path(image).exists() else f"docker://{image}"
 
 
 def find_experiment(sweep: str) -> Path:

@@ -8,12 +8,13 @@ from separation.errors import UserError
 from separation.files import read_json, write_json
 from separation.points import Workflow
 
-_RECORD = "sweep.json"
+SWEEPS = "results/sweeps"
+RECORD = "sweep.json"
 
 
 def sweep_folder(name: str) -> Path:
     """Where the results of a sweep lie."""
-    return Path("results/sweeps") / name
+    return Path(SWEEPS) / name
 
 
 def check_name(workflow: Workflow) -> None:
@@ -22,7 +23,7 @@ def check_name(workflow: Workflow) -> None:
     Raises:
         UserError: results/sweeps/<name> was made from another file.
     """
-    record = sweep_folder(workflow.experiment.name) / _RECORD
+    record = sweep_folder(workflow.experiment.name) / RECORD
     if not record.exists():
         return
     other = read_json(record)["file"]
@@ -35,4 +36,4 @@ def check_name(workflow: Workflow) -> None:
 
 def record_name(folder: Path, file: str) -> None:
     """Notes which file the results in `folder` come from."""
-    write_json(folder / _RECORD, {"file": file})
+    write_json(folder / RECORD, {"file": file})

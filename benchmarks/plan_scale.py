@@ -1,0 +1,106 @@
+"""How long planning takes as a sweep grows: `python benchmarks/plan_scale.py`.
+
+Measures `make plan`'s work and `snakemake -n --quiet all` on a sweep of 10,000 new points, and `snakemake -n` on 1,000
+finished points, in an empty folder; prints seconds and peak memory.
+"""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
+
+from separation.points import load_workflow
+from separation.yaml_reader import read_yaml
+from separation.yaml_writer import write_yaml
+
+NEW, FINISHED = 10_000, 1_000
+
+
+def write_sweep(folder: Path, count: int) -> Path:
+    """The tiny experiment with `count` points."""
+    content = read_yaml(ROOT / "tests/experiments/tiny_dpcl.yml").value
+    rates = {
+        "count": count // 10,
+        "seed": 0,
+        "distributions": {"train_config.learning_rate": ["log_uniform", 1e-4, 0.1]},
+    }
+    content["sweep"] = [{"random": rates, "seeds": list(range(10)), "cache": "x"}]
+    path = folder / f"sweep_{count}.yml"
+    write_yaml(path, content)
+    return path
+
+
+def pretend_finished(sweep: Path) -> None:
+    """Writes empty files for everything that the sweep asks for, oldest first."""
+    workflow = load_workflow({"sweep": str(sweep)}, {})
+    data, cache, artifacts = workflow.settings.data, workflow.settings.cache, workflow.settings.artifacts
+    made = [data / dataset / split / "manifest.json" for dataset, split in workflow.mixtures]
+    made += [cache / name / f"{split}.json" for name, split in workflow.caches]
+    for point in workflow.trainings:
+        names = ("config.yml", "history.csv", "checkpoints/best.model.pth", "checkpoints/latest.model.pth")
+        made += [artifacts / point / name for name in names]
+    for point, evaluation in workflow.evaluations:
+        made += [artifacts / point / "evaluations" / evaluation / name for name in ("scores.parquet", "config.yml")]
+    made += [artifacts / "baselines" / name / "scores.parquet" for name in workflow.baselines]
+    sweep_folder = Path("results/sweeps") / workflow.experiment.name
+    names = ("points.csv", "scores.parquet", "summary.csv", "comparisons.csv", "figures/index.json", "report.html")
+    made += [sweep_folder / name for name in names]
+    now = time.time() - 10_000
+    for number, path in enumerate(made):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (now + number / 1000,) * 2)
+
+
+def measure(what: str, *command: str, expected: str) -> dict:
+    """Runs a command once; seconds, and the largest memory of any command so far in GB."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow" / "scripts")}
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    seconds = time.perf_counter() - began
+    if expected not in done.stdout + done.stderr:
+        raise SystemExit(f"{what}: expected '{expected}' in the output:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    return {"what": what, "seconds": round(seconds, 1), "peak_gb": round(memory, 2)}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for part in ("Snakefile", "workflow", "config", "profiles"):
+            source = ROOT / part
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, part)
+        new, finished = write_sweep(Path("."), NEW), write_sweep(Path("."), FINISHED)
+        snakemake = (sys.executable, "-m", "snakemake", "-n")
+        plan = measure(
+            f"make plan, {NEW} new points",
+            *(sys.executable, "-m", "separation.plan", "--sweep", str(new), "--json"),
+            expected=f'"train_point": {NEW}',
+        )
+        print(json.dumps(plan), flush=True)
+        pretend_finished(finished)
+        nothing = measure(
+            f"snakemake -n, {FINISHED} finished points",
+            *snakemake, "--config", f"sweep={finished}",
+            expected="Nothing to be done",
+        )  # fmt: skip
+        print(json.dumps(nothing), flush=True)
+        shutil.rmtree("results")
+        dry = measure(
+            f"snakemake -n --quiet all, {NEW} new points",
+            *snakemake, "--quiet", "all", "--config", f"sweep={new}",
+            expected="",
+        )  # fmt: skip
+        print(json.dumps(dry), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What is told before anything is paid for, and what may go."""
+
+import json
+
+import pytest
+
+from experiments import experiment, plan
+from separation.files import write_json
+from separation.plan import SPEC_FILE, main, plan_of, print_plan
+from separation.prune import find_leftovers, remove
+
+
+def finish(workflow, point):
+    """Makes a point look finished."""
+    folder = workflow.settings.artifacts / point
+    write_json(folder / SPEC_FILE, json.loads(workflow.trainings[point].spec))
+    files = ["config.yml", "checkpoints/best.model.pth"]
+    files += [f"evaluations/{name}/scores.parquet" for owner, name in workflow.evaluations if owner == point]
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x" * 100)
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    return plan(experiment(sweep=[{"learning_rate": [0.1, 0.2], "cache": "x"}]), tmp_path)
+
+
+def test_points_are_new_and_then_finished(workflow):
+    first, second = workflow.trainings
+    assert [row["state"] for row in plan_of(workflow)["points"]] == ["new", "new"]
+    finish(workflow, first)
+    told = plan_of(workflow)
+    assert [row["state"] for row in told["points"]] == ["finished", "new"]
+    assert told["jobs"] == {"train_point": 1, "evaluate_point": 1}
+    assert told["points"][1]["nearest"] == first
+    assert told["points"][1]["differs"] == {"train_config.learning_rate": {"now": 0.2, "then": 0.1}}
+    assert second == told["points"][1]["point"]
+
+
+def test_a_changed_training_key_is_named(workflow, tmp_path):
+    for point in workflow.trainings:
+        finish(workflow, point)
+    changed = plan(experiment(sweep=[{"learning_rate": [0.1, 0.2], "cache": "x"}], train_config__patience=9), tmp_path)
+    for row in plan_of(changed)["points"]:
+        assert row["differs"] == {"train_config.patience": {"now": 9, "then": 5}}
+
+
+def test_missing_datasets_and_caches_are_named(workflow):
+    missing = plan_of(workflow)["missing"]
+    assert len(missing["datasets"]) == len(missing["caches"]) == 3 and len(missing["baselines"]) == 1
+
+
+def test_the_table_shows_states_and_values(workflow, capsys):
+    print_plan(plan_of(workflow))
+    shown = capsys.readouterr().out
+    assert "learning_rate" in shown and "0.1" in shown and "2 trainings, 2 evaluations" in shown
+
+
+def test_the_command_prints_json_for_machines_and_one_line_for_mistakes(workflow, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--sweep", str(tmp_path / "experiment.yml"), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["points"]) == 2
+    assert main(["--sweep", "no/such.yml"]) == 1
+    assert capsys.readouterr().err == "Error: no/such.yml: no such file\n"
+
+
+def test_only_what_no_experiment_refers_to_is_left_over_and_goes(workflow, tmp_path):
+    wider = plan(experiment(sweep=[{"learning_rate": [0.1, 0.2, 0.3], "cache": "x"}]), tmp_path)
+    for point in wider.trainings:
+        finish(wider, point)
+    kept, gone = set(workflow.trainings), set(wider.trainings) - set(workflow.trainings)
+    users_own = workflow.settings.artifacts / "my notes"
+    users_own.mkdir()
+    leftovers = find_leftovers([workflow])
+    assert [(leftover.kind, leftover.path.name) for leftover in leftovers] == [("point", *gone)]
+    assert leftovers[0].size > 300
+    for leftover in leftovers:
+        remove(leftover)
+    assert {path.name for path in workflow.settings.artifacts.iterdir()} == {*kept, "my notes"}
+
+
+def test_cache_arrays_are_left_over_only_when_asked_for_and_their_manifests_stay(workflow):
+    for cache, split in workflow.caches:
+        folder = workflow.settings.cache / cache
+        (folder / f"{split}.zarr").mkdir(parents=True)
+        (folder / f"{split}.json").write_text("{}")
+    assert find_leftovers([workflow]) == []
+    leftovers = find_leftovers([workflow], caches_too=True)
+    assert [leftover.kind for leftover in leftovers] == ["cache arrays"] * 3
+    for leftover in leftovers:
+        remove(leftover)
+    assert len(list(workflow.settings.cache.glob("*/*.json"))) == 3
+    assert plan_of(workflow)["missing"]["pruned caches"]
