@@ -6,6 +6,8 @@ import math
 import pytest
 
 from experiments import experiment, plan
+from separation import identity, schema
+from separation.errors import UserError
 from separation.identity import canonical_json, digest
 from separation.points import complete_config, options_of
 from separation.yaml_writer import write_yaml
@@ -140,3 +142,24 @@ def test_a_points_complete_config_leads_to_the_same_point(tmp_path):
         assert list(again.evaluations) == [key for key in workflow.evaluations if key[0] == point]
         assert list(again.caches) == list(workflow.caches)
         assert again.experiment.name == point
+
+
+def test_an_option_at_its_neutral_value_keeps_the_ids_of_before_it_existed(monkeypatch):
+    before = {"optimizer": "adam"}
+    monkeypatch.setitem(identity.NEUTRAL, "train_config.new_option", 0.0)
+    assert identity.without_excluded({**before, "new_option": 0}, "train_config") == before
+    assert identity.without_excluded({**before, "new_option": 1}, "train_config") == {**before, "new_option": 1}
+
+
+def test_two_points_that_would_share_an_id_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("separation.points.text_digest", lambda text: "0" * 12)
+    with pytest.raises(UserError, match="two different points have the id dpcl-tiny_music-s0-000000000000"):
+        plan(experiment(sweep=[{"learning_rate": [0.1, 0.2]}]), tmp_path)
+
+
+def test_every_excluded_key_is_one_that_a_user_can_write():
+    for path in identity.EXCLUDED:
+        parts = tuple(path.split("."))
+        part, rest = schema.subschema("experiment", parts)
+        # arguments of an algorithm are not in the schema one by one
+        assert part is not None and (not rest or parts[:2] == ("algorithm_config", "args")), path
