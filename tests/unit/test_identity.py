@@ -5,12 +5,20 @@ import math
 
 import pytest
 
-from experiments import experiment, plan
+from experiments import TINY, experiment, plan
 from separation import identity, schema
 from separation.errors import UserError
 from separation.identity import canonical_json, digest
-from separation.points import complete_config, options_of
+from separation.points import complete_config, load_workflow, options_of
 from separation.yaml_writer import write_yaml
+
+# what users have on disk under these ids
+KNOWN = {
+    "points": ["dpcl-tiny_music-s0-37c9f9c38539", "dpcl-tiny_music-s0-1bf21c7e67c4"],
+    "caches": {"tiny_music-0b336944d2e3"},
+    "evaluations": {"tiny_music-1978697fb239"},
+    "datasets": {"tiny_music-5a1bb2cb555a"},
+}
 
 
 def only(workflow):
@@ -47,8 +55,6 @@ def test_key_order_comments_and_spelling_change_no_id(tmp_path):
     write_yaml(tmp_path / "experiment.yml", turned)
     text = (tmp_path / "experiment.yml").read_text().replace("0.01", "1.0e-2 # slow")
     (tmp_path / "other.yml").write_text(text.replace("batch_size: 2", "batch_size: 2.0"))
-    from separation.points import load_workflow
-
     assert only(load_workflow({"sweep": str(tmp_path / "other.yml")}, {})) == first
 
 
@@ -58,6 +64,7 @@ def test_key_order_comments_and_spelling_change_no_id(tmp_path):
         {"info__notes": "other words"},
         {"info__project_name": "elsewhere"},
         {"train_config__num_workers": 3},
+        {"model_config__name": "another name"},
         {"dataset_config__cache": "on"},
         {"train_config__device": "cpu"},
         {"test_config__num_workers": 4},
@@ -163,3 +170,21 @@ def test_every_excluded_key_is_one_that_a_user_can_write():
         part, rest = schema.subschema("experiment", parts)
         # arguments of an algorithm are not in the schema one by one
         assert part is not None and (not rest or parts[:2] == ("algorithm_config", "args")), path
+
+
+def test_the_experiment_key_is_filled_in_after_hashing(tmp_path):
+    content = experiment(info__notes="kept under ${EXPERIMENT_KEY}", info__experiment_key="${EXPERIMENT_KEY}")
+    workflow = plan(content, tmp_path)
+    (point,) = workflow.trainings
+    config = complete_config(json.loads(workflow.trainings[point].spec), workflow.run_options["common"], point, "x")
+    assert config["info"]["notes"] == f"kept under {point}" and config["info"]["experiment_key"] == point
+    assert only(plan(experiment(), tmp_path)) == point
+
+
+def test_the_ids_of_the_tiny_experiment_are_known():
+    # ids that users have on disk: a change here makes all their work anew, so raise a stage's version instead
+    workflow = load_workflow({"sweep": str(TINY)}, {})
+    assert list(workflow.trainings) == KNOWN["points"]
+    assert {cache for cache, _ in workflow.caches} == KNOWN["caches"]
+    assert evaluations(workflow) == KNOWN["evaluations"]
+    assert set(workflow.datasets) == KNOWN["datasets"]

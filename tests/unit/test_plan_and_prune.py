@@ -6,7 +6,7 @@ import pytest
 
 from experiments import experiment, plan
 from separation.files import write_json
-from separation.plan import SPEC_FILE, main, plan_of, print_plan
+from separation.plan import EVALUATION_SPEC_FILE, SPEC_FILE, main, plan_of, print_plan
 from separation.prune import find_leftovers, remove
 
 
@@ -15,7 +15,10 @@ def finish(workflow, point):
     folder = workflow.settings.artifacts / point
     write_json(folder / SPEC_FILE, json.loads(workflow.trainings[point].spec))
     files = ["config.yml", "checkpoints/best.model.pth"]
-    files += [f"evaluations/{name}/scores.parquet" for owner, name in workflow.evaluations if owner == point]
+    for (owner, name), (work, _) in workflow.evaluations.items():
+        if owner == point:
+            write_json(folder / "evaluations" / name / EVALUATION_SPEC_FILE, json.loads(work.spec))
+            files.append(f"evaluations/{name}/scores.parquet")
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x" * 100)
@@ -44,6 +47,15 @@ def test_a_changed_training_key_is_named(workflow, tmp_path):
     changed = plan(experiment(sweep=[{"learning_rate": [0.1, 0.2], "cache": "x"}], train_config__patience=9), tmp_path)
     for row in plan_of(changed)["points"]:
         assert row["differs"] == {"train_config.patience": {"now": 9, "then": 5}}
+
+
+def test_a_changed_evaluation_key_is_named(workflow, tmp_path):
+    for point in workflow.trainings:
+        finish(workflow, point)
+    sweep, args = [{"learning_rate": [0.1, 0.2]}], {"num_sources": 2, "mask_type": "binary"}
+    for row in plan_of(plan(experiment(sweep=sweep, algorithm_config__args=args), tmp_path))["points"]:
+        assert row["state"] == "trained"
+        assert row["differs"] == {"algorithm_config.args.mask_type": {"now": "binary", "then": "soft"}}
 
 
 def test_missing_datasets_and_caches_are_named(workflow):

@@ -114,6 +114,34 @@ def test_a_wrong_file_is_one_line_with_file_line_and_key(tmp_path, before, after
     assert 1 <= int(number) <= len(written) and last in window
 
 
+RECIPE_EDITS = [
+    ("\nsample_rate: 8000", "\nsample_rate: 8k", "sample_rate", "expected a whole number, found '8k'"),
+    ("num_mixtures: 6", "num_mixture: 6", "mixture_parameters.train.num_mixture", "did you mean 'num_mixtures'?"),
+    ("num_mixtures: 6", "num_mixtures: 0", "mixture_parameters.train.num_mixtures", "expected at least 1, found 0"),
+    ("kind: toy_music", "kind: toy_musik", "source.kind", "expected one of 'toy_music', found 'toy_musik'"),
+    ("by: class", "by: klass", "organize.by", "expected one of 'class', found 'klass'"),
+    ("snr: [uniform, -1, 1]", "snr: [unifrm, -1, 1]", "event_parameters.snr", ""),
+    ("coherent: true", "coherent: 1", "coherent", "expected true or false, found 1"),
+    ("ref_db: -40", "ref_dB: -40", "ref_dB", "did you mean 'ref_db'?"),
+    ("bitdepth: 16", "bitdepth: 12", "bitdepth", "found 12"),
+]
+
+
+@pytest.mark.parametrize("before, after, key, message", RECIPE_EDITS)
+def test_a_wrong_recipe_is_one_line_with_file_line_and_key(tmp_path, monkeypatch, before, after, key, message):
+    text = (TINY.parents[2] / "config/datasets/tiny_music.yml").read_text()
+    assert before in text
+    (tmp_path / "config/datasets").mkdir(parents=True)
+    (tmp_path / "config/datasets/tiny_music.yml").write_text(text.replace(before, after, 1))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as raised:
+        load_workflow({"sweep": str(TINY)}, {})
+    line = str(raised.value)
+    file, number, named, _ = line.split(":", 3)
+    assert file == "config/datasets/tiny_music.yml" and named.strip().startswith(key) and message in line
+    assert key.rsplit(".", 1)[-1] in text.replace(before, after, 1).splitlines()[int(number) - 1]
+
+
 @pytest.mark.parametrize(
     "text, message", [("", "the file is empty"), ("just words", "expected a mapping"), ("[1]", "expected a mapping")]
 )

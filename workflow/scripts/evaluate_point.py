@@ -7,6 +7,8 @@ from separation.jobs import job
 
 with job(snakemake):
     from separation.evaluation import evaluate_point
+    from separation.files import write_json
+    from separation.plan import EVALUATION_SPEC_FILE
     from separation.points import options_of
     from separation.yaml_reader import read_yaml
     from separation.yaml_writer import write_yaml
@@ -28,3 +30,4 @@ with job(snakemake):
         device=config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
     )
     write_yaml(snakemake.output.config, config)
+    write_json(Path(snakemake.output.scores).with_name(EVALUATION_SPEC_FILE), spec)

@@ -38,6 +38,7 @@ EXCLUDED = frozenset(
         "info.worksheet_name",
         # whether features are read from a cache or computed at the start, they are the same numbers
         "dataset_config.cache",
+        "model_config.name",
         "train_config.num_workers",
         "train_config.device",
         "algorithm_config.args.model_path",

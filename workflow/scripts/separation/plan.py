@@ -20,8 +20,9 @@ from separation.identity import canonical_json
 from separation.points import Workflow, load_workflow
 from separation.runs import check_name
 
-# the identity of a finished or begun point, for comparisons with new ones
+# what determines a begun or finished point, and a finished evaluation, kept for comparisons with new ones
 SPEC_FILE = "state/spec.json"
+EVALUATION_SPEC_FILE = "spec.json"
 # finding the nearest finished point compares every new one with every finished one
 _MOST_COMPARISONS = 500_000
 _ROWS_SHOWN = 60
@@ -32,7 +33,8 @@ def plan_of(workflow: Workflow) -> dict[str, Any]:
 
     Returns:
         `sweep`, `points` (one entry per row of points.csv: `point`, `evaluation`, `label`, `swept`, `state` (finished,
-        trained, begun or new), `nearest` and `differs` for new points where a finished one is near), `missing` (ids of
+        trained, begun or new), `nearest` and `differs` where something finished is near: another point for a new one,
+        another evaluation of the same point for one that is trained and not yet evaluated so), `missing` (ids of
         datasets, caches and baselines that have to be made), `jobs` (how many trainings and evaluations are left).
     """
     artifacts = workflow.settings.artifacts
@@ -55,6 +57,9 @@ def plan_of(workflow: Workflow) -> dict[str, Any]:
             if point not in flat_new:
                 flat_new[point] = _flat(json.loads(workflow.trainings[point].spec))
             entry |= _nearest(flat_new[point], {key: value for key, value in flat_finished.items() if key != point})
+        elif state == "trained":
+            work, _ = workflow.evaluations[point, evaluation]
+            entry |= _nearest(_flat(json.loads(work.spec)), _finished_evaluations(folder))
         rows.append(entry)
     states = {row["point"]: row["state"] for row in rows}
     return {
@@ -98,6 +103,14 @@ def _finished_points(artifacts: Path) -> dict[str, Any]:
     return found
 
 
+def _finished_evaluations(point: Path) -> dict[str, frozenset]:
+    found = {}
+    for spec in sorted(point.glob(f"evaluations/*/{EVALUATION_SPEC_FILE}")):
+        if (spec.parent / "scores.parquet").exists():
+            found[spec.parent.name] = _flat(read_json(spec))
+    return found
+
+
 def _flat(value: Any, path: str = "") -> frozenset[tuple[str, str]]:
     if isinstance(value, dict) and value:
         return frozenset().union(*(_flat(inner, f"{path}.{key}" if path else key) for key, inner in value.items()))
@@ -124,6 +137,8 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
     keys = list(dict.fromkeys(key for row in plan["points"] for key in row["swept"]))
     short = {key: key.rsplit(".", 1)[-1] for key in keys}
     if len(set(short.values())) < len(short):
@@ -134,7 +149,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         table.add_column(escape(short[key]), overflow="fold")
     table.add_column("point", overflow="fold")
     if any(row.get("differs") for row in plan["points"]):
-        table.add_column("differs from the nearest finished point in", overflow="fold")
+        table.add_column("differs from the nearest finished one in", overflow="fold")
     for row in plan["points"][:_ROWS_SHOWN]:
         differs = ", ".join(
             f"{key}: {canonical_json(pair['then'])} → {canonical_json(pair['now'])}"

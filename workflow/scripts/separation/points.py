@@ -419,6 +419,7 @@ class Workflow:
             "datasets": config["datasets"].value,
             "dataset_config": {"cache": config["dataset_config"].value["cache"]},
             "train_config": {key: train_config[key] for key in ("device", "num_workers")},
+            "model_config": {"name": config["model_config"].value["name"]},
             "algorithm_config": config["algorithm_config"].value,
             "test_config": config["test_config"].value,
             "readers": {key: split.reader for key, split in splits.items()},
@@ -465,15 +466,22 @@ def complete_config(spec: Mapping[str, Any], options: Mapping[str, Any], point: 
         point: its id.
         folder: its folder.
     """
+    info = {**options["info"], **spec["info"], "name": point, "experiment_key": point, "output_folder": folder}
+    cache = options["dataset_config"]["cache"]
     return {
-        "info": {**options["info"], **spec["info"], "name": point, "experiment_key": point, "output_folder": folder},
-        "dataset_config": {**spec["dataset_config"], "cache": options["dataset_config"]["cache"]},
+        "info": {key: _with_key(value, point) for key, value in info.items()},
+        "dataset_config": {**spec["dataset_config"], "cache": _with_key(cache, point)},
         "datasets": {key: dict(entry) for key, entry in options["datasets"].items()},
         "train_config": {**spec["train_config"], **options["train_config"]},
-        "model_config": spec["model_config"],
+        "model_config": {**spec["model_config"], **options["model_config"]},
         "algorithm_config": options["algorithm_config"],
         "test_config": options["test_config"],
     }
+
+
+def _with_key(value: Any, point: str) -> Any:
+    """`${EXPERIMENT_KEY}` filled in, which is possible only once the id is known."""
+    return value.replace("${EXPERIMENT_KEY}", point) if isinstance(value, str) else value
 
 
 def _method(train_config: Mapping[str, Any]) -> str:

@@ -1,0 +1,59 @@
+"""Every command of the README is run, as a dry run where it would take long."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line.split(" #")[0].strip() for line in re.findall(r"^    (\S.*)$", README, flags=re.MULTILINE)]
+# run by CI itself, and by whoever reads the README
+ELSEWHERE = {"make demo", "make test", "source .venv/bin/activate"}
+
+
+def test_the_commands_were_found():
+    assert set(COMMANDS) > ELSEWHERE
+    assert {command.split()[0] for command in COMMANDS} == {"make", "snakemake", "source"}
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - ELSEWHERE))
+def test_a_command_of_the_readme_works(command, fresh):
+    if command.startswith("snakemake"):
+        short = "--dag" in command or " -n" in command
+        command = command if short else command.replace("snakemake", "snakemake -n", 1)
+    else:
+        # the Makefile's set-up is tested by itself; here its recipe runs in this environment
+        recipe = subprocess.run(
+            ["make", "-n", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        command = recipe.stdout.splitlines()[-1].replace(".venv/bin/python", sys.executable)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=fresh.folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(((?!http)[^)]+)\)", README))))
+def test_a_link_of_the_readme_leads_somewhere(target):
+    assert (ROOT / target).exists()
+
+
+def test_the_experiment_in_the_readme_plans(fresh):
+    block = re.search(r"```yaml\n(.*?)```", README, flags=re.DOTALL).group(1)
+    text = (fresh.folder / "config/experiments/music_dpcl.yml").read_text()
+    before, after = text.split("sweep:", 1)[0], text.split("datasets:", 1)[1]
+    (fresh.folder / "mine.yml").write_text(
+        before.replace("name: music_dpcl", "name: mine") + block + "\ndatasets:" + after
+    )
+    planned = fresh.planned("--config", "sweep=mine.yml")
+    assert planned["train_point"] == 12 and planned["populate_cache"] == 6
