@@ -2,6 +2,9 @@
 
 In: the scores of every point and of the baselines. Out: results/sweeps/<sweep>/{points.csv,scores.parquet,summary.csv,
 comparisons.csv,figures/,report.html}.
+
+Learning curves and estimates are read from the points' folders without being asked for: they are as old as the scores, and
+thousands of files asked for once more make planning slower.
 """
 
 import json
@@ -34,7 +37,6 @@ rule summarize_sweep:
     input:
         points="results/sweeps/{sweep}/points.csv",
         scores="results/sweeps/{sweep}/scores.parquet",
-        histories=histories(),
     output:
         summary="results/sweeps/{sweep}/summary.csv",
         comparisons="results/sweeps/{sweep}/comparisons.csv",
@@ -56,7 +58,6 @@ rule plot_sweep:
         points="results/sweeps/{sweep}/points.csv",
         scores="results/sweeps/{sweep}/scores.parquet",
         summary="results/sweeps/{sweep}/summary.csv",
-        histories=histories(),
     output:
         manifest="results/sweeps/{sweep}/figures/index.json",
     log:
@@ -79,8 +80,6 @@ rule render_report:
         summary="results/sweeps/{sweep}/summary.csv",
         comparisons="results/sweeps/{sweep}/comparisons.csv",
         figures="results/sweeps/{sweep}/figures/index.json",
-        histories=histories(),
-        evaluations=scores_of_points(),
     output:
         report=report(
             "results/sweeps/{sweep}/report.html",

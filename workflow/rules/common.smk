@@ -105,25 +105,12 @@ def cache_workers(wildcards):
     return WORK.cache_workers(wildcards.cache, wildcards.split, asked("populate_cache", "threads", 1))
 
 
-def training_data(wildcards):
-    """The manifests of the splits that a point learns from."""
-    splits = WORK.trainings[wildcards.point].splits
-    return split_files([splits["train"], splits["val"]])
-
-
-def training_caches(wildcards):
-    """The manifests of the caches that a point reads; none where its experiment has no cache."""
+def training_inputs(wildcards):
+    """What a point learns from: its caches, which follow from the mixtures, or the mixtures where it has none."""
     training = WORK.trainings[wildcards.point]
-    return [
-        cache_manifest(training.caches[key], training.splits[key].split)
-        for key in ("train", "val")
-        if key in training.caches
-    ]
-
-
-def histories():
-    """The learning curves of every point."""
-    return [f"{ARTIFACTS}/{point}/history.csv" for point in WORK.trainings]
+    if training.caches:
+        return [cache_manifest(training.caches[key], training.splits[key].split) for key in ("train", "val")]
+    return split_files([training.splits["train"], training.splits["val"]])
 
 
 if str(config.get("gpus")) == "auto" and not GPUS:

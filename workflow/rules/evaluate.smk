@@ -7,7 +7,7 @@ ARTIFACTS/baselines/<dataset and stft>/scores.parquet, which all points share.
 
 rule evaluate_point:
     input:
-        config=f"{ARTIFACTS}/{{point}}/config.yml",
+        # the point's config.yml lies beside it, and every file asked for makes planning slower
         checkpoint=f"{ARTIFACTS}/{{point}}/checkpoints/best.model.pth",
         data=lambda wildcards: split_files([WORK.evaluations[wildcards.point, wildcards.evaluation][1]]),
     output:

@@ -7,8 +7,7 @@ Out: ARTIFACTS/<point>/{config.yml,history.csv,checkpoints/}; TensorBoard events
 
 rule train_point:
     input:
-        data=training_data,
-        caches=training_caches,
+        training_inputs,
     output:
         config=update(f"{ARTIFACTS}/{{point}}/config.yml"),
         history=update(f"{ARTIFACTS}/{{point}}/history.csv"),

@@ -16,14 +16,15 @@ with job(snakemake):
     point, evaluation = snakemake.wildcards.point, snakemake.wildcards.evaluation
     options = options_of(snakemake.config["run_options"], point)
     spec = json.loads(snakemake.params.spec)
-    config = read_yaml(snakemake.input.config).value
+    checkpoint = Path(snakemake.input.checkpoint)
+    config = read_yaml(checkpoint.parents[1] / "config.yml").value
     config["algorithm_config"] = {**options["algorithm_config"], **spec["algorithm_config"]}
     config["test_config"] = {**options["test_config"], **spec["test_config"]}
     evaluate_point(
         config,
         point=point,
         evaluation=evaluation,
-        checkpoint=Path(snakemake.input.checkpoint),
+        checkpoint=checkpoint,
         test=snakemake.config["run_options"]["evaluations"][evaluation],
         scores=Path(snakemake.output.scores),
         threads=snakemake.threads,

@@ -6,11 +6,12 @@ from separation.jobs import job
 
 with job(snakemake):
     from separation.figures import plot_sweep
+    from separation.runs import histories_of
 
     plot_sweep(
         Path(snakemake.input.points),
         Path(snakemake.input.scores),
         Path(snakemake.input.summary),
-        {Path(path).parent.name: Path(path) for path in snakemake.input.histories},
+        histories_of(Path(snakemake.input.points), Path(snakemake.config["run_options"]["artifacts"])),
         Path(snakemake.output.manifest).parent,
     )

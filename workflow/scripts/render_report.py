@@ -7,21 +7,19 @@ from separation.jobs import job
 with job(snakemake):
     from separation.provenance import provenance_of
     from separation.report import render_report
+    from separation.runs import estimates_of, histories_of
 
-    estimates = {}
-    for path in map(Path, snakemake.input.evaluations):
-        folder = path.parent / "estimates"
-        if folder.is_dir():
-            estimates.setdefault(path.parents[2].name, []).append(folder)
+    run_options = snakemake.config["run_options"]
+    points, artifacts = Path(snakemake.input.points), Path(run_options["artifacts"])
     render_report(
         snakemake.wildcards.sweep,
-        Path(snakemake.input.points),
+        points,
         Path(snakemake.input.scores),
         Path(snakemake.input.summary),
         Path(snakemake.input.comparisons),
         Path(snakemake.input.figures).parent,
-        {Path(path).parent.name: Path(path) for path in snakemake.input.histories},
-        estimates,
-        provenance_of(snakemake.config["run_options"]),
+        histories_of(points, artifacts),
+        estimates_of(points, artifacts),
+        provenance_of(run_options),
         Path(snakemake.output.report),
     )

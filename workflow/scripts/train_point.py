@@ -21,11 +21,15 @@ with job(snakemake):
 
     from separation.training import train_point
 
+    # its inputs are the caches of both splits where it has caches, else the mixtures
+    manifests = dict(zip(("train", "val"), map(Path, snakemake.input), strict=False))
+    caches = manifests if config["dataset_config"]["cache"] else None
+
     train_point(
         config,
         folder=folder,
         splits={key: options["readers"][key] for key in ("train", "val")},
-        caches=dict(zip(("train", "val"), map(Path, snakemake.input.caches), strict=False)) or None,
+        caches=caches,
         device=config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
         threads=snakemake.threads,
     )

@@ -173,6 +173,7 @@ class Workflow:
         self.run_options["sweep_file"] = experiment.document.file
         self.run_options["overrides"] = {override.key: override.value for override in settings.overrides}
         self.run_options["datasets"] = {item.id: item.name for item in self.datasets.values()}
+        self.run_options["artifacts"] = str(settings.artifacts)
         self.run_options["source_folders"] = [str(settings.data / source) for source in self.sources]
 
     # points ------------------------------------------------------------------------------------------------------

@@ -17,11 +17,12 @@ def provenance_of(run_options: Mapping[str, Any]) -> dict[str, Any]:
     """What the report says about its own making.
 
     Returns:
-        `config` (the experiment file's text), `config_file`, `git_commit` ("" outside a repository; ends in "-dirty"
-        where files differ from it), `versions` by package, `datasets` by id, `licences` by source.
+        `notes`, `config` (the experiment file's text), `config_file`, `git_commit` ("" outside a repository; ends in
+        "-dirty" where files differ from it), `versions` by package, `datasets` by id, `licences` by source.
     """
     file = Path(run_options["sweep_file"])
     return {
+        "notes": run_options["common"]["info"]["notes"],
         "config_file": str(file),
         "config": file.read_text(encoding="utf-8") if file.exists() else "",
         "overrides": run_options["overrides"],

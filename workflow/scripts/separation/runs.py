@@ -1,7 +1,8 @@
-"""Which file a sweep's results came from."""
+"""Where the parts of a sweep's results lie, and which file they came from."""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 from separation.errors import UserError
@@ -37,3 +38,23 @@ def check_name(workflow: Workflow) -> None:
 def record_name(folder: Path, file: str) -> None:
     """Notes which file the results in `folder` come from."""
     write_json(folder / RECORD, {"file": file})
+
+
+def histories_of(points_csv: Path, artifacts: Path) -> dict[str, Path]:
+    """The learning curve of every point of a points.csv, by point."""
+    return {point: artifacts / point / "history.csv" for point, _ in _evaluations(points_csv)}
+
+
+def estimates_of(points_csv: Path, artifacts: Path) -> dict[str, list[Path]]:
+    """The folders with estimates to listen to of every point of a points.csv, by point."""
+    found: dict[str, list[Path]] = {}
+    for point, evaluation in _evaluations(points_csv):
+        folder = artifacts / point / "evaluations" / evaluation / "estimates"
+        if folder.is_dir():
+            found.setdefault(point, []).append(folder)
+    return found
+
+
+def _evaluations(points_csv: Path) -> list[tuple[str, str]]:
+    with open(points_csv, newline="", encoding="utf-8") as rows:
+        return [(row["point"], row["evaluation"]) for row in csv.DictReader(rows)]
