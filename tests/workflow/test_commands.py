@@ -83,7 +83,7 @@ def test_a_users_mistake_is_one_line_and_not_a_traceback(fresh, arguments, messa
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if "Error" in line]
     assert len(errors) == 1 and message in errors[0]
-    assert "Traceback" not in done.stderr and not done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize(
