@@ -9,7 +9,7 @@ with job(snakemake):
     from separation.evaluation import evaluate_point
     from separation.files import write_json
     from separation.plan import EVALUATION_SPEC_FILE
-    from separation.points import options_of
+    from separation.resolved import options_of
     from separation.yaml_reader import read_yaml
     from separation.yaml_writer import write_yaml
 

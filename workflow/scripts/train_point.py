@@ -8,7 +8,7 @@ from separation.jobs import job
 with job(snakemake):
     from separation.files import write_json
     from separation.plan import SPEC_FILE
-    from separation.points import complete_config, options_of
+    from separation.resolved import complete_config, options_of
     from separation.yaml_writer import write_yaml
 
     point = snakemake.wildcards.point

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,11 @@ from separation.identity import (
     without_excluded,
 )
 from separation.model_check import check_config, check_data
-from separation.sweep import Point, Sweep, values_of
+from separation.rows import Row, fill_varying_keys
+from separation.splits import SPLITS, Split, listing
+from separation.sweep import Point, Sweep
 from separation.yaml_reader import KeyPath, dotted
 
-SPLITS = ("train", "val", "test")
 # what of dataset_config decides what a cache of features holds; excerpts and weights are cut and derived on reading
 CACHED_KEYS = (
     "sample_rate", "num_channels", "n_fft", "hop_length", "window_type", "group_sources", "group_names",
@@ -34,42 +34,6 @@ CACHED_KEYS = (
 BASELINE_KEYS = tuple(key for key in CACHED_KEYS if key != "output_type")
 
 _TRAINING_VERSIONS = canonical_json({key: STAGE_VERSIONS[key] for key in ("features", "train")})
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split of an experiment's data.
-
-    Attributes:
-        dataset: the dataset's id.
-        name: the recipe's name, or the class of a user's folder.
-        split: the name of the split within the dataset.
-        folder: where the mixtures are.
-        manifest: the file by which the workflow knows that it has made them; None for a user's folder.
-        entry: as the experiment file gives it, without the folder.
-    """
-
-    dataset: str
-    name: str
-    split: str
-    folder: str
-    manifest: str | None
-    entry: Mapping[str, Any]
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {"id": self.dataset, "split": self.split, **{k: v for k, v in self.entry.items() if k != "split"}}
-
-    @property
-    def opener(self) -> dict[str, Any]:
-        """The nussl class that reads the folder, and the class's arguments."""
-        arguments = {key: value for key, value in self.entry.items() if key not in ("dataset", "split", "id")}
-        return {"class": "Scaper", **arguments}
-
-    @property
-    def reader(self) -> dict[str, Any]:
-        """What separation.data.items.Items opens."""
-        return {**self.opener, "folder": self.folder, "dataset": self.name, "split": self.split}
 
 
 @dataclass(frozen=True)
@@ -109,20 +73,6 @@ class Section:
     written: dict[str, Any]
     value: dict[str, Any]
     identity: str
-
-
-@dataclass
-class Row:
-    """A row of points.csv: a point under one evaluation."""
-
-    point: str
-    evaluation: str
-    baselines: str
-    swept: dict[str, Any]
-    labels: list[str]
-    blocks: list[int]
-    seed: int
-    group: str
 
 
 class Workflow:
@@ -190,7 +140,7 @@ class Workflow:
                 row.blocks.append(point.block)
             expanded.append((point, row))
         self.rows = list(rows.values())
-        _fill_varying_keys(expanded)
+        fill_varying_keys(expanded)
         self.notices += dict.fromkeys(sweep.notices)
         shared = len(expanded) - len(self.rows)
         if shared:
@@ -375,10 +325,12 @@ class Workflow:
                 f"no such folder: {folder} (relative paths start at the repository's root)", ("datasets", key, "folder")
             )
         kept = {inner: value for inner, value in entry.items() if inner != "folder"}
-        listing = self._listings.setdefault(str(folder), _listing(folder))
-        if not listing:
+        if str(folder) not in self._listings:
+            self._listings[str(folder)] = listing(folder)
+        files = self._listings[str(folder)]
+        if not files:
             raise self.experiment.document.error(f"the folder {folder} is empty", ("datasets", key, "folder"))
-        dataset = f"{slug(entry['class'])}-{digest({'listing': listing, **kept})}"
+        dataset = f"{slug(entry['class'])}-{digest({'listing': files, **kept})}"
         return Split(dataset, entry["class"], key, str(folder), None, kept)
 
     def _dataset(self, name: str) -> Dataset:
@@ -453,38 +405,6 @@ class Workflow:
         ]
 
 
-def options_of(run_options: Mapping[str, Any], point: str) -> Mapping[str, Any]:
-    """The settings of a point that change no result."""
-    return run_options["points"].get(point, run_options["common"])
-
-
-def complete_config(spec: Mapping[str, Any], options: Mapping[str, Any], point: str, folder: str) -> dict[str, Any]:
-    """A point's whole config, itself a valid experiment file that leads to the same point.
-
-    Args:
-        spec: what determines the weights.
-        options: the rest, see `options_of`.
-        point: its id.
-        folder: its folder.
-    """
-    info = {**options["info"], **spec["info"], "name": point, "experiment_key": point, "output_folder": folder}
-    cache = options["dataset_config"]["cache"]
-    return {
-        "info": {key: _with_key(value, point) for key, value in info.items()},
-        "dataset_config": {**spec["dataset_config"], "cache": _with_key(cache, point)},
-        "datasets": {key: dict(entry) for key, entry in options["datasets"].items()},
-        "train_config": {**spec["train_config"], **options["train_config"]},
-        "model_config": {**spec["model_config"], **options["model_config"]},
-        "algorithm_config": options["algorithm_config"],
-        "test_config": options["test_config"],
-    }
-
-
-def _with_key(value: Any, point: str) -> Any:
-    """`${EXPERIMENT_KEY}` filled in, which is possible only once the id is known."""
-    return value.replace("${EXPERIMENT_KEY}", point) if isinstance(value, str) else value
-
-
 def _method(train_config: Mapping[str, Any]) -> str:
     """A short name of what is trained, after its losses: dpcl, mi, chimera or time."""
     losses = {str(loss[0]).lower() for loss in train_config["loss_function"]}
@@ -495,56 +415,6 @@ def _method(train_config: Mapping[str, Any]) -> str:
     if any("sisdr" in loss or "snr" in loss for loss in losses):
         return "time"
     return "mi"
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else canonical_json(value)
-
-
-def _listing(folder: Path) -> list[list[Any]]:
-    """Relative names and sizes of all files below a folder, in order."""
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        for name in sorted(files):
-            path = Path(parent) / name
-            found.append([path.relative_to(folder).as_posix(), path.stat().st_size])
-    return found
-
-
-def _fill_varying_keys(expanded: list[tuple[Point, Row]]) -> None:
-    """Gives every row its labels and a value for every key that varies, also where its own block leaves the key out."""
-    keys: dict[str, bool] = {}
-    for point, _ in expanded:
-        for setting in point.settings:
-            keys[setting.key] = keys.get(setting.key, False) or setting.swept
-    varies = {key: len({canonical_json(_value_of(point, key)) for point, _ in expanded}) > 1 for key in keys}
-    names = _short_names([key for key, does in varies.items() if does])
-    for point, row in expanded:
-        values = {key: row.swept.get(key, _value_of(point, key)) for key in keys if keys[key] or varies[key]}
-        row.swept = {key: value for key, value in values.items() if value is not None}
-        own = {setting.key: setting.value for setting in point.settings if setting.key in names}
-        row.labels.append(", ".join(f"{names[key]}={_shown(value)}" for key, value in own.items()) or "as written")
-
-
-def _short_names(keys: list[str]) -> dict[str, str]:
-    """Each key by as few of its last parts as tell it from the others."""
-    names = {}
-    for key in keys:
-        parts = key.split(".")
-        for count in range(1, len(parts) + 1):
-            name = ".".join(parts[-count:])
-            if not any(f".{other}".endswith(f".{name}") for other in keys if other != key):
-                break
-        names[key] = name
-    return names
-
-
-def _value_of(point: Point, key: str) -> Any:
-    for setting in reversed(point.settings):
-        if setting.key == key:
-            return setting.value
-    return next(iter(values_of(point.config, key)), None)
 
 
 def load_workflow(config: Mapping[str, Any], environment: Mapping[str, str]) -> Workflow:

@@ -7,21 +7,19 @@ else is set. A dotted key is an exact path; a plain key sets every matching key 
 from __future__ import annotations
 
 import itertools
-import math
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from separation import schema
+from separation.axes import Axes, Choice, Setting
 from separation.errors import UserError
-from separation.identity import canonical_json, normalized
+from separation.identity import normalized
+from separation.key_paths import CACHE_PATH, all_keys, is_list, matches, paths_of, replaced, whole
 from separation.vocabulary import ARGUMENT_NAMES, arguments_of
 from separation.yaml_reader import Document, KeyPath
 
 SCHEMA = "experiment"
-_CACHE_PATH: KeyPath = ("dataset_config", "cache")
-_DISTRIBUTIONS = {"uniform": 2, "log_uniform": 2, "randint": 2, "choice": 1}
 # where a plain key is looked for
 _SECTIONS = (
     "info",
@@ -32,20 +30,6 @@ _SECTIONS = (
     "algorithm_config",
     "test_config",
 )
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One key of a sweep at one value, and where it stands in the file."""
-
-    key: str
-    value: Any
-    origin: KeyPath
-    swept: bool
-
-
-# Settings that change together; a swept key has one such tuple per value
-Choice = tuple[Setting, ...]
 
 
 @dataclass
@@ -84,6 +68,7 @@ class Sweep:
 
     def __init__(self, document: Document, base: dict[str, Any], overrides: tuple[Override, ...] = ()):
         self.document, self.base, self.overrides = document, base, overrides
+        self.axes = Axes(document, self._find)
         self.notices: list[str] = []
         self._checked: set[tuple[KeyPath, str]] = set()
         self._targets: dict[str, list[KeyPath]] = {}
@@ -109,7 +94,7 @@ class Sweep:
         cache_workers = self._cache_workers(block, where)
         exclude = self._conditions(block.pop("exclude", []), (*where, "exclude"))
         when = self._whens(block.pop("when", []), (*where, "when"))
-        axes = self._axes(block, where) + command_line
+        axes = self.axes.axes(block, where) + command_line
         given = False
         for combination in itertools.product(*axes):
             settings = tuple(itertools.chain.from_iterable(combination))
@@ -122,145 +107,6 @@ class Sweep:
         if not given:
             raise self.document.error("this block gives no point: every combination is excluded", where)
 
-    def _axes(self, block: dict[str, Any], where: KeyPath) -> list[list[Choice]]:
-        """The block's axes in the file's order; groups that change together come last, so that they win."""
-        axes: list[list[Choice]] = []
-        groups: list[list[Choice]] = []
-        for key, value in block.items():
-            origin = (*where, key)
-            if key.startswith("multiple_parameters"):
-                groups.append(self._groups(value, origin))
-            elif key == "seeds":
-                axes.append(self._seeds(value, origin))
-            elif key == "zip":
-                axes += self._zips(value, origin)
-            elif key == "random":
-                axes.append(self._random(value, origin))
-            elif isinstance(value, list):
-                if not value:
-                    raise self.document.error("an empty list gives no point", origin)
-                axes.append([(Setting(key, item, (*origin, number), swept=True),) for number, item in enumerate(value)])
-            else:
-                axes.append([(Setting(key, value, origin, swept=False),)])
-        return axes + groups
-
-    def _groups(self, value: Any, origin: KeyPath) -> list[Choice]:
-        if isinstance(value, dict):
-            value = [value]
-        if not isinstance(value, list) or not value or not all(isinstance(group, dict) for group in value):
-            raise self.document.error("expected a list of mappings, each a group of keys that change together", origin)
-        swept = len(value) > 1
-        return [
-            tuple(Setting(key, inner, (*origin, number, key), swept) for key, inner in group.items())
-            for number, group in enumerate(value)
-        ]
-
-    def _seeds(self, value: Any, origin: KeyPath) -> list[Choice]:
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = [value]
-        if not isinstance(value, list) or not value:
-            raise self.document.error("expected a list of whole numbers, like [0, 1, 2]", origin)
-        return [(Setting("info.seed", seed, (*origin, number), swept=True),) for number, seed in enumerate(value)]
-
-    def _zips(self, value: Any, origin: KeyPath) -> list[list[Choice]]:
-        zips = value if isinstance(value, list) else [value]
-        axes = []
-        for number, mapping in enumerate(zips):
-            place = (*origin, number) if isinstance(value, list) else origin
-            if not isinstance(mapping, dict) or not mapping:
-                raise self.document.error("expected a mapping of keys to lists of one length", place)
-            for key, inner in mapping.items():
-                if not isinstance(inner, list) or not inner:
-                    raise self.document.error(f"expected a list, found {schema.shown(inner)}", (*place, key))
-            lengths = {key: len(inner) for key, inner in mapping.items()}
-            if len(set(lengths.values())) > 1:
-                told = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-                raise self.document.error(f"expected lists of one length, found {told}", place)
-            axes.append(
-                [
-                    tuple(Setting(key, mapping[key][row], (*place, key, row), swept=True) for key in mapping)
-                    for row in range(next(iter(lengths.values())))
-                ]
-            )
-        return axes
-
-    def _random(self, value: Any, origin: KeyPath) -> list[Choice]:
-        form = (
-            "expected count, seed and distributions, like "
-            "{count: 20, seed: 0, distributions: {learning_rate: [log_uniform, 1e-4, 1e-1]}}"
-        )
-        if not isinstance(value, dict):
-            raise self.document.error(form, origin)
-        for key in value:
-            if key not in ("count", "seed", "distributions"):
-                hint = schema.nearest(key, ["count", "seed", "distributions"])
-                raise self.document.error(f"unknown key{hint or '; ' + form}", (*origin, key))
-        count, seed, distributions = value.get("count"), value.get("seed", 0), value.get("distributions")
-        if not _whole(count) or count < 1:
-            raise self.document.error(
-                f"expected a whole number of at least 1, found {schema.shown(count)}", (*origin, "count")
-            )
-        if not _whole(seed):
-            raise self.document.error(f"expected a whole number, found {schema.shown(seed)}", (*origin, "seed"))
-        if not isinstance(distributions, dict) or not distributions:
-            raise self.document.error(form, (*origin, "distributions"))
-        for key, distribution in distributions.items():
-            self._check_distribution(distribution, (*origin, "distributions", key))
-        # a key's draws depend on its name and the seed alone: adding a key leaves the others' values as they were
-        draws = {
-            key: self._draws(key, distribution, random.Random(f"{seed}:{key}"), count, (*origin, "distributions", key))
-            for key, distribution in distributions.items()
-        }
-        return [
-            tuple(Setting(key, draws[key][row], (*origin, "distributions", key), swept=True) for key in draws)
-            for row in range(count)
-        ]
-
-    def _check_distribution(self, distribution: Any, origin: KeyPath) -> None:
-        names = ", ".join(_DISTRIBUTIONS)
-        if not isinstance(distribution, list) or not distribution or not isinstance(distribution[0], str):
-            raise self.document.error(
-                f"expected a distribution like [uniform, 0, 1], found {schema.shown(distribution)}", origin
-            )
-        name = distribution[0].replace("-", "_")
-        if name not in _DISTRIBUTIONS:
-            hint = schema.nearest(name, list(_DISTRIBUTIONS))
-            raise self.document.error(f"unknown distribution '{distribution[0]}'{hint}; known are {names}", origin)
-        parameters = distribution[1:]
-        if name == "choice":
-            if len(parameters) != 1 or not isinstance(parameters[0], list) or not parameters[0]:
-                raise self.document.error("expected [choice, [value, value, ...]]", origin)
-            return
-        good = len(parameters) == 2 and all(
-            isinstance(bound, (int, float)) and not isinstance(bound, bool) and math.isfinite(bound)
-            for bound in parameters
-        )
-        if not good or parameters[0] > parameters[1]:
-            raise self.document.error(f"expected [{name}, low, high] with numbers low <= high", origin)
-        if name == "log_uniform" and parameters[0] <= 0:
-            raise self.document.error(f"expected bounds above 0, found {schema.shown(parameters[0])}", origin)
-        if name == "randint" and not all(_whole(bound) for bound in parameters):
-            raise self.document.error("expected whole numbers as bounds", origin)
-
-    def _draws(
-        self, key: str, distribution: list[Any], generator: random.Random, count: int, origin: KeyPath
-    ) -> list[Any]:
-        name, parameters = distribution[0].replace("-", "_"), distribution[1:]
-        if name == "choice":
-            return [parameters[0][generator.randrange(len(parameters[0]))] for _ in range(count)]
-        low, high = parameters
-        if name == "randint":
-            return [generator.randint(low, high) for _ in range(count)]
-        if name == "log_uniform":
-            drawn = [math.exp(generator.uniform(math.log(low), math.log(high))) for _ in range(count)]
-        else:
-            drawn = [generator.uniform(low, high) for _ in range(count)]
-        kinds = [schema.subschema(SCHEMA, path) for path in self._find(key, origin)]
-        if any(not rest and part is not None and part.get("type") == "integer" for part, rest in kinds):
-            return [round(value) for value in drawn]
-        # six digits, so that machines whose exp and log differ in the last bit agree on the value and on the id
-        return [float(f"{value:.6g}") for value in drawn]
-
     # options of a block ------------------------------------------------------------------------------------------
 
     def _flag(self, block: dict[str, Any], key: str, where: KeyPath, *, default: bool) -> bool:
@@ -271,7 +117,7 @@ class Sweep:
 
     def _cache_workers(self, block: dict[str, Any], where: KeyPath) -> int | None:
         value = block.pop("num_cache_workers", None)
-        if value is not None and (not _whole(value) or value < 0):
+        if value is not None and (not whole(value) or value < 0):
             raise self.document.error(
                 f"expected a whole number, found {schema.shown(value)}", (*where, "num_cache_workers")
             )
@@ -286,7 +132,7 @@ class Sweep:
                 block[key] = value
                 continue
             targets = self._find(key, ())
-            as_list = all(schema.accepts_list(SCHEMA, path) or _is_list(self.base, path) for path in targets)
+            as_list = all(schema.accepts_list(SCHEMA, path) or is_list(self.base, path) for path in targets)
             if isinstance(value, list) and not as_list:
                 axes.append([(Setting(key, item, (), swept=True),) for item in value])
             else:
@@ -317,7 +163,7 @@ class Sweep:
             rest = dict(when)
             condition = rest.pop("if")
             self._check_condition(condition, (*place, "if"))
-            parsed.append((condition, self._axes(rest, place)))
+            parsed.append((condition, self.axes.axes(rest, place)))
         return parsed
 
     def _conditional(
@@ -362,7 +208,7 @@ class Sweep:
                 value = self.base[section]
                 for path, setting in changed:
                     self._check_value(setting, path)
-                    value = _replaced(value, path[1:], setting.value)
+                    value = replaced(value, path[1:], setting.value)
                 # the settings are kept, so that their ids stay their own
                 self._sections[key] = (value, changed)
             config[section] = self._sections[key][0]
@@ -417,8 +263,8 @@ class Sweep:
 
     def _matches(self, key: str, origin: KeyPath) -> list[KeyPath]:
         if key == "cache":
-            return [_CACHE_PATH]
-        found = [path for section in _SECTIONS for path in _paths_of(self.base.get(section), key, (section,))]
+            return [CACHE_PATH]
+        found = [path for section in _SECTIONS for path in paths_of(self.base.get(section), key, (section,))]
         if not found:
             # a module or an algorithm takes the argument though the file leaves it at its default
             found = [path for path in self._argument_places() if key in arguments_of(self._class_at(path))]
@@ -464,7 +310,7 @@ class Sweep:
 
     def _unknown(self, key: str, origin: KeyPath, part: str | None = None, candidates: list[str] | None = None):
         if part is None:
-            candidates = [*_all_keys(self.base), *ARGUMENT_NAMES]
+            candidates = [*all_keys(self.base), *ARGUMENT_NAMES]
         hint = schema.nearest(part or key, sorted(set(candidates or ())))
         while origin and isinstance(origin[-1], int):
             origin = origin[:-1]
@@ -476,83 +322,3 @@ class Sweep:
     def _place(self, origin: KeyPath) -> str:
         line = self.document.line(origin) if origin else None
         return f"{self.document.file}:{line}: " if line else "command line: "
-
-
-def matches(config: dict[str, Any], condition: dict[str, Any]) -> bool:
-    """Whether a config has the values of a condition; a list of values matches any of them, a plain key anywhere."""
-    for key, expected in condition.items():
-        values = values_of(config, key)
-        wanted = [canonical_json(item) for item in expected] if isinstance(expected, list) else []
-        wanted.append(canonical_json(expected))
-        if not any(canonical_json(value) in wanted for value in values):
-            return False
-    return True
-
-
-def values_of(config: dict[str, Any], key: str) -> list[Any]:
-    """The values that a key of a sweep names in a config: one for a dotted key, all matches for a plain one."""
-    if "." not in key:
-        if key == "cache":
-            return [value_at(config, _CACHE_PATH)]
-        return [value_at(config, path) for path in _paths_of(config, key, ())]
-    value: Any = config
-    for part in key.split("."):
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            return []
-    return [value]
-
-
-def value_at(config: Any, path: KeyPath) -> Any:
-    """The value at a path that exists."""
-    for part in path:
-        config = config[part]
-    return config
-
-
-def _replaced(value: Any, path: KeyPath, new: Any) -> Any:
-    """A copy of `value` with `new` at `path`; parts off the path are shared, not copied."""
-    if not path:
-        return new
-    key, rest = path[0], path[1:]
-    if isinstance(value, list):
-        changed = list(value)
-        changed[key] = _replaced(value[key], rest, new)
-        return changed
-    return {**value, key: _replaced(value.get(key, {}), rest, new)}
-
-
-def _paths_of(value: Any, key: str, path: KeyPath) -> Iterator[KeyPath]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if name == key:
-                yield (*path, name)
-            else:
-                yield from _paths_of(inner, key, (*path, name))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _paths_of(inner, key, (*path, index))
-
-
-def _all_keys(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield key
-            yield from _all_keys(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _all_keys(inner)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_list(config: dict[str, Any], path: KeyPath) -> bool:
-    try:
-        return isinstance(value_at(config, path), list)
-    except (KeyError, IndexError, TypeError):
-        return False

@@ -35,13 +35,20 @@ def _text(dumper: _Dumper, value: str) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
+def _list(dumper: _Dumper, value: list[Any]) -> yaml.Node:
+    # on one line, unless it holds mappings
+    flow = not any(isinstance(item, dict) for item in value)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=flow)
+
+
+_Dumper.add_representer(list, _list)
 _Dumper.add_representer(float, _float)
 _Dumper.add_representer(str, _text)
 
 
 def to_yaml(value: Any) -> str:
     """`value` (mappings, lists, text, finite numbers, booleans, null) as block YAML, keys in their order."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=False)
 
 
 def write_yaml(target: str | os.PathLike, value: Any) -> None:

@@ -1,0 +1,95 @@
+"""Finding and changing values in a config by a sweep's keys: dotted ones name one place, plain ones every match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from separation.identity import canonical_json
+from separation.yaml_reader import KeyPath
+
+CACHE_PATH: KeyPath = ("dataset_config", "cache")
+
+
+def matches(config: dict[str, Any], condition: dict[str, Any]) -> bool:
+    """Whether a config has the values of a condition; a list of values matches any of them, a plain key anywhere."""
+    for key, expected in condition.items():
+        values = values_of(config, key)
+        wanted = [canonical_json(item) for item in expected] if isinstance(expected, list) else []
+        wanted.append(canonical_json(expected))
+        if not any(canonical_json(value) in wanted for value in values):
+            return False
+    return True
+
+
+def values_of(config: dict[str, Any], key: str) -> list[Any]:
+    """The values that a key of a sweep names in a config: one for a dotted key, all matches for a plain one."""
+    if "." not in key:
+        if key == "cache":
+            return [value_at(config, CACHE_PATH)]
+        return [value_at(config, path) for path in paths_of(config, key, ())]
+    value: Any = config
+    for part in key.split("."):
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return []
+    return [value]
+
+
+def value_at(config: Any, path: KeyPath) -> Any:
+    """The value at a path that exists."""
+    for part in path:
+        config = config[part]
+    return config
+
+
+def replaced(value: Any, path: KeyPath, new: Any) -> Any:
+    """A copy of `value` with `new` at `path`; parts off the path are shared, not copied."""
+    if not path:
+        return new
+    key, rest = path[0], path[1:]
+    if isinstance(value, list):
+        changed = list(value)
+        changed[key] = replaced(value[key], rest, new)
+        return changed
+    return {**value, key: replaced(value.get(key, {}), rest, new)}
+
+
+def paths_of(value: Any, key: str, path: KeyPath) -> Iterator[KeyPath]:
+    """The paths, below `path`, of every `key` in a value."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name == key:
+                yield (*path, name)
+            else:
+                yield from paths_of(inner, key, (*path, name))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from paths_of(inner, key, (*path, index))
+
+
+def all_keys(value: Any) -> Iterator[str]:
+    """Every key in a value, at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from all_keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from all_keys(inner)
+
+
+def whole(value: Any) -> bool:
+    """Whether a value is a whole number, which true is not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_list(config: dict[str, Any], path: KeyPath) -> bool:
+    """Whether a list stands at a path."""
+    try:
+        return isinstance(value_at(config, path), list)
+    except (KeyError, IndexError, TypeError):
+        return False

@@ -1,0 +1,63 @@
+"""The rows of points.csv: which point is which, in the words of the sweep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from separation.identity import canonical_json
+from separation.key_paths import values_of
+from separation.sweep import Point
+
+
+@dataclass
+class Row:
+    """A row of points.csv: a point under one evaluation."""
+
+    point: str
+    evaluation: str
+    baselines: str
+    swept: dict[str, Any]
+    labels: list[str]
+    blocks: list[int]
+    seed: int
+    group: str
+
+
+def fill_varying_keys(expanded: list[tuple[Point, Row]]) -> None:
+    """Gives every row its labels and a value for every key that varies, also where its own block leaves the key out."""
+    keys: dict[str, bool] = {}
+    for point, _ in expanded:
+        for setting in point.settings:
+            keys[setting.key] = keys.get(setting.key, False) or setting.swept
+    varies = {key: len({canonical_json(_value_of(point, key)) for point, _ in expanded}) > 1 for key in keys}
+    names = _short_names([key for key, does in varies.items() if does])
+    for point, row in expanded:
+        values = {key: row.swept.get(key, _value_of(point, key)) for key in keys if keys[key] or varies[key]}
+        row.swept = {key: value for key, value in values.items() if value is not None}
+        own = {setting.key: setting.value for setting in point.settings if setting.key in names}
+        row.labels.append(", ".join(f"{names[key]}={_shown(value)}" for key, value in own.items()) or "as written")
+
+
+def _short_names(keys: list[str]) -> dict[str, str]:
+    """Each key by as few of its last parts as tell it from the others."""
+    names = {}
+    for key in keys:
+        parts = key.split(".")
+        for count in range(1, len(parts) + 1):
+            name = ".".join(parts[-count:])
+            if not any(f".{other}".endswith(f".{name}") for other in keys if other != key):
+                break
+        names[key] = name
+    return names
+
+
+def _value_of(point: Point, key: str) -> Any:
+    for setting in reversed(point.settings):
+        if setting.key == key:
+            return setting.value
+    return next(iter(values_of(point.config, key)), None)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else canonical_json(value)

@@ -1,0 +1,58 @@
+"""The splits of data that an experiment names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of an experiment's data.
+
+    Attributes:
+        dataset: the dataset's id.
+        name: the recipe's name, or the class of a user's folder.
+        split: the name of the split within the dataset.
+        folder: where the mixtures are.
+        manifest: the file by which the workflow knows that it has made them; None for a user's folder.
+        entry: as the experiment file gives it, without the folder.
+    """
+
+    dataset: str
+    name: str
+    split: str
+    folder: str
+    manifest: str | None
+    entry: Mapping[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"id": self.dataset, "split": self.split, **{k: v for k, v in self.entry.items() if k != "split"}}
+
+    @property
+    def opener(self) -> dict[str, Any]:
+        """The nussl class that reads the folder, and the class's arguments."""
+        arguments = {key: value for key, value in self.entry.items() if key not in ("dataset", "split", "id")}
+        return {"class": "Scaper", **arguments}
+
+    @property
+    def reader(self) -> dict[str, Any]:
+        """What separation.data.items.Items opens."""
+        return {**self.opener, "folder": self.folder, "dataset": self.name, "split": self.split}
+
+
+def listing(folder: Path) -> list[list[Any]]:
+    """Relative names and sizes of all files below a folder, in order."""
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in sorted(files):
+            path = Path(parent) / name
+            found.append([path.relative_to(folder).as_posix(), path.stat().st_size])
+    return found
