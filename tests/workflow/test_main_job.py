@@ -1,10 +1,15 @@
 """The whole way from toy music to a report, at its smallest."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jams
 import pandas
+import psutil
 import pytest
+import torch
 import zarr
 
 from conftest import TINY
@@ -96,3 +101,34 @@ def test_a_points_config_fed_back_trains_and_evaluates_nothing(project):
     config = sorted(project.folder.glob("results/artifacts/dpcl-*/config.yml"))[0]
     planned = project.planned("--config", f"sweep={config.relative_to(project.folder)}")
     assert set(planned) <= {"collect_scores", "summarize_sweep", "plot_sweep", "render_report"} and planned
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_in_the_same_weights(finished, fresh):
+    command = [sys.executable, "-m", "snakemake", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40"]
+    process = subprocess.Popen(command, cwd=fresh.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in process.stdout:
+        if "Training dpcl" in line:
+            break
+    # in the middle of the first trainings: as soon as one has a state to go on from
+    while not list(fresh.folder.glob("results/artifacts/*/state/state.pt")):
+        assert process.poll() is None
+        os.sched_yield()
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    process.kill()
+    process.wait()
+    assert not list(fresh.folder.glob("results/artifacts/*/checkpoints/best.model.pth"))
+    fresh.run("--unlock", "--config", f"sweep={TINY}")
+    fresh.run("train", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40")
+    logs = "".join(path.read_text() for path in fresh.folder.glob("logs/train_point/*.log"))
+    assert "going on after epoch" in logs
+    # the same trainings in another folder, never stopped
+    places = {f"{name}_DIRECTORY": str(finished.folder / "results" / name.lower()) for name in ("DATA", "CACHE")}
+    other = {**places, "ARTIFACTS_DIRECTORY": str(fresh.folder / "uninterrupted")}
+    fresh.run("train", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40", **other)
+    weights = sorted(fresh.folder.glob("results/artifacts/*/checkpoints/*.pth"))
+    assert len(weights) == 4
+    for path in weights:
+        twin = fresh.folder / "uninterrupted" / path.relative_to(fresh.folder / "results/artifacts")
+        one, two = (torch.load(file, weights_only=False)["state_dict"] for file in (path, twin))
+        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
