@@ -29,9 +29,10 @@ def test_a_command_of_the_readme_works(command, fresh):
         command = command if short else command.replace("snakemake", "snakemake -n", 1)
     else:
         # the Makefile's set-up is tested by itself; here its recipe runs in this environment
-        recipe = subprocess.run(
-            ["make", "-n", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True
-        )
+        # (make talks of its folders where a make above it has set MAKEFLAGS)
+        plain = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+        arguments = ["make", "-n", *command.split()[1:]]
+        recipe = subprocess.run(arguments, cwd=ROOT, env=plain, capture_output=True, text=True, check=True)
         lines = recipe.stdout.splitlines()
         runs = [
             line.replace("snakemake ", "snakemake -n ", 1) for line in lines if line.strip().startswith("snakemake ")
