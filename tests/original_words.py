@@ -98,3 +98,24 @@ def original(folder, **changes):
         section, name = key.split("__")
         content[section][name] = value
     return content
+
+
+def with_masks(content):
+    """The same experiment as mask inference: other data keys, a loss over permutations, masks under their own name."""
+    content["train_config"]["loss_function"] = [["pit:mse", "estimates", 1.0]]
+    content["dataset_config"]["data_keys_for_training"] = [
+        "log_spectrogram",
+        "magnitude_spectrogram",
+        "source_spectrograms",
+    ]
+    model = content["model_config"]
+    modules = model["modules"]
+    modules["masks"] = modules.pop("embedding")
+    modules["masks"]["args"] |= {"embedding_size": 2, "activation": ["softmax"]}
+    modules["estimates"] = {"class": "Mask"}
+    modules["normalization"] = {"class": "InstanceNorm", "args": {"use_instance_norm": True}}
+    model["connections"][-1:] = [["masks", ["recurrent_stack"]], ["estimates", ["masks", "magnitude_spectrogram"]]]
+    model["output"] = ["estimates"]
+    content["algorithm_config"] = {"class": "DeepMaskEstimation", "args": {"model_path": "x"}}
+    content["sweep"] = [{"n_fft": 128, "num_frequencies": 65, "num_features": 65, "num_sources": 2, "cache": ""}]
+    return content

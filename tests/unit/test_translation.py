@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments import experiment, plan
-from original_words import original
+from original_words import original, with_masks
 from separation.errors import UserError
 
 
@@ -42,23 +42,7 @@ def test_what_was_left_out_is_told_with_its_line(tmp_path, folder):
 
 
 def test_masks_under_another_name_are_given_to_nussl_as_mask(tmp_path, folder):
-    content = original(folder, train_config__loss_function=[["pit:mse", "estimates", 1.0]])
-    content["dataset_config"]["data_keys_for_training"] = [
-        "log_spectrogram",
-        "magnitude_spectrogram",
-        "source_spectrograms",
-    ]
-    modules = content["model_config"]["modules"]
-    modules["masks"] = {**modules.pop("embedding")}
-    modules["masks"]["args"] |= {"embedding_size": 2, "activation": ["softmax"]}
-    modules["estimates"] = {"class": "Mask"}
-    content["model_config"]["connections"][-1:] = [
-        ["masks", ["recurrent_stack"]],
-        ["estimates", ["masks", "magnitude_spectrogram"]],
-    ]
-    content["model_config"]["output"] = ["estimates"]
-    content["algorithm_config"] = {"class": "DeepMaskEstimation", "args": {"model_path": "x"}}
-    content["sweep"] = [{"n_fft": 128, "num_frequencies": 65, "num_features": 65, "num_sources": 2}]
+    content = with_masks(original(folder))
     workflow = plan(content, tmp_path)
     (spec,) = specs(workflow)
     assert spec["model_config"]["output"] == ["estimates", "mask"]
