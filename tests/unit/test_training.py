@@ -315,7 +315,7 @@ def test_a_training_leaves_the_settings_of_torch_as_they_were(train):
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert find_device("auto").type == "cpu"
-    with pytest.raises(UserError, match="finds no GPU"):
+    with pytest.raises(UserError, match="expected a GPU that torch can use for 'cuda', found none"):
         find_device("cuda")
     with pytest.raises(UserError, match="expected auto, cpu or cuda, found 'gpu'"):
         find_device("gpu")

@@ -12,10 +12,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from separation.key_paths import short_names
 from separation.sweep_tables import (
     BASELINES,
     as_number,
-    short_names,
     value_order,
     varying_keys,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from separation.errors import UserError
 from separation.identity import normalized
 from separation.sweep import Override
 from separation.translation import translate
-from separation.yaml_reader import Document, dotted, parse_yaml, read_yaml, resolve_scalar
+from separation.yaml_reader import Document, parse_yaml, read_yaml, resolve_scalar
 
 ROOT = Path(__file__).resolve().parents[3]
 EXPERIMENTS = Path("config/experiments")
@@ -203,25 +202,3 @@ def _check_finite(document: Document, value: Any, path: tuple) -> None:
             normalized(value)
         except ValueError as problem:
             raise document.error(str(problem), path) from None
-
-
-def absolute(path: str | os.PathLike) -> str:
-    """`path` made absolute; a relative one starts at the working directory."""
-    return str(Path(path).absolute())
-
-
-__all__ = [
-    "DATASETS",
-    "EXPERIMENTS",
-    "ROOT",
-    "Experiment",
-    "Recipe",
-    "Settings",
-    "absolute",
-    "dotted",
-    "find_experiment",
-    "load_experiment",
-    "load_recipe",
-    "load_settings",
-    "parse_overrides",
-]

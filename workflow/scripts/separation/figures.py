@@ -12,6 +12,7 @@ import vl_convert
 
 from separation import charts, score_charts
 from separation.files import write_json, write_text
+from separation.key_paths import short_names
 from separation.sweep_tables import (
     metric_columns,
     primary_metric,
@@ -19,7 +20,6 @@ from separation.sweep_tables import (
     read_points,
     read_scores,
     read_summary,
-    short_names,
     varying_keys,
 )
 

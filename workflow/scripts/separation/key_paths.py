@@ -93,3 +93,16 @@ def is_list(config: dict[str, Any], path: KeyPath) -> bool:
         return isinstance(value_at(config, path), list)
     except (KeyError, IndexError, TypeError):
         return False
+
+
+def short_names(keys: list[str]) -> dict[str, str]:
+    """Each dotted key's shortest ending that no other key shares."""
+    names = {}
+    for key in keys:
+        parts = key.split(".")
+        for length in range(1, len(parts) + 1):
+            name = ".".join(parts[-length:])
+            if sum(other == name or other.endswith("." + name) for other in keys) == 1:
+                break
+        names[key] = name
+    return names

@@ -18,6 +18,7 @@ from separation import charts, verdict
 from separation.comparisons import MOST_POINTS_FOR_ALL_PAIRS
 from separation.figures import INDEX, SECTIONS, vega_lite_version
 from separation.files import read_json, write_text
+from separation.key_paths import short_names
 from separation.players import read_items
 from separation.sweep_tables import (
     as_number,
@@ -27,7 +28,6 @@ from separation.sweep_tables import (
     read_points,
     read_scores,
     read_summary,
-    short_names,
     value_order,
     varying_keys,
 )

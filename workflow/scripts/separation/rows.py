@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from separation.identity import canonical_json
-from separation.key_paths import values_of
+from separation.key_paths import short_names, values_of
 from separation.sweep import Point
 
 
@@ -31,25 +31,12 @@ def fill_varying_keys(expanded: list[tuple[Point, Row]]) -> None:
         for setting in point.settings:
             keys[setting.key] = keys.get(setting.key, False) or setting.swept
     varies = {key: len({canonical_json(_value_of(point, key)) for point, _ in expanded}) > 1 for key in keys}
-    names = _short_names([key for key, does in varies.items() if does])
+    names = short_names([key for key, does in varies.items() if does])
     for point, row in expanded:
         values = {key: row.swept.get(key, _value_of(point, key)) for key in keys if keys[key] or varies[key]}
         row.swept = {key: value for key, value in values.items() if value is not None}
         own = {setting.key: setting.value for setting in point.settings if setting.key in names}
         row.labels.append(", ".join(f"{names[key]}={_shown(value)}" for key, value in own.items()) or "as written")
-
-
-def _short_names(keys: list[str]) -> dict[str, str]:
-    """Each key by as few of its last parts as tell it from the others."""
-    names = {}
-    for key in keys:
-        parts = key.split(".")
-        for count in range(1, len(parts) + 1):
-            name = ".".join(parts[-count:])
-            if not any(f".{other}".endswith(f".{name}") for other in keys if other != key):
-                break
-        names[key] = name
-    return names
 
 
 def _value_of(point: Point, key: str) -> Any:

@@ -11,8 +11,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from separation.errors import UserError
-from separation.yaml_reader import Document, KeyPath, dotted
+from separation.yaml_reader import Document, KeyPath
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 
@@ -220,14 +219,3 @@ def _described_choice(error: jsonschema.ValidationError, path: KeyPath) -> tuple
 def _types(names: str | list[str]) -> str:
     names = [names] if isinstance(names, str) else names
     return " or ".join(_TYPE_NAMES.get(name, name) for name in names)
-
-
-def describe(schema: str, path: KeyPath) -> str | None:
-    """The description of a key."""
-    part, rest = subschema(schema, path)
-    return None if part is None or rest else part.get("description")
-
-
-def unknown_key(name: str, candidates: list[str], *, file: str, line: int | None, path: KeyPath) -> UserError:
-    """The error for a key that is not known, with the nearest one that is."""
-    return UserError(f"unknown key{nearest(name, candidates)}", file=file, line=line, key=dotted(path))

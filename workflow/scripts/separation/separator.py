@@ -117,18 +117,15 @@ def limited_threads(count: int) -> Iterator[None]:
 
 
 def resolve_device(device: str) -> str:
-    """The device to run on: `auto` is a GPU where there is one.
+    """The device to run on, as nussl takes it; `auto` is a GPU where there is one.
 
     Raises:
         UserError: a GPU is asked for and there is none (nussl would quietly take the CPU).
     """
-    import torch
+    # torch takes seconds to import; reading scores does without it
+    from separation.training_setup import find_device
 
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not torch.cuda.is_available():
-        raise UserError(f"expected a GPU that torch can use for {device!r}, found none", key="train_config.device")
-    return device
+    return str(find_device(device))
 
 
 @contextmanager

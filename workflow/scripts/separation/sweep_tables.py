@@ -50,19 +50,6 @@ def varying_keys(points: pd.DataFrame) -> list[str]:
     return [key for key in swept_keys(points) if points[key].nunique() > 1]
 
 
-def short_names(keys: list[str]) -> dict[str, str]:
-    """Each dotted key's shortest ending that no other key shares."""
-    names = {}
-    for key in keys:
-        parts = key.split(".")
-        for length in range(1, len(parts) + 1):
-            name = ".".join(parts[-length:])
-            if sum(other == name or other.endswith("." + name) for other in keys) == 1:
-                break
-        names[key] = name
-    return names
-
-
 def value_order(values: pd.Series | list[str]) -> list[str]:
     """The different values in reading order: numbers by size, then words by the alphabet, missing first."""
 

@@ -31,7 +31,7 @@ def find_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"expected auto, cpu or cuda, found {device!r}", key="train_config.device") from error
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("cuda was asked for, but torch finds no GPU", key="train_config.device")
+        raise UserError(f"expected a GPU that torch can use for {device!r}, found none", key="train_config.device")
     return place
 
 

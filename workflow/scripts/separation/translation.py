@@ -22,7 +22,6 @@ LOSS_NAMES = {
     "kl": "KLDivLoss",
     "sisdr": "SISDRLoss",
     "PITLoss": "PermutationInvariantLoss",
-    "CombinationInvariantLoss": "CombinationInvariantLoss",
 }
 _LOSS_WRAPPERS = {"pit": "PermutationInvariantLoss", "cit": "CombinationInvariantLoss"}
 _DATA_KEYS = {
@@ -283,6 +282,3 @@ def _with_directories(value: Any, variables: Mapping[str, str]) -> Any:
     if isinstance(value, str):
         return _BARE_VARIABLE.sub(lambda match: variables.get(match.group(1), match.group(0)), value)
     return value
-
-
-__all__ = ["LOSS_NAMES", "translate"]

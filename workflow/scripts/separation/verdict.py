@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from separation import statistics
-from separation.sweep_tables import as_number, short_names, swept_keys, varying_keys
+from separation.key_paths import short_names
+from separation.sweep_tables import as_number, swept_keys, varying_keys
 
 # Under that many songs an interval is a rough one
 FEW_SONGS = 10
