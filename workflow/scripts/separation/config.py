@@ -98,6 +98,11 @@ def _container(image: str) -> str:
     return image if "://" in image or Path(image).exists() else f"docker://{image}"
 
 
+def default_config() -> dict[str, Any]:
+    """What stands in config/config.yaml."""
+    return read_yaml(ROOT / "config" / "config.yaml").value
+
+
 def find_experiment(sweep: str) -> Path:
     """The file that `sweep` names: a path, or the name of a file in config/experiments.
 

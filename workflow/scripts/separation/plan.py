@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from separation.config import default_config
 from separation.errors import UserError
 from separation.files import read_json
 from separation.identity import canonical_json
@@ -189,14 +190,6 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         print_plan(plan)
     return 0
-
-
-def default_config() -> dict[str, Any]:
-    """config/config.yaml."""
-    from separation.config import ROOT
-    from separation.yaml_reader import read_yaml
-
-    return read_yaml(ROOT / "config" / "config.yaml").value
 
 
 def _given(asked: argparse.Namespace) -> dict[str, Any]:

@@ -117,7 +117,6 @@ class Workflow:
         self._computed: dict[tuple, Any] = {}
         self._noted: set[tuple] = set()
         self._listings: dict[str, list] = {}
-        self._split_memo: dict[str, Split] = {}
         self._cache_workers: dict[tuple[str, str], int] = {}
         self._expand()
         self.run_options["sweep_file"] = experiment.document.file
@@ -290,22 +289,17 @@ class Workflow:
     def _require_cache(self, place: tuple[str, str]) -> None:
         manifest = self.settings.cache / place[0] / f"{place[1]}.json"
         if not manifest.exists():
-            sweep = configuration.find_experiment(str(self.settings.sweep))
+            file = self.experiment.document.file
             raise UserError(
                 f"populate_cache is false and the cache {manifest} is missing; fill it with: "
-                f"snakemake cache --config sweep={sweep} set=populate_cache=true",
-                file=self.experiment.document.file,
+                f"snakemake cache --config sweep={file} set=populate_cache=true",
+                file=file,
             )
 
     # data --------------------------------------------------------------------------------------------------------
 
     def _split(self, key: str, entry: dict[str, Any]) -> Split:
-        memo = canonical_json([key, entry])
-        if memo not in self._split_memo:
-            self._split_memo[memo] = (
-                self._made_split(key, entry) if "dataset" in entry else self._users_split(key, entry)
-            )
-        return self._split_memo[memo]
+        return self._made_split(key, entry) if "dataset" in entry else self._users_split(key, entry)
 
     def _made_split(self, key: str, entry: dict[str, Any]) -> Split:
         name, split = entry["dataset"], entry.get("split", key)

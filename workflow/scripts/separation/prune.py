@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from separation.config import EXPERIMENTS, ROOT
+from separation.config import EXPERIMENTS, ROOT, default_config
 from separation.errors import UserError
 from separation.files import read_json
-from separation.plan import default_config
 from separation.points import Workflow, load_workflow
 from separation.runs import RECORD, SWEEPS
 
