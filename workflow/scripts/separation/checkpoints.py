@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import logging
-import pickle
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,11 @@ from separation.nussl_compat import nussl
 logger = logging.getLogger(__name__)
 
 #: keys of train_config that change how fast a training is, not what it learns
-INDIFFERENT_KEYS = ("device", "num_workers", "data_parallel")
+INDIFFERENT_KEYS = ("device", "num_workers", "data_parallel", "checkpoint_minutes", "save_by_epoch")
+
+
+#: the latest state, and the one before it
+STATE, STATE_BEFORE = "state.pt", "state.before.pt"
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
@@ -38,25 +42,53 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Replaces the state in `folder`, atomically: a job that is killed here leaves the state before or this one."""
-    _save(dict(state), folder / "state.pt")
+    """Replaces the state in `folder`; the one before is kept beside it.
+
+    Both steps are atomic: a job that is killed here leaves one or two whole states. A state begins with the SHA-256 of
+    the rest, as a file on a disk that was full or failed may look whole.
+
+    Raises:
+        UserError: where it cannot be written; the state before is as it was.
+    """
+    content = _bytes_of(lambda buffer: torch.save(dict(state), buffer))
+    path = folder / STATE
+    try:
+        with files.atomic_path(path) as temporary:
+            temporary.write_bytes(hashlib.sha256(content).digest() + content)
+            if path.exists():
+                os.replace(path, folder / STATE_BEFORE)
+    except OSError as error:
+        raise UserError(
+            f"the state of the training cannot be written: {error.strerror}; the one before is kept", file=path
+        ) from error
 
 
 def load_state(folder: Path, expected_fingerprint: str) -> dict[str, Any] | None:
-    """The state to go on from, on the CPU, or None where there is none that belongs to this training."""
-    path = folder / "state.pt"
-    if not path.exists():
-        return None
-    try:
-        # plain tensors and containers only: nothing in a state file is executed
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        logger.warning("%s cannot be read (%s); starting from the beginning", path, error)
-        return None
-    if state["fingerprint"] != expected_fingerprint:
+    """The latest whole state, on the CPU, or None where there is none that belongs to this training."""
+    for unfinished in folder.glob(".state.*"):
+        unfinished.unlink()  # of a job that was killed while it wrote
+    for name in (STATE, STATE_BEFORE):
+        path = folder / name
+        state = _read_state(path)
+        if state is None:
+            continue
+        if state["fingerprint"] == expected_fingerprint:
+            return state
         logger.warning("%s belongs to a training with another configuration; starting from the beginning", path)
         return None
-    return state
+    return None
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    digest, content = content[:32], content[32:]
+    if hashlib.sha256(content).digest() != digest:
+        logger.warning("%s cannot be read (damaged or cut off); going on from what was there before it", path)
+        return None
+    # plain tensors and containers only: nothing in a state file is executed
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def save_model(
@@ -137,11 +169,6 @@ def _approximation(output_type: str) -> Any:
 
 def _dataset(split: Mapping[str, Any]) -> dict[str, str]:
     return {"name": split["class"], "folder": "/".join(Path(split["folder"]).parts[-2:])}
-
-
-def _save(value: Any, path: Path) -> None:
-    with files.atomic_path(path) as temporary:
-        temporary.write_bytes(_bytes_of(lambda buffer: torch.save(value, buffer)))
 
 
 def _bytes_of(save: Any) -> bytes:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import resource
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from separation import files
 
@@ -20,11 +23,12 @@ class Epoch:
         epoch: counted from 1.
         train_loss: mean over the excerpts of the epoch, each as it was when the network saw it.
         validation_loss: mean over the validation excerpts after the epoch.
-        learning_rate: with which the epoch was learned.
+        learning_rate: of the epoch's last step.
         gradient_norm: mean over the steps, before any clipping.
         seconds: wall time of the epoch, validation included.
         samples_per_second: training excerpts per second, validation not counted.
-        loader_wait: seconds of those spent waiting for batches.
+        loader_wait_share: share of the time of learning that was spent waiting for batches, 0 to 1.
+        memory_mb: the most memory that the process had used by then: of the GPU where it trained on one.
         best: whether no epoch before had a lower validation loss.
     """
 
@@ -35,8 +39,16 @@ class Epoch:
     gradient_norm: float
     seconds: float
     samples_per_second: float
-    loader_wait: float
+    loader_wait_share: float
+    memory_mb: float
     best: bool
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that this process has used so far, MB: of the GPU, or of the machine where it has none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def write_history(path: Path, epochs: Sequence[Epoch]) -> None:
@@ -46,7 +58,9 @@ def write_history(path: Path, epochs: Sequence[Epoch]) -> None:
     table.writeheader()
     for epoch in epochs:
         row = asdict(epoch)
-        times = {key: round(row[key], 3) for key in ("seconds", "samples_per_second", "loader_wait")}
+        times = {
+            key: round(row[key], 4) for key in ("seconds", "samples_per_second", "loader_wait_share", "memory_mb")
+        }
         table.writerow(row | times)
     files.write_text(path, text.getvalue())
 
@@ -72,6 +86,8 @@ class TensorBoard:
             ("train/learning_rate", epoch.learning_rate),
             ("train/gradient_norm", epoch.gradient_norm),
             ("time/samples_per_second", epoch.samples_per_second),
+            ("time/loader_wait_share", epoch.loader_wait_share),
+            ("time/memory_mb", epoch.memory_mb),
         ):
             self._writer.add_scalar(tag, value, epoch.epoch)
         self._writer.flush()

@@ -41,6 +41,8 @@ EXCLUDED = frozenset(
         "model_config.name",
         "train_config.num_workers",
         "train_config.device",
+        "train_config.checkpoint_minutes",
+        "train_config.save_by_epoch",
         "algorithm_config.args.model_path",
         "algorithm_config.args.device",
         "algorithm_config.args.use_cuda",
@@ -50,7 +52,18 @@ EXCLUDED = frozenset(
 
 # Options that came after the first release, with the value at which they change nothing: at that value they are left
 # out of the hash, so that points made before the option existed keep their id.
-NEUTRAL: dict[str, Any] = {}
+NEUTRAL: dict[str, Any] = {
+    "train_config.early_stopping": None,
+    "train_config.ema_decay": None,
+    "train_config.gradient_accumulation": 1,
+    "train_config.gradient_clipping": None,
+    "train_config.learning_rate_schedule": "plateau",
+    "train_config.max_time": None,
+    "train_config.num_gpus": 1,
+    "train_config.optimizer_args": {},
+    "train_config.precision": "float32",
+    "train_config.warmup_steps": 0,
+}
 
 HEX_DIGITS = 12
 
@@ -114,3 +127,14 @@ def without_excluded(section: dict[str, Any], prefix: str) -> dict[str, Any]:
             continue
         kept[key] = without_excluded(value, path) if isinstance(value, dict) else value
     return kept
+
+
+def excluded_keys(section: str) -> list[str]:
+    """The keys of a config section that take no part in ids."""
+    return sorted(key for name, _, key in (path.partition(".") for path in EXCLUDED) if name == section)
+
+
+def with_neutral(section: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """A config section with the options that `without_excluded` left out at their neutral value."""
+    own = {path.partition(".")[2]: value for path, value in NEUTRAL.items() if path.split(".")[0] == prefix}
+    return {**own, **section}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from separation.identity import with_neutral
+
 
 def options_of(run_options: Mapping[str, Any], point: str) -> Mapping[str, Any]:
     """The settings of a point that change no result."""
@@ -24,9 +26,9 @@ def complete_config(spec: Mapping[str, Any], options: Mapping[str, Any], point: 
     cache = options["dataset_config"]["cache"]
     return {
         "info": {key: _with_key(value, point) for key, value in info.items()},
-        "dataset_config": {**spec["dataset_config"], "cache": _with_key(cache, point)},
+        "dataset_config": {**with_neutral(spec["dataset_config"], "dataset_config"), "cache": _with_key(cache, point)},
         "datasets": {key: dict(entry) for key, entry in options["datasets"].items()},
-        "train_config": {**spec["train_config"], **options["train_config"]},
+        "train_config": {**with_neutral(spec["train_config"], "train_config"), **options["train_config"]},
         "model_config": {**spec["model_config"], **options["model_config"]},
         "algorithm_config": options["algorithm_config"],
         "test_config": options["test_config"],

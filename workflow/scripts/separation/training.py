@@ -2,13 +2,14 @@
 
 In meaning the loop is nussl's trainer: an epoch of steps, a validation, the learning rate lowered where the validation
 loss stays on a plateau, the best network kept by validation loss. It is written out here because a training has to go
-on from its last epoch and end in the same weights, bit for bit on a CPU, as one that was never stopped. So nothing
-depends on how much was drawn from a random generator before: excerpts and their order follow from (seed, epoch, item),
-dropout from (seed, epoch).
+on from its last checkpoint and end in the same weights, bit for bit on a CPU, as one that was never stopped. So
+nothing depends on how much was drawn from a random generator before: excerpts and their order follow from (seed,
+epoch, item), dropout from (seed, epoch) and, within an epoch, from the generator's state in the checkpoint.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -20,19 +21,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from separation.batches import BatchLoader, choose_subset, plan_epoch
+from separation.batches import BatchLoader, EpochPlan, choose_subset, plan_epoch
 from separation.checkpoints import fingerprint, load_state, save_model, save_state
 from separation.errors import UserError
 from separation.feature_store import FeatureStore
 from separation.features import check_dataset_config
-from separation.history import Epoch, TensorBoard, write_history
+from separation.history import Epoch, TensorBoard, peak_memory, write_history
+from separation.identity import with_neutral
 from separation.losses import CombinedLoss
 from separation.models import build_model, without_unit_norm
-from separation.training_setup import excerpt_lengths, find_device, make_optimizer, open_store, reproducible
+from separation.optimization import Optimization
+from separation.position import Position, groups_of
+from separation.processes import Processes, share_batch_norm
+from separation.progress import Progress, ProgressFile, duration
+from separation.stopping import Stopped, StopRequest
+from separation.training_setup import describe_device, excerpt_lengths, find_device, open_store, reproducible
 
 logger = logging.getLogger(__name__)
 
 DROPOUT_STREAM = 3
+#: of the options that change no result, what holds where an experiment's config does not say
+OPTIONS = {"checkpoint_minutes": 10, "save_by_epoch": None, "data_parallel": False}
+#: on a GPU, steps between two looks at the loss and at requests to stop: each look waits for the device
+STEPS_BETWEEN_LOOKS = 16
 
 
 def train_point(
@@ -43,6 +54,7 @@ def train_point(
     caches: Mapping[str, Path] | None = None,
     device: str = "cpu",
     threads: int = 1,
+    processes: Processes | None = None,
 ) -> None:
     """Trains one point, or goes on with it, and puts its results in place.
 
@@ -57,15 +69,18 @@ def train_point(
             weights do not depend on it.
         device: auto, cpu, cuda or cuda:<n>.
         threads: of torch on the CPU, and as many workers where a cache has to be filled again.
+        processes: that train this point together; None for this one alone.
 
     Raises:
-        UserError: for a configuration that cannot be trained, and where the loss is no longer a number.
+        UserError: for a configuration that cannot be trained, where the loss is no longer a number, and where the
+            state cannot be written.
+        Stopped: after a signal that asks to stop; the state is saved.
     """
     place = find_device(device)
     check_dataset_config(config["dataset_config"])
     with reproducible(threads, place):
         stores = {name: open_store(config, splits[name], caches and caches[name], threads) for name in ("train", "val")}
-        _Training(config, Path(folder), splits, stores, place).run()
+        _Training(config, Path(folder), splits, stores, place, processes or Processes()).run()
 
 
 class _Training:
@@ -78,14 +93,16 @@ class _Training:
         splits: Mapping[str, Mapping[str, Any]],
         stores: Mapping[str, FeatureStore],
         device: torch.device,
+        processes: Processes,
     ):
         self.config, self.folder, self.splits, self.device = config, folder, splits, device
-        self.seed, self.options = int(config["info"]["seed"]), config["train_config"]
+        self.seed = int(config["info"]["seed"])
+        self.options = {**OPTIONS, **with_neutral(dict(config["train_config"]), "train_config")}
+        self.processes, self.stores = processes, stores
         dataset_config = config["dataset_config"]
         if self.options.get("class", "Trainer") != "Trainer":
             raise UserError(f"expected Trainer, found {self.options['class']!r}", key="train_config.class")
         self.lengths = excerpt_lengths(config)
-        self.stores = stores
         self.subset = choose_subset(len(stores["train"]), dataset_config["fraction_of_dataset"], self.seed)
         self.loaders = {
             name: BatchLoader(
@@ -103,64 +120,64 @@ class _Training:
             num_frequencies=stores["train"].num_frequencies,
             num_channels=stores["train"].num_channels,
         ).to(device)
+        if processes.count > 1:
+            share_batch_norm(self.model)
         several = self.options["data_parallel"] and device.type == "cuda" and torch.cuda.device_count() > 1
-        self.network = torch.nn.DataParallel(self.model) if several else self.model
+        self.network = torch.nn.DataParallel(self.model) if several else processes.wrap(self.model, device)
         self.loss = CombinedLoss(self.options["loss_function"]).to(device)
         self.loss.check(config["model_config"]["output"], dataset_config["data_keys_for_training"])
-        self.optimizer = make_optimizer(self.model, self.options)
-        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer, mode="min", factor=self.options["learning_rate_decay"], patience=self.options["patience"]
-        )
+        batches = -(-len(self.subset) // (self.options["batch_size"] * processes.count))
+        self.steps_per_epoch = -(-batches // self.options["gradient_accumulation"])
+        self.optimization = Optimization(self.model, self.options, device, self.steps_per_epoch)
         self.history: list[Epoch] = []
         self.best_weights: dict[str, torch.Tensor] = {}
+        #: how far the epoch after the last of the history is
+        self.position = Position()
+        self.stop = StopRequest()
+        self.progress = ProgressFile(self.folder)
+        self._saved = time.monotonic()
+
+    # epochs ------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Trains the epochs that are left and puts the checkpoints in place."""
-        self._resume()
-        board = TensorBoard(self.folder / "tensorboard", len(self.history))
-        num_epochs = self.options["num_epochs"]
-        for epoch in range(len(self.history), num_epochs):
-            row = self._run_epoch(epoch)
-            self.history.append(row)
-            if row.best:
-                self.best_weights = self._weights()
-            self._save()
-            write_history(self.folder / "history.csv", self.history)
-            board.add(row)
-            logger.info(
-                "epoch %d of %d: train loss %.5f, validation loss %.5f%s, learning rate %g, %.1f s",
-                row.epoch,
-                num_epochs,
-                row.train_loss,
-                row.validation_loss,
-                " (best)" if row.best else "",
-                row.learning_rate,
-                row.seconds,
-            )
-        board.close()
-        self._put_in_place()
+        with self.stop:
+            self._resume()
+            board = TensorBoard(self.folder / "tensorboard", len(self.history)) if self.processes.writes else None
+            try:
+                while not self._finished():
+                    row = self._run_epoch(len(self.history))
+                    self._close_epoch(row, board)
+            except Stopped:
+                self._tell("stopped")
+                raise
+            except BaseException:
+                self._tell("failed")
+                raise
+            if self.processes.writes:
+                board.close()
+                self._put_in_place()
+                self._tell("finished")
+
+    def _finished(self) -> bool:
+        """Whether an end is reached: of num_epochs, of early_stopping's patience, of max_time."""
+        done, patience, minutes = len(self.history), self.options["early_stopping"], self.options["max_time"]
+        best = max((epoch.epoch for epoch in self.history if epoch.best), default=0)
+        if done >= self.options["num_epochs"]:
+            return True
+        if patience is not None and done - best >= patience:
+            logger.info("no better validation loss for %d epochs: the training ends early", patience)
+            return True
+        if minutes is not None and done and self._seconds() >= 60 * minutes:
+            logger.info("max_time, %g minutes, is over: the training ends after %d epochs", minutes, done)
+            return True
+        return False
+
+    def _seconds(self) -> float:
+        """Of training so far, interruptions not counted."""
+        return sum(epoch.seconds for epoch in self.history) + self.position.seconds
 
     def _run_epoch(self, epoch: int) -> Epoch:
-        began = time.perf_counter()
-        learning_rate = self.optimizer.param_groups[0]["lr"]
-        train_loss, gradient_norm, excerpts = self._learn(epoch)
-        learned = time.perf_counter()
-        validation_loss = self._validate(epoch)
-        self.scheduler.step(validation_loss)
-        return Epoch(
-            epoch=epoch + 1,
-            train_loss=train_loss,
-            validation_loss=validation_loss,
-            learning_rate=learning_rate,
-            gradient_norm=gradient_norm,
-            seconds=time.perf_counter() - began,
-            samples_per_second=excerpts / (learned - began),
-            loader_wait=self.loaders["train"].wait,
-            best=all(validation_loss < before.validation_loss for before in self.history),
-        )
-
-    def _learn(self, epoch: int) -> tuple[float, float, int]:
-        """One epoch of steps: mean loss, mean norm of the gradient, number of excerpts."""
         plan = plan_epoch(
             self.stores["train"].frames,
             length=self.lengths[epoch],
@@ -170,20 +187,130 @@ class _Training:
             excerpt_selection_strategy=self.config["dataset_config"]["excerpt_selection_strategy"],
             subset=self.subset,
         )
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, DROPOUT_STREAM, epoch]).generate_state(1)[0]))
-        limit = self.options.get("gradient_clipping") or math.inf
+        self._learn(epoch, plan)
+        at, began = self.position, time.perf_counter()
+        totals = self.processes.add_up(at.totals.clone())
+        validation_loss = self._validate(epoch)
+        self.optimization.learning_rate.epoch_done(validation_loss)
+        return Epoch(
+            epoch=epoch + 1,
+            train_loss=float(totals[0]) / at.excerpts,
+            validation_loss=validation_loss,
+            learning_rate=self.optimization.optimizer.param_groups[0]["lr"],
+            gradient_norm=float(totals[1]) / self.processes.count / max(1, at.steps),
+            seconds=at.seconds + time.perf_counter() - began,
+            samples_per_second=at.excerpts / at.seconds,
+            loader_wait_share=at.wait / at.seconds,
+            memory_mb=peak_memory(self.device),
+            best=all(validation_loss < before.validation_loss for before in self.history),
+        )
+
+    def _close_epoch(self, row: Epoch, board: TensorBoard | None) -> None:
+        self.history.append(row)
+        self.position = Position()
+        if row.best:
+            self.best_weights = self._weights()
+        every = self.options["save_by_epoch"]
+        if every and row.epoch % every == 0 and self.processes.writes:
+            self._save_network(f"epoch{row.epoch}", self._weights(), row.epoch)
+        self._save()
+        if not self.processes.writes:
+            return
+        write_history(self.folder / "history.csv", self.history)
+        board.add(row)
+        logger.info(
+            "epoch %d of %d: train loss %.5f, validation loss %.5f%s, learning rate %g, %.1f s, %s left",
+            row.epoch,
+            self.options["num_epochs"],
+            row.train_loss,
+            row.validation_loss,
+            " (best)" if row.best else "",
+            row.learning_rate,
+            row.seconds,
+            duration(self._seconds_left(0, 1)),
+        )
+        self._tell("training")
+
+    # steps -------------------------------------------------------------------------------------------------------
+
+    def _learn(self, epoch: int, plan: EpochPlan) -> None:
+        """The steps of an epoch that are left."""
+        at = self.position
+        batch_size, accumulated = self.options["batch_size"], self.options["gradient_accumulation"]
+        own, together = self.processes.excerpts(plan, batch_size)
+        if at.totals is None:
+            at.totals = torch.zeros(2, dtype=torch.float64, device=self.device)
+            torch.manual_seed(self._dropout_seed(epoch))
         self.network.train()
-        loss_sum, norms = 0.0, []
-        for batch in self.loaders["train"].load(plan):
-            self.optimizer.zero_grad()
-            with without_unit_norm(self.model, self.loss.scale_free_outputs()):
-                output = self.network(batch)
-            loss = self.loss(output, batch)
-            loss.backward()
-            norms.append(float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)))
-            loss_sum += self._checked(loss, epoch) * len(batch["mix_magnitude"])
-            self.optimizer.step()
-        return loss_sum / len(plan), float(np.mean(norms)), len(plan)
+        began, before = time.perf_counter(), (at.seconds, at.wait)
+        batches = self.loaders["train"].load(self.processes.share(plan, batch_size), first_batch=at.batch)
+        for group in groups_of(batches, accumulated):
+            numbers = range(at.batch, at.batch + len(group))
+            excerpts = sum(together[number] for number in numbers)
+            shares = [own[number] * self.processes.count / excerpts for number in numbers]
+            loss, norm = self.optimization.step(self._gradients(group, shares))
+            at.totals += torch.stack([loss.double() * excerpts / self.processes.count, self._counted(norm)])
+            at.batch, at.steps, at.excerpts = at.batch + len(group), at.steps + 1, at.excerpts + excerpts
+            at.seconds = before[0] + time.perf_counter() - began
+            at.wait = before[1] + self.loaders["train"].wait
+            if self._look(epoch, at, len(together)):
+                break
+        self._check(epoch)
+
+    def _gradients(self, group: list[dict[str, torch.Tensor]], shares: list[float]) -> Any:
+        """What `Optimization.step` calls: the gradient of a group of batches, each with its share in the mean."""
+
+        scale_free = self.loss.scale_free_outputs()
+
+        def compute(backward: Any) -> torch.Tensor:
+            total = torch.zeros((), device=self.device)
+            for number, (batch, share) in enumerate(zip(group, shares, strict=True)):
+                last = number == len(group) - 1
+                with torch.enable_grad() if last else self.processes.without_exchange(self.network):
+                    with self.optimization.precision(), without_unit_norm(self.model, scale_free):
+                        output = self.network(batch)
+                    loss = self.loss({key: value.float() for key, value in output.items()}, batch) * share
+                    backward(loss)
+                total = total + loss.detach()
+            return total
+
+        return compute
+
+    def _counted(self, norm: torch.Tensor) -> torch.Tensor:
+        """A gradient's norm for the mean; a step that float16's scaler leaves out has none."""
+        norm = norm.double()
+        return torch.where(norm.isfinite(), norm, 0) if self.options["precision"] == "float16" else norm
+
+    def _look(self, epoch: int, at: Position, batches: int) -> bool:
+        """After a step: tells the progress, saves where it is time to, stops where it is asked to.
+
+        Returns:
+            whether the epoch ends here, as max_time is over.
+        """
+        if self.device.type == "cuda" and at.steps % STEPS_BETWEEN_LOOKS:
+            return False
+        self._check(epoch)
+        limit = self.options["max_time"]
+        flags = [
+            self.stop.signal is not None,
+            time.monotonic() - self._saved > 60 * self.options["checkpoint_minutes"],
+            limit is not None and self._seconds() >= 60 * limit,
+        ]
+        asked, due, over = self.processes.any(flags, self.device)
+        if self.progress.due:
+            self._tell("training", batches)
+        if asked or (due and at.batch < batches):
+            self._save()
+        if asked:
+            raise self._stopped(epoch)
+        return over
+
+    def _stopped(self, epoch: int) -> Stopped:
+        return Stopped(
+            f"stopped by {self.stop.signal or 'another process'} in epoch {epoch + 1} of "
+            f"{self.options['num_epochs']}, after {self.position.batch} batches of it; the state is saved, and the "
+            "training goes on from there when it is run again"
+        )
 
     def _validate(self, epoch: int) -> float:
         """Mean loss over the middle of every validation item, as long as the last epoch's excerpts."""
@@ -195,70 +322,124 @@ class _Training:
             sample_strategy="sequential",
             excerpt_selection_strategy="middle",
         )
-        self.network.eval()
-        loss_sum = 0.0
-        with torch.no_grad():
-            for batch in self.loaders["val"].load(plan):
-                loss_sum += self._checked(self.loss(self.network(batch), batch), epoch) * len(batch["mix_magnitude"])
-        return loss_sum / len(plan)
+        own, _ = self.processes.excerpts(plan, self.options["batch_size"])
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.model.eval()
+        with torch.no_grad(), self.optimization.averaged_weights():
+            batches = self.loaders["val"].load(self.processes.share(plan, self.options["batch_size"]))
+            for batch, excerpts in zip(batches, own, strict=True):
+                with self.optimization.precision():
+                    output = self.model(batch)
+                loss = self.loss({key: value.float() for key, value in output.items()}, batch)
+                total += loss.double() * excerpts
+                if self.processes.count == 1 and self.stop.signal is not None:
+                    break
+        if self.processes.count == 1 and self.stop.signal is not None:
+            # nothing was learned since the last step: the epoch is validated when the training goes on
+            self._save()
+            raise self._stopped(epoch)
+        return self._finite(float(self.processes.add_up(total)) / len(plan), epoch, "validation loss")
 
-    def _checked(self, loss: torch.Tensor, epoch: int) -> float:
-        value = float(loss.detach())
+    def _check(self, epoch: int) -> None:
+        """Raises UserError where a loss or a gradient of this epoch was no number."""
+        for value, name in zip(self.position.totals.tolist(), ("loss", "norm of the gradient"), strict=True):
+            self._finite(value, epoch, name)
+
+    def _finite(self, value: float, epoch: int, name: str) -> float:
         if not math.isfinite(value):
-            rate = self.optimizer.param_groups[0]["lr"]
+            rate = self.optimization.optimizer.param_groups[0]["lr"]
             raise UserError(
-                f"the loss is {value} in epoch {epoch + 1} at learning rate {rate:g}; a lower "
-                "train_config.learning_rate may help",
+                f"the {name} is {value} in epoch {epoch + 1} at learning rate {rate:g}, after {self.position.steps} "
+                "steps of it; a lower train_config.learning_rate, warmup_steps or gradient_clipping may help",
                 key="train_config",
             )
         return value
 
-    def _weights(self) -> dict[str, torch.Tensor]:
-        return {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
+    def _dropout_seed(self, epoch: int) -> int:
+        words = [self.seed, DROPOUT_STREAM, epoch, *([self.processes.rank] if self.processes.rank else [])]
+        return int(np.random.SeedSequence(words).generate_state(1)[0])
 
-    def _save(self) -> None:
-        save_state(
-            self.folder / "state",
-            {
-                "fingerprint": fingerprint(self.config),
-                "model": self._weights(),
-                "best": self.best_weights,
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict(),
-                "history": [asdict(epoch) for epoch in self.history],
-            },
+    def _tell(self, state: str, batches: int = 0) -> None:
+        """Writes how far the training is, for `make status`."""
+        if not self.processes.writes:
+            return
+        at = self.position
+        done = at.batch / batches if batches else 0.0
+        loss = float(at.totals[0]) * self.processes.count / at.excerpts if at.steps else None
+        if loss is None and self.history:
+            loss = self.history[-1].train_loss
+        self.progress.write(
+            Progress(
+                state=state,
+                epoch=min(len(self.history) + (state != "finished"), self.options["num_epochs"]),
+                num_epochs=self.options["num_epochs"],
+                step=at.batch,
+                steps=batches,
+                loss=loss if loss is None or math.isfinite(loss) else None,
+                device=describe_device(self.device, self.processes.count),
+                seconds_left=self._seconds_left(at.seconds, done) if self.history or done else None,
+            )
         )
 
+    def _seconds_left(self, seconds: float, done: float) -> float:
+        """To the end of num_epochs at the rate so far, `done` of the running epoch being over after `seconds`."""
+        epochs = [epoch.seconds for epoch in self.history] or [seconds / done]
+        left = self.options["num_epochs"] - len(self.history) - (done if seconds else 0)
+        return max(0.0, left) * sum(epochs) / len(epochs)
+
+    # checkpoints -------------------------------------------------------------------------------------------------
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """The weights that are validated and saved: averaged ones where ema_decay asks for them."""
+        with self.optimization.averaged_weights():
+            return {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
+
+    def _save(self) -> None:
+        """Replaces the state on disk, and what the processes have each for themselves with it."""
+        at = self.position.gathered(self.processes, self.device)
+        if self.processes.writes:
+            save_state(
+                self.folder / "state",
+                {
+                    "fingerprint": fingerprint(self.config),
+                    "model": {key: value.detach().cpu() for key, value in self.model.state_dict().items()},
+                    "best": self.best_weights,
+                    "optimization": self.optimization.state_dict(),
+                    "history": [asdict(epoch) for epoch in self.history],
+                    "position": at,
+                },
+            )
+        self._saved = time.monotonic()
+
     def _resume(self) -> None:
-        for unfinished in (self.folder / "state").glob(".state.*"):
-            unfinished.unlink()  # of a job that was killed while it wrote
         state = load_state(self.folder / "state", fingerprint(self.config))
         if state is None:
+            self._tell("starting")
             return
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        self.optimization.load_state_dict(state["optimization"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.best_weights = state["best"]
+        self.position = Position.restored(state["position"], self.processes, self.device)
+        if not self.processes.writes:
+            return
         write_history(self.folder / "history.csv", self.history)
-        logger.info("going on after epoch %d of %d", len(self.history), self.options["num_epochs"])
+        within = f" and {self.position.batch} batches" if self.position.batch else ""
+        logger.info("going on after epoch %d%s of %d", len(self.history), within, self.options["num_epochs"])
 
     def _put_in_place(self) -> None:
-        latest = self._weights()
         best_epoch = max(epoch.epoch for epoch in self.history if epoch.best)
-        model = self.model.cpu()
-        steps = -(-len(self.subset) // self.options["batch_size"])
-        for name, weights, epochs in (
-            ("latest", latest, len(self.history)),
-            ("best", self.best_weights, best_epoch),
-        ):
-            save_model(
-                self.folder / "checkpoints" / f"{name}.model.pth",
-                model,
-                weights,
-                config=self.config,
-                epochs=self.history[:epochs],
-                splits=self.splits,
-                steps_per_epoch=steps,
-            )
+        self._save_network("latest", self._weights(), len(self.history))
+        self._save_network("best", self.best_weights, best_epoch)
         logger.info("best epoch %d, validation loss %.5f", best_epoch, self.history[best_epoch - 1].validation_loss)
+
+    def _save_network(self, name: str, weights: Mapping[str, torch.Tensor], epochs: int) -> None:
+        save_model(
+            self.folder / "checkpoints" / f"{name}.model.pth",
+            copy.deepcopy(self.model).cpu(),
+            weights,
+            config=self.config,
+            epochs=self.history[:epochs],
+            splits=self.splits,
+            steps_per_epoch=self.steps_per_epoch,
+        )

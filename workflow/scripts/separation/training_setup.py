@@ -1,4 +1,4 @@
-"""What a training is made of, from its configuration: device, data, schedule, optimizer."""
+"""What a training is made of, from its configuration: device, data, lengths of excerpts."""
 
 from __future__ import annotations
 
@@ -56,14 +56,10 @@ def excerpt_lengths(config: Mapping[str, Any]) -> list[int]:
     return lengths
 
 
-def make_optimizer(model: torch.nn.Module, train_config: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """A class of torch.optim by its name, in any case, with the experiment's learning rate and weight decay."""
-    known = {name.lower(): value for name, value in vars(torch.optim).items() if isinstance(value, type)}
-    known = {name: value for name, value in known.items() if name not in ("optimizer", "lbfgs", "sparseadam")}
-    name = str(train_config["optimizer"]).lower()
-    if name not in known:
-        raise UserError(f"expected one of {', '.join(sorted(known))}, found {name!r}", key="train_config.optimizer")
-    return known[name](model.parameters(), lr=train_config["learning_rate"], weight_decay=train_config["weight_decay"])
+def describe_device(device: torch.device, count: int = 1) -> str:
+    """A device for people: cpu, 2 x cpu, cuda:0 (NVIDIA H200)."""
+    name = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    return name if count == 1 else f"{count} x {name}"
 
 
 def open_store(
