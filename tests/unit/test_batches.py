@@ -94,3 +94,20 @@ def test_batches_do_not_depend_on_the_number_of_workers(tmp_path, num_workers):
         for key in ours:
             assert torch.equal(ours[key], theirs[key])
     assert expected[0]["source_magnitudes"].shape == (2, 20, 33, 1, 2)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_epoch_can_be_gone_on_with_at_any_batch(tmp_path, num_workers):
+    config = dataset_config()
+    items = Items(write_split(tmp_path / "train", count=5), config)
+    store = FeatureStore.from_items(encoded_items(items, config, config["data_keys_for_training"]))
+    plan = plan_epoch(
+        store.frames, length=20, seed=0, epoch=0, sample_strategy="random", excerpt_selection_strategy="random"
+    )
+    loader = BatchLoader(store, config, batch_size=2, num_workers=num_workers)
+    whole = list(loader.load(plan))
+    for first_batch in range(len(whole) + 1):
+        rest = list(loader.load(plan, first_batch))
+        assert len(rest) == len(whole) - first_batch
+        for ours, theirs in zip(rest, whole[first_batch:], strict=True):
+            assert all(torch.equal(ours[key], theirs[key]) for key in theirs)

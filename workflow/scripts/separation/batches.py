@@ -43,9 +43,9 @@ class EpochPlan:
     def __len__(self) -> int:
         return len(self.items)
 
-    def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(items, starts) of each batch; the last may be smaller."""
-        for first in range(0, len(self), batch_size):
+    def batches(self, batch_size: int, first_batch: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(items, starts) of each batch from `first_batch` on; the last may be smaller."""
+        for first in range(first_batch * batch_size, len(self), batch_size):
             yield self.items[first : first + batch_size], self.starts[first : first + batch_size]
 
 
@@ -128,10 +128,16 @@ class BatchLoader:
         #: seconds spent waiting for batches since the last `load` began
         self.wait = 0.0
 
-    def load(self, plan: EpochPlan) -> Iterator[dict[str, torch.Tensor]]:
-        """Yields each batch: by data key, (batch, time, frequency, channels[, sources]), see FeatureStore.excerpts."""
+    def load(self, plan: EpochPlan, first_batch: int = 0) -> Iterator[dict[str, torch.Tensor]]:
+        """Yields each batch: by data key, (batch, time, frequency, channels[, sources]), see FeatureStore.excerpts.
+
+        Args:
+            plan: the epoch's excerpts.
+            first_batch: how many batches to leave out, as learned before; none of them is read.
+        """
         self.wait = 0.0
-        batches = self._read_ahead(plan) if self._num_workers else self._read(plan)
+        chosen = plan.batches(self._batch_size, first_batch)
+        batches = self._read_ahead(chosen, plan.length) if self._num_workers else self._read(chosen, plan.length)
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)
@@ -142,15 +148,14 @@ class BatchLoader:
                 return
             yield batch
 
-    def _read(self, plan: EpochPlan) -> Iterator[dict[str, torch.Tensor]]:
-        return (self._excerpts(items, starts, plan.length) for items, starts in plan.batches(self._batch_size))
+    def _read(self, chosen: Iterator[tuple[np.ndarray, np.ndarray]], length: int) -> Iterator[dict[str, torch.Tensor]]:
+        return (self._excerpts(items, starts, length) for items, starts in chosen)
 
-    def _read_ahead(self, plan: EpochPlan) -> Iterator[dict[str, torch.Tensor]]:
+    def _read_ahead(
+        self, chosen: Iterator[tuple[np.ndarray, np.ndarray]], length: int
+    ) -> Iterator[dict[str, torch.Tensor]]:
         with ThreadPoolExecutor(self._num_workers) as pool:
-            jobs = (
-                pool.submit(self._excerpts, items, starts, plan.length)
-                for items, starts in plan.batches(self._batch_size)
-            )
+            jobs = (pool.submit(self._excerpts, items, starts, length) for items, starts in chosen)
             pending = deque(islice(jobs, 2 * self._num_workers))
             while pending:
                 batch = pending.popleft().result()
