@@ -14,11 +14,13 @@ import zarr
 
 from separation import cache, frame_arrays
 from separation.data.items import Items
+from separation.encoding import MAGNITUDE_SCALE, encoded_items, stored_arrays
 from separation.errors import UserError
-from separation.feature_store import MAGNITUDE_SCALE, FeatureStore, encoded_items
+from separation.feature_store import BatchOptions, FeatureStore
 from training_examples import dataset_config, write_split
 
 KEYS = ["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights"]
+OPTIONS = BatchOptions(tuple(KEYS))
 SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
 
 
@@ -27,8 +29,7 @@ def make_spec(**changes):
     return {
         "dataset_config": {key: config[key] for key in cache.DATASET_KEYS},
         "keys": KEYS,
-        "kind": cache.KIND,
-        "format": cache.FORMAT,
+        "kind": "features",
     }
 
 
@@ -50,13 +51,15 @@ def contents(manifest):
 
 def all_excerpts(store):
     """All items whole, one after the other."""
-    return [store.excerpts([item], [0], int(store.frames[item]), data_keys=KEYS) for item in range(len(store))]
+    return [store.excerpts([item], [0], int(frames), OPTIONS) for item, frames in enumerate(store.frames)]
 
 
 def test_features_from_the_cache_are_those_computed_from_the_audio(split, manifest):
     cache.populate_cache(make_spec(), split, manifest)
     config = dataset_config()
-    computed = FeatureStore.from_items(encoded_items(Items(split, config), config, KEYS))
+    computed = FeatureStore.from_items(
+        encoded_items(Items(split, config), config, stored_arrays("features", KEYS)), config
+    )
     cached = cache.open_cache(manifest)
     assert cached.sources == computed.sources == ("drums", "vocals")
     for ours, theirs in zip(all_excerpts(cached), all_excerpts(computed), strict=True):
@@ -78,7 +81,7 @@ def test_any_zarr_reader_can_open_it_and_no_pickle_is_in_it(split, manifest):
     group = zarr.open_group(cache.store_path(manifest), mode="r")
     assert group.metadata.zarr_format == 3
     assert group.attrs["magnitude_scale"] == MAGNITUDE_SCALE
-    first = slice(0, int(group["frame_offsets"][1]))
+    first = slice(0, int(group["lengths"][0, 0]))
     whole = all_excerpts(cache.open_cache(manifest))[0]
     np.testing.assert_array_equal(
         np.asarray(group["mix_magnitude"][first], dtype=np.float32) / MAGNITUDE_SCALE, whole["mix_magnitude"][0]

@@ -24,22 +24,16 @@ from filelock import FileLock
 
 from separation import files
 from separation.data.items import Items
+from separation.encoding import MAGNITUDE_SCALE, EncodedItem, check_alike, encoded_items, stored_arrays
 from separation.errors import UserError
-from separation.feature_store import (
-    MAGNITUDE_SCALE,
-    EncodedItem,
-    FeatureStore,
-    check_alike,
-    encoded_items,
-    stored_keys,
-)
+from separation.feature_store import FeatureStore
 from separation.features import check_dataset_config
 from separation.frame_arrays import FrameAppender, MappedFrames, chunk_path, digest_of
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-KIND = "features"
+FORMAT = 2
+CONSTANTS = ("total", "peak", "step")
 #: keys of dataset_config that determine what a cache holds (data_keys_for_training reaches it as `keys`)
 DATASET_KEYS = (
     "sample_rate",
@@ -69,7 +63,7 @@ def populate_cache(
     away.
 
     Args:
-        spec: {"dataset_config": {...}, "keys": [...], "kind": "features", "format": 1}, what determines the contents;
+        spec: {"dataset_config": {...}, "keys": [...], "kind": features or audio}, what determines the contents;
             it is kept in the manifest as `recipe`.
         split: {"folder": ..., "class": ...}, where the mixtures are, see separation.data.items.Items.
         manifest: path of `<split>.json`; the group is `<split>.zarr` beside it.
@@ -112,9 +106,9 @@ def open_cache(manifest: str | os.PathLike) -> FeatureStore:
     description = files.read_json(manifest)
     group = zarr.open_group(store_path(manifest), mode="r")
     arrays = {key: MappedFrames(store_path(manifest) / key, group[key]) for key in description["frame_arrays"]}
-    totals, peaks = group["magnitude_total"][:], group["magnitude_peak"][:]
-    shape = [description[key] for key in ("num_frequencies", "num_channels", "num_sources")]
-    return FeatureStore(arrays, group["frame_offsets"][:], totals, peaks, shape, description["sources"])
+    constants = {key: group[key][:] for key in CONSTANTS}
+    config = {"num_channels": description["num_channels"], **description["recipe"]["dataset_config"]}
+    return FeatureStore(arrays, group["lengths"][:], constants, description["sources"], config)
 
 
 def find_damage(manifest: str | os.PathLike, *, contents: bool = False) -> str | None:
@@ -163,7 +157,7 @@ def _find_damage_of(folder: Path, array: zarr.Array | None, expected: Mapping[st
 
 def _fill(spec: Mapping[str, Any], split: Mapping[str, Any], manifest: Path, workers: int) -> None:
     """Writes the group under a temporary name, moves it into place, then writes the manifest."""
-    dataset_config = {**spec["dataset_config"], "data_keys_for_training": list(spec["keys"])}
+    dataset_config = {"output_type": "psa", **spec["dataset_config"], "data_keys_for_training": list(spec["keys"])}
     check_dataset_config({"weight_type": [], "weight_threshold": None, **dataset_config})
     store = store_path(manifest)
     for leftover in manifest.parent.glob(f".{store.name}.*"):
@@ -171,7 +165,8 @@ def _fill(spec: Mapping[str, Any], split: Mapping[str, Any], manifest: Path, wor
     items = Items(split, dataset_config)
     partial, old = (manifest.parent / f".{store.name}.{name}" for name in ("partial", "old"))
     try:
-        description = _write_group(partial, encoded_items(items, dataset_config, spec["keys"], workers), spec["keys"])
+        names = stored_arrays(spec["kind"], spec["keys"])
+        description = _write_group(partial, encoded_items(items, dataset_config, names, workers))
         if store.exists():
             store.rename(old)
         partial.rename(store)
@@ -179,17 +174,17 @@ def _fill(spec: Mapping[str, Any], split: Mapping[str, Any], manifest: Path, wor
         shutil.rmtree(partial, ignore_errors=True)
     if old.exists():
         shutil.rmtree(old)
-    description |= {"split": manifest.stem, "items": list(items.names), "recipe": _plain(spec)}
+    description |= {"kind": spec["kind"], "split": manifest.stem, "items": list(items.names), "recipe": _plain(spec)}
     if manifest.exists() and files.read_json(manifest) == description:
         return  # its time stamp stays, so that nothing downstream takes a refilled cache for a new one
     files.write_json(manifest, description)
 
 
-def _write_group(folder: Path, encoded: Iterator[EncodedItem], keys: list[str]) -> dict[str, Any]:
+def _write_group(folder: Path, encoded: Iterator[EncodedItem]) -> dict[str, Any]:
     """Writes all arrays of a group and returns what the manifest says of them."""
     group = zarr.open_group(folder, mode="w", zarr_format=3)
     appenders: dict[str, FrameAppender] = {}
-    frames, totals, peaks, first = [], [], [], None
+    lengths, constants, first = [], [], None
     for item in encoded:
         if first is None:
             first = item
@@ -197,18 +192,14 @@ def _write_group(folder: Path, encoded: Iterator[EncodedItem], keys: list[str]) 
         check_alike([first, item])
         for key, appender in appenders.items():
             appender.append(item.arrays[key])
-        frames.append(item.frames)
-        totals.append(item.total)
-        peaks.append(item.peak)
+        lengths.append((item.frames, item.samples))
+        constants.append([getattr(item, key) for key in CONSTANTS])
     if first is None:
         raise UserError("expected at least one mixture to cache, found none")
     arrays = {key: appender.finish(group, key) for key, appender in appenders.items()}
-    offsets = np.concatenate([[0], np.cumsum(frames)]).astype(np.int64)
-    for name, values in (
-        ("frame_offsets", offsets),
-        ("magnitude_total", np.array(totals, dtype=np.float64)),
-        ("magnitude_peak", np.array(peaks, dtype=np.float64)),
-    ):
+    tables = {"lengths": np.array(lengths, dtype=np.int64)}
+    tables |= dict(zip(CONSTANTS, np.array(constants, dtype=np.float64).T.copy(), strict=True))
+    for name, values in tables.items():
         appender = FrameAppender(folder / name, values)
         appender.append(values)
         arrays[name] = appender.finish(group, name)
@@ -217,15 +208,15 @@ def _write_group(folder: Path, encoded: Iterator[EncodedItem], keys: list[str]) 
     checksums = "".join(f"{name} {arrays[name]['sha256']}\n" for name in sorted(arrays))
     return {
         "format": FORMAT,
-        "kind": KIND,
-        "count": len(frames),
-        "frames": int(offsets[-1]),
+        "count": len(lengths),
+        "frames": int(tables["lengths"][:, 0].sum()),
+        "samples": int(tables["lengths"][:, 1].sum()),
         "num_frequencies": num_frequencies,
         "num_channels": num_channels,
         "num_sources": num_sources,
         "sources": list(first.sources),
         "magnitude_scale": MAGNITUDE_SCALE,
-        "frame_arrays": list(stored_keys(keys)),
+        "frame_arrays": list(appenders),
         "arrays": arrays,
         "bytes": sum(array["bytes"] for array in arrays.values()),
         "checksum": hashlib.sha256(checksums.encode()).hexdigest(),
