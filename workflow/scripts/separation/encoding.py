@@ -23,7 +23,7 @@ import torch
 
 from separation.data.items import ItemAudio, Items
 from separation.errors import UserError
-from separation.features import AUDIO_KEYS, Features, count_frames, extract, stft, stft_options
+from separation.features import AUDIO_KEYS, Features, count_frames, extract, magnitude, stft, stft_options
 
 KINDS = ("features", "audio")
 #: full-scale audio has magnitudes up to 1 (nussl's STFT is divided by the window's sum); float16 ends at 65504
@@ -129,23 +129,23 @@ def encode_item(item: ItemAudio, dataset_config: Mapping[str, Any], names: Seque
     options = stft_options(dataset_config)
     channels, samples = item.mixture.shape
     try:
-        arrays, step, magnitude = {}, PCM_STEP, None
+        arrays, step, mixture = {}, PCM_STEP, None
         if frame_arrays:
             features = extract(item.mixture, item.sources, dataset_config)
-            arrays, magnitude = encode(features, frame_arrays), features.mix_magnitude
+            arrays, mixture = encode(features, frame_arrays), features.mix_magnitude
         if len(frame_arrays) < len(names):
             audio, step = encode_audio(item.mixture, list(item.sources.values()))
             arrays |= {name: audio[name] for name in names if name in SAMPLE_ARRAYS}
     except OverflowError as error:
         raise UserError(f"item {item.name}: expected audio within -1 and 1, found that {error}") from error
-    if magnitude is None:
-        magnitude = stft(torch.from_numpy(item.mixture).double(), **options).abs().float().numpy()
+    if mixture is None:
+        mixture = magnitude(stft(torch.from_numpy(item.mixture).double(), **options)).float().numpy()
     return EncodedItem(
         arrays,
         frames=int(count_frames(samples, n_fft=options["n_fft"], hop_length=options["hop_length"])),
         samples=samples,
-        total=float(magnitude.sum(dtype=np.float64)),
-        peak=float(magnitude.max()),
+        total=float(mixture.sum(dtype=np.float64)),
+        peak=float(mixture.max()),
         step=step,
         shape=(options["n_fft"] // 2 + 1, channels, len(item.sources)),
         sources=tuple(item.sources),

@@ -27,6 +27,7 @@ from separation.features import (
     AUDIO_KEYS,
     ideal_binary_mask,
     loss_weights,
+    magnitude,
     spectra_of_frames,
     stft_options,
     target_magnitudes,
@@ -39,12 +40,14 @@ RawBatch = dict[str, torch.Tensor]
 
 
 class TimeArray(Protocol):
-    """An array whose first axis is time, in memory or on disk."""
+    """An array on disk whose first axis is time."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
     def __getitem__(self, span: slice) -> np.ndarray: ...
+
+    def read_into(self, rows: np.ndarray, first: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class FeatureStore:
 
     def __init__(
         self,
-        arrays: Mapping[str, TimeArray],
+        arrays: Mapping[str, np.ndarray | torch.Tensor | TimeArray],
         lengths: np.ndarray,
         constants: Mapping[str, np.ndarray],
         sources: Sequence[str],
@@ -239,7 +242,11 @@ class FeatureStore:
             begin, end = max(start, 0), min(start + length, size)
             end = max(begin, end)
             row[: begin - start] = 0
-            row[begin - start : end - start] = array[offset + begin : offset + end]
+            part = row[begin - start : end - start]
+            if isinstance(array, np.ndarray):
+                part[...] = array[offset + begin : offset + end]
+            else:
+                array.read_into(part, offset + begin)
             row[end - start :] = 0
         return torch.from_numpy(batch)
 
@@ -261,8 +268,9 @@ class FeatureStore:
             batch = self._unpack(raw, keys) if stored else self._transform(raw, length, options)
             if "weights" in keys:
                 gain, floor = (raw[key][:, None, None, None] for key in ("gain", "floor"))
-                magnitude = batch["mix_magnitude"]
-                batch["weights"] = loss_weights(magnitude, gain=gain, floor=floor, weight_type=options.weight_type)
+                batch["weights"] = loss_weights(
+                    batch["mix_magnitude"], gain=gain, floor=floor, weight_type=options.weight_type
+                )
             if inside is not None:
                 for key, values in batch.items():
                     batch[key] = values * inside.reshape(*inside.shape, *[1] * (values.ndim - 2))
@@ -292,7 +300,7 @@ class FeatureStore:
             audio = torch.cat([audio, raw["source_audio"][:, :samples].permute(3, 0, 2, 1)])
         spectra = spectra_of_frames(audio.float() * raw["step"][:, None, None], **framing)
         mixture = spectra[0]
-        batch = {"mix_magnitude": mixture.abs().permute(0, 2, 3, 1).contiguous()}
+        batch = {"mix_magnitude": magnitude(mixture).permute(0, 2, 3, 1).contiguous()}
         if with_sources:
             magnitudes = target_magnitudes(mixture, spectra[1:], options.output_type)
             if "source_magnitudes" in keys:

@@ -118,6 +118,11 @@ def _taper(window_type: str, n_fft: int, dtype: torch.dtype, device: torch.devic
     return torch.from_numpy(taper / taper.sum()).to(device, dtype)
 
 
+def magnitude(spectra: torch.Tensor) -> torch.Tensor:
+    """|z|, several times as fast as torch.abs, which guards against squares that audio never reaches."""
+    return torch.addcmul(spectra.real.square(), spectra.imag, spectra.imag).sqrt_()
+
+
 def target_magnitudes(mixture: torch.Tensor, sources: torch.Tensor, output_type: str) -> torch.Tensor:
     """The magnitude to be learned of each source: psa, see `phase_sensitive_magnitudes`, or msa, its own.
 
@@ -129,7 +134,7 @@ def target_magnitudes(mixture: torch.Tensor, sources: torch.Tensor, output_type:
     Returns:
         (sources, ...), real.
     """
-    return phase_sensitive_magnitudes(mixture, sources) if output_type == "psa" else sources.abs()
+    return phase_sensitive_magnitudes(mixture, sources) if output_type == "psa" else magnitude(sources)
 
 
 def phase_sensitive_magnitudes(mixture: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
@@ -145,11 +150,11 @@ def phase_sensitive_magnitudes(mixture: torch.Tensor, sources: torch.Tensor) -> 
     Returns:
         (sources, ...), real.
     """
-    magnitude = mixture.abs()
+    real, imaginary, size = mixture.real.contiguous(), mixture.imag.contiguous(), magnitude(mixture)
     # where the mixture is silent the upper bound is 0, whatever stands here
-    direction = mixture / magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny)
-    projection = sources.real * direction.real + sources.imag * direction.imag
-    return torch.minimum(projection.clamp(min=0), magnitude)
+    inverse = size.clamp(min=torch.finfo(size.dtype).tiny).reciprocal_()
+    projection = torch.addcmul(sources.real * real, sources.imag, imaginary).mul_(inverse)
+    return torch.minimum(projection.clamp_(min=0), size)
 
 
 def ideal_binary_mask(source_magnitudes: torch.Tensor) -> torch.Tensor:
@@ -179,7 +184,7 @@ def extract(mixture: np.ndarray, sources: Mapping[str, np.ndarray], dataset_conf
     source_magnitudes = target_magnitudes(mixture_stft, source_stfts, dataset_config["output_type"])
     mask = ideal_binary_mask(source_magnitudes)
     return Features(
-        mixture_stft.abs().permute(1, 2, 0).float().contiguous().numpy(),
+        magnitude(mixture_stft).permute(1, 2, 0).float().contiguous().numpy(),
         source_magnitudes.float().permute(2, 3, 1, 0).contiguous().numpy(),
         mask.permute(2, 3, 1, 0).contiguous().numpy(),
         tuple(sources),
