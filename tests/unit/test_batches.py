@@ -8,16 +8,24 @@ import torch
 
 from separation.batches import BatchLoader, choose_subset, plan_epoch
 from separation.data.items import Items
+from separation.encoding import encoded_items, stored_arrays
 from separation.errors import UserError
-from separation.feature_store import FeatureStore, encoded_items
+from separation.feature_store import FeatureStore
 from training_examples import dataset_config, write_split
 
+KINDS = ["features", "audio"]
 FRAMES = np.array([100, 90, 120, 30, 100, 41])
 
 
 def make_plan(**changes):
     options = {"length": 40, "seed": 0, "epoch": 0, "sample_strategy": "random", "excerpt_selection_strategy": "random"}
     return plan_epoch(FRAMES, **(options | changes))
+
+
+def make_store(tmp_path, config, **options):
+    items = Items(write_split(tmp_path / "train", **{"count": 5, **options}), config)
+    names = stored_arrays(config["cache_kind"], config["data_keys_for_training"])
+    return FeatureStore.from_items(encoded_items(items, config, names), config)
 
 
 def by_item(plan):
@@ -78,11 +86,12 @@ def test_an_unknown_strategy_is_refused_by_key(key):
         make_plan(**{key: "balanced"})
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_workers", [1, 3])
-def test_batches_do_not_depend_on_the_number_of_workers(tmp_path, num_workers):
-    config = dataset_config(data_keys_for_training=["mix_magnitude", "source_magnitudes", "weights"])
-    items = Items(write_split(tmp_path / "train", count=5), config)
-    store = FeatureStore.from_items(encoded_items(items, config, config["data_keys_for_training"]))
+def test_batches_do_not_depend_on_the_number_of_workers(tmp_path, num_workers, kind):
+    keys = ["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights", "mix_audio", "source_audio"]
+    config = dataset_config(data_keys_for_training=keys, cache_kind=kind)
+    store = make_store(tmp_path, config)
     plan = plan_epoch(
         store.frames, length=20, seed=0, epoch=0, sample_strategy="random", excerpt_selection_strategy="random"
     )
@@ -90,7 +99,23 @@ def test_batches_do_not_depend_on_the_number_of_workers(tmp_path, num_workers):
     found = list(BatchLoader(store, config, batch_size=2, num_workers=num_workers).load(plan))
     assert [len(batch["mix_magnitude"]) for batch in found] == [2, 2, 1]
     for ours, theirs in zip(found, expected, strict=True):
-        assert ours.keys() == theirs.keys() == {"mix_magnitude", "source_magnitudes", "weights"}
+        assert list(ours) == list(theirs) == keys
         for key in ours:
             assert torch.equal(ours[key], theirs[key])
     assert expected[0]["source_magnitudes"].shape == (2, 20, 33, 1, 2)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_epoch_can_be_gone_on_with_at_any_batch(tmp_path, num_workers):
+    config = dataset_config()
+    store = make_store(tmp_path, config)
+    plan = plan_epoch(
+        store.frames, length=20, seed=0, epoch=0, sample_strategy="random", excerpt_selection_strategy="random"
+    )
+    loader = BatchLoader(store, config, batch_size=2, num_workers=num_workers)
+    whole = list(loader.load(plan))
+    for first_batch in range(len(whole) + 1):
+        rest = list(loader.load(plan, first_batch))
+        assert len(rest) == len(whole) - first_batch
+        for ours, theirs in zip(rest, whole[first_batch:], strict=True):
+            assert all(torch.equal(ours[key], theirs[key]) for key in theirs)

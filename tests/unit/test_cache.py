@@ -1,6 +1,8 @@
 """A cache is filled once, found again, and mended where it was pruned or damaged."""
 
 import json
+import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,24 +14,32 @@ import numpy as np
 import pytest
 import zarr
 
-from separation import cache, frame_arrays
+from separation import cache, population
+from separation.batches import BatchLoader, plan_epoch
 from separation.data.items import Items
+from separation.encoding import MAGNITUDE_SCALE, encoded_items, stored_arrays
 from separation.errors import UserError
-from separation.feature_store import MAGNITUDE_SCALE, FeatureStore, encoded_items
+from separation.feature_store import BatchOptions, FeatureStore
+from separation.shards import CHECKSUM, chunk_path, describe_shard, find_damage_of_shard, shard_path
 from training_examples import dataset_config, write_split
 
 KEYS = ["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights"]
+OPTIONS = BatchOptions(tuple(KEYS))
 SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
 
 
-def make_spec(**changes):
+def make_spec(kind="features", **changes):
     config = dataset_config(**changes)
     return {
         "dataset_config": {key: config[key] for key in cache.DATASET_KEYS},
-        "keys": KEYS,
-        "kind": cache.KIND,
-        "format": cache.FORMAT,
+        "keys": KEYS if kind == "features" else ["mix_audio", "source_audio"],
+        "kind": kind,
     }
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(population, "SHARD_ITEMS", 2)
 
 
 @pytest.fixture
@@ -42,30 +52,76 @@ def manifest(tmp_path):
     return tmp_path / "cache" / "0123456789ab" / "train.json"
 
 
+@pytest.fixture
+def chunk(manifest):
+    """A file of the second of three shards."""
+    return chunk_path(shard_path(cache.store_path(manifest), 1), "mix_magnitude", 3)
+
+
 def contents(manifest):
     """Every file of a cache with its bytes."""
     store = cache.store_path(manifest)
     return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
 
 
+def flip_a_bit(path, position=100):
+    changed = bytearray(path.read_bytes())
+    changed[position] ^= 1
+    path.write_bytes(changed)
+
+
 def all_excerpts(store):
     """All items whole, one after the other."""
-    return [store.excerpts([item], [0], int(store.frames[item]), data_keys=KEYS) for item in range(len(store))]
+    return [store.excerpts([item], [0], int(frames), OPTIONS) for item, frames in enumerate(store.frames)]
 
 
-def test_features_from_the_cache_are_those_computed_from_the_audio(split, manifest):
-    cache.populate_cache(make_spec(), split, manifest)
+def assert_same_excerpts(ours, theirs):
+    for one, other in zip(all_excerpts(ours), all_excerpts(theirs), strict=True):
+        for key in KEYS:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+def in_another_process(body, file_size=None):
+    """Runs Python in a process of its own, which may write files up to a size only."""
+
+    def limit():
+        if file_size:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+
+    head = f"""
+        import sys
+        sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(__file__).parent)!r}]
+        from separation import cache, population, shards
+        population.SHARD_ITEMS = 2
+        import test_cache
+    """
+    program = textwrap.dedent(head) + textwrap.dedent(body)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=limit, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("kind", ["features", "audio"])
+def test_a_cache_holds_the_bits_that_are_computed_from_the_mixtures(split, manifest, kind):
+    cache.populate_cache(make_spec(kind), split, manifest)
     config = dataset_config()
-    computed = FeatureStore.from_items(encoded_items(Items(split, config), config, KEYS))
+    names = stored_arrays(kind, KEYS)
+    computed = FeatureStore.from_items(encoded_items(Items(split, config), config, names), config)
     cached = cache.open_cache(manifest)
     assert cached.sources == computed.sources == ("drums", "vocals")
-    for ours, theirs in zip(all_excerpts(cached), all_excerpts(computed), strict=True):
-        for key in KEYS:
-            np.testing.assert_array_equal(ours[key], theirs[key])
     assert len(set(cached.frames.tolist())) == 5
+    assert_same_excerpts(cached, computed)
+    assert_same_excerpts(cached.in_memory(), computed)
+    # an excerpt may lie across the end of a shard
+    for name in names:
+        whole = computed.arrays[name]
+        np.testing.assert_array_equal(cached.arrays[name][3 : len(whole) - 5], whole[3 : len(whole) - 5])
 
 
-def test_the_same_bytes_are_written_with_1_and_2_workers(split, manifest, tmp_path):
+def test_the_same_bytes_are_written_with_1_and_2_workers(split, manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(population, "SHARDS_PER_PROCESS", 1)
     other = tmp_path / "other" / "train.json"
     cache.populate_cache(make_spec(), split, manifest, workers=1)
     cache.populate_cache(make_spec(), split, other, workers=2)
@@ -73,38 +129,26 @@ def test_the_same_bytes_are_written_with_1_and_2_workers(split, manifest, tmp_pa
     assert manifest.read_bytes() == other.read_bytes()
 
 
-def test_any_zarr_reader_can_open_it_and_no_pickle_is_in_it(split, manifest):
+def test_any_zarr_reader_can_open_it_and_notices_damage_and_no_pickle_is_in_it(split, manifest, chunk):
     cache.populate_cache(make_spec(), split, manifest)
     group = zarr.open_group(cache.store_path(manifest), mode="r")
     assert group.metadata.zarr_format == 3
-    assert group.attrs["magnitude_scale"] == MAGNITUDE_SCALE
-    first = slice(0, int(group["frame_offsets"][1]))
+    assert group.attrs["magnitude_scale"] == MAGNITUDE_SCALE and group.attrs["sources"] == ["drums", "vocals"]
+    shards = [group["shards"][name] for name in sorted(group["shards"])]
+    assert [shard["items"].shape[0] for shard in shards] == [2, 2, 1]
+    first = slice(0, int(shards[0]["items"][0, group.attrs["columns"].index("frames")]))
     whole = all_excerpts(cache.open_cache(manifest))[0]
     np.testing.assert_array_equal(
-        np.asarray(group["mix_magnitude"][first], dtype=np.float32) / MAGNITUDE_SCALE, whole["mix_magnitude"][0]
+        np.asarray(shards[0]["mix_magnitude"][first], dtype=np.float32) / MAGNITUDE_SCALE, whole["mix_magnitude"][0]
     )
-    mask = np.unpackbits(group["ideal_binary_mask"][first], axis=-1, count=33 * 2).reshape(-1, 33, 1, 2)
+    mask = np.unpackbits(shards[0]["ideal_binary_mask"][first], axis=-1, count=33 * 2).reshape(-1, 33, 1, 2)
     np.testing.assert_array_equal(mask, whole["ideal_binary_mask"][0])
-    for _, array in group.arrays():
-        assert array.dtype in (np.float16, np.uint8, np.int64, np.float64)
-
-
-def test_arrays_that_span_several_chunk_files_are_read_in_one_piece(split, manifest, tmp_path, monkeypatch):
-    cache.populate_cache(make_spec(), split, manifest)
-    monkeypatch.setattr(frame_arrays, "CHUNK_BYTES", 20_000)
-    small = tmp_path / "small" / "train.json"
-    cache.populate_cache(make_spec(), split, small)
-    assert len(list((cache.store_path(small) / "mix_magnitude" / "c").iterdir())) > 2
-    group = zarr.open_group(cache.store_path(small), mode="r")
-    whole = zarr.open_group(cache.store_path(manifest), mode="r")
-    for key in ("mix_magnitude", "source_magnitudes", "ideal_binary_mask"):
-        np.testing.assert_array_equal(group[key][:], whole[key][:])
-    for ours, theirs in zip(
-        all_excerpts(cache.open_cache(small)), all_excerpts(cache.open_cache(manifest)), strict=True
-    ):
-        for key in KEYS:
-            np.testing.assert_array_equal(ours[key], theirs[key])
-    assert cache.find_damage(small, contents=True) is None
+    for shard in shards:
+        for _, array in shard.arrays():
+            assert array.dtype in (np.float16, np.uint8, np.float64)
+    flip_a_bit(chunk)
+    with pytest.raises(ValueError, match="checksum"):
+        shards[1]["mix_magnitude"][:]
 
 
 def test_a_whole_cache_is_left_alone(split, manifest):
@@ -112,6 +156,7 @@ def test_a_whole_cache_is_left_alone(split, manifest):
     shutil.rmtree(split["folder"])  # filling it again would need this
     before = manifest.stat().st_mtime_ns
     cache.populate_cache(make_spec(), split, manifest)
+    assert len(cache.ensure_cache(manifest, split)) == 5
     assert manifest.stat().st_mtime_ns == before
 
 
@@ -126,36 +171,35 @@ def test_a_pruned_cache_is_filled_again_and_its_manifest_stays_as_it_was(split, 
 
 
 @pytest.mark.parametrize(
-    "damage", ["a lost file", "a shortened file", "lost metadata", "broken metadata", "a lost array"]
+    "damage",
+    ["a lost file", "a shortened file", "a flipped bit", "a lost shard", "a lost array", "broken metadata", "no group"],
 )
-def test_a_damaged_cache_is_noticed_and_mended(split, manifest, damage):
+def test_a_damaged_cache_is_noticed_and_its_damaged_shards_alone_are_made_again(split, manifest, chunk, damage):
     cache.populate_cache(make_spec(), split, manifest)
-    filled, array = contents(manifest), cache.store_path(manifest) / "mix_magnitude"
-    chunk = array.joinpath("c", "0", "0", "0")
+    store, before = cache.store_path(manifest), manifest.stat().st_mtime_ns
+    filled, shard = contents(manifest), shard_path(store, 1)
+    others = {number: shard_path(store, number).stat().st_mtime_ns for number in (0, 2)}
     if damage == "a lost file":
         chunk.unlink()
     elif damage == "a shortened file":
-        chunk.write_bytes(chunk.read_bytes()[:-1])
-    elif damage == "lost metadata":
-        (cache.store_path(manifest) / "zarr.json").unlink()
+        os.truncate(chunk, chunk.stat().st_size - 1)
+    elif damage == "a flipped bit":
+        flip_a_bit(chunk)
+        assert cache.find_damage(manifest) is None  # a look at sizes
+    elif damage == "a lost shard":
+        shutil.rmtree(shard)
+    elif damage == "a lost array":
+        shutil.rmtree(shard / "mix_magnitude")
     elif damage == "broken metadata":
-        (cache.store_path(manifest) / "zarr.json").write_text('{"zarr_format"')
+        (shard / "mix_magnitude" / "zarr.json").unlink()
     else:
-        shutil.rmtree(array)
-    assert cache.find_damage(manifest) is not None
+        (store / "zarr.json").write_text('{"zarr_format"')
+    assert cache.find_damage(manifest, contents=True) is not None
     cache.ensure_cache(manifest, split)
     assert contents(manifest) == filled
-
-
-def test_changed_bytes_are_found_by_the_checksum(split, manifest):
-    cache.populate_cache(make_spec(), split, manifest)
-    assert cache.find_damage(manifest, contents=True) is None
-    chunk = cache.store_path(manifest).joinpath("mix_magnitude", "c", "0", "0", "0")
-    changed = bytearray(chunk.read_bytes())
-    changed[100] ^= 1
-    chunk.write_bytes(changed)
-    assert cache.find_damage(manifest) is None
-    assert "mix_magnitude" in cache.find_damage(manifest, contents=True)
+    assert manifest.stat().st_mtime_ns == before
+    if damage != "no group":
+        assert {number: shard_path(store, number).stat().st_mtime_ns for number in (0, 2)} == others
 
 
 def test_another_recipe_fills_the_cache_anew(split, manifest):
@@ -163,44 +207,129 @@ def test_another_recipe_fills_the_cache_anew(split, manifest):
     before = json.loads(manifest.read_text())
     cache.populate_cache(make_spec(hop_length=16), split, manifest)
     after = json.loads(manifest.read_text())
-    assert after["frames"] > before["frames"]
+    assert after["bytes"] > before["bytes"]
     assert after["checksum"] != before["checksum"]
     assert after["recipe"]["dataset_config"]["hop_length"] == 16
+    assert cache.find_damage(manifest, contents=True) is None
 
 
-def test_a_cache_whose_filling_was_killed_does_not_look_whole(split, manifest):
-    program = textwrap.dedent(
-        f"""
-        import os, signal, sys
-        sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(__file__).parent)!r}]
-        from separation import cache
-        from separation.frame_arrays import FrameAppender
-        import test_cache
-        append = FrameAppender.append
-        def append_and_die(self, values):
-            append(self, values)
-            if self._frames > 500:
-                os.kill(os.getpid(), signal.SIGKILL)
-        FrameAppender.append = append_and_die
-        cache.populate_cache(test_cache.make_spec(), {split!r}, {str(manifest)!r})
-        """
-    )
-    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=100)
-    assert killed.returncode == -9, killed.stderr.decode()
-    assert list(manifest.parent.glob(".train.zarr.*"))
-    assert not manifest.exists()
-    assert not cache.store_path(manifest).exists()
-    with pytest.raises(UserError, match="no such cache"):
+def test_a_manifest_of_the_first_release_leads_to_a_new_cache(split, manifest):
+    cache.populate_cache(make_spec(), split, manifest)
+    new = manifest.read_text()
+    old = {"format": 1, "kind": "features", "recipe": make_spec(), "arrays": {}, "frame_arrays": ["mix_magnitude"]}
+    manifest.write_text(json.dumps(old))
+    shutil.rmtree(cache.store_path(manifest))
+    zarr.open_group(cache.store_path(manifest), mode="w")
+    assert len(cache.ensure_cache(manifest, split)) == 5
+    assert manifest.read_text() == new
+
+
+def test_a_manifest_that_is_no_manifest_is_told_in_one_line(split, manifest):
+    cache.populate_cache(make_spec(), split, manifest)
+    manifest.write_text('{"format"')
+    with pytest.raises(UserError, match="snakemake cache"):
         cache.ensure_cache(manifest, split)
     cache.populate_cache(make_spec(), split, manifest)
-    assert cache.find_damage(manifest, contents=True) is None
+    assert len(cache.ensure_cache(manifest, split)) == 5
+
+
+def test_a_filling_that_is_killed_at_any_moment_goes_on_with_the_shards_that_are_whole(tmp_path, manifest):
+    split = write_split(tmp_path / "data" / "train", count=12, uneven=True)
+    reference = tmp_path / "reference" / "train.json"
+    cache.populate_cache(make_spec(), split, reference)
+    # the child tells of every step by a pipe, after a random number of which it is killed at once
+    program = f"""
+        import os, random, signal
+        choose = random.Random(0)
+
+        def tell_of_steps(handle):
+            def told(function):
+                def tell_and_call(*arguments):
+                    os.write(handle, b".")
+                    return function(*arguments)
+                return tell_and_call
+            population.encode_item = told(population.encode_item)
+            shards._write_array = told(shards._write_array)
+            shards._sync = told(shards._sync)
+            population.files.write_json = told(population.files.write_json)
+
+        for _ in range(25):
+            told, handle = os.pipe()
+            child = os.fork()
+            if not child:
+                try:
+                    tell_of_steps(handle)
+                    cache.populate_cache(test_cache.make_spec(), {split!r}, {str(manifest)!r})
+                finally:
+                    os._exit(0)
+            os.close(handle)
+            for _ in range(choose.randint(1, 25)):
+                os.read(told, 1)
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            os.close(told)
+            print(os.WIFSIGNALED(status), *test_cache.whole_shards({str(manifest)!r}))
+    """
+    killed, kept = 0, set()
+    for line in in_another_process(program):
+        signaled, *whole = line.split()
+        assert kept <= set(whole)  # what was whole before is still there
+        killed, kept = killed + (signaled == "True"), set(whole)
+    assert killed >= 5 and kept
+    cache.populate_cache(make_spec(), split, manifest)
+    assert contents(manifest) == contents(reference)
     assert not list(manifest.parent.glob(".train.zarr.*"))
+
+
+def whole_shards(manifest):
+    """Names of the shards that are in place, each of which has to be whole; all, where there is a manifest."""
+    store = cache.store_path(manifest)
+    if Path(manifest).exists():
+        assert cache.find_damage(manifest, contents=True) is None
+    place = store if store.exists() else store.with_name(f".{store.name}.partial")
+    names = sorted(path.name for path in (place / "shards").glob("[0-9]*"))
+    for number in map(int, names):
+        assert find_damage_of_shard(place, number, describe_shard(place, number), contents=True) is None
+    return names
+
+
+def test_what_a_killed_filling_left_is_compared_with_its_checksums_before_it_is_kept(split, manifest, tmp_path):
+    cache.populate_cache(make_spec(), split, manifest)
+    filled = contents(manifest)
+    # as if the process had died before it moved the group into place, and the disk had lost something since
+    store = cache.store_path(manifest)
+    store.rename(manifest.parent / ".train.zarr.partial")
+    manifest.unlink()
+    flip_a_bit(chunk_path(shard_path(manifest.parent / ".train.zarr.partial", 1), "mix_magnitude", 3))
+    cache.populate_cache(make_spec(), split, manifest)
+    assert contents(manifest) == filled
+    # or just after, before the manifest was written: then nothing is filled again
+    manifest.unlink()
+    times = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
+    cache.populate_cache(make_spec(), split, manifest)
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == times
+    assert cache.find_damage(manifest, contents=True) is None
+
+
+def test_a_disk_that_takes_no_more_is_told_in_one_line_and_nothing_half_made_is_taken_for_whole(split, manifest):
+    body = f"""
+        from separation.errors import UserError
+        try:
+            cache.populate_cache(test_cache.make_spec(), {split!r}, {str(manifest)!r})
+        except UserError as problem:
+            print(problem)
+    """
+    (line,) = in_another_process(body, file_size=40_000)
+    assert line.startswith(f"{manifest.parent}: the cache cannot be written: File too large")
+    assert not manifest.exists() and not cache.store_path(manifest).exists()
+    cache.populate_cache(make_spec(), split, manifest)
+    assert cache.find_damage(manifest, contents=True) is None
 
 
 def test_two_that_fill_the_same_cache_at_once_fill_it_once(split, manifest, monkeypatch):
     fillings = []
-    fill = cache._fill
-    monkeypatch.setattr(cache, "_fill", lambda *arguments: (fillings.append(1), fill(*arguments)))
+    fill = cache.fill_cache
+    monkeypatch.setattr(cache, "fill_cache", lambda *arguments: (fillings.append(1), fill(*arguments)))
     threads = [threading.Thread(target=cache.populate_cache, args=(make_spec(), split, manifest)) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -216,3 +345,66 @@ def test_an_empty_split_is_an_error_that_leaves_nothing_behind(tmp_path, manifes
         cache.populate_cache(make_spec(), split, manifest)
     assert not manifest.exists()
     assert not list(manifest.parent.glob("*.zarr"))
+
+
+# ---------------------------------------------------------------- while a training reads it
+
+
+def read_epochs(store, num_workers, interfere):
+    """Reads epochs until something happens to the cache after the first batch."""
+    loader = BatchLoader(store, dataset_config(), batch_size=2, num_workers=num_workers)
+    for epoch in range(3):
+        plan = plan_epoch(
+            store.frames,
+            length=20,
+            seed=0,
+            epoch=epoch,
+            sample_strategy="sequential",
+            excerpt_selection_strategy="first",
+        )
+        for _ in loader.load(plan):
+            interfere()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    ("damage", "told"), [("removed", "was removed"), ("cut short", "was cut short"), ("changed", "other contents")]
+)
+def test_a_cache_that_goes_wrong_under_a_training_is_told_in_one_line_and_filled_by_the_next(
+    split, manifest, damage, told, num_workers
+):
+    cache.populate_cache(make_spec(), split, manifest)
+    filled, store = contents(manifest), cache.ensure_cache(manifest, split)
+    path = cache.store_path(manifest)
+    last = chunk_path(shard_path(path, 2), "mix_magnitude", 3)
+
+    def interfere():
+        if damage == "removed" and path.exists():
+            shutil.rmtree(path)
+        elif damage == "cut short":
+            for shard in (0, 1, 2):
+                mask = chunk_path(shard_path(path, shard), "mix_magnitude", 3)
+                if mask.exists():
+                    os.truncate(mask, 10)
+        elif damage == "changed" and last.exists():
+            flip_a_bit(last, 7)
+
+    if damage == "changed":
+        interfere()
+    with pytest.raises(UserError, match=rf"the cache (has )?{told}|the cache has other contents") as problem:
+        read_epochs(store, num_workers, interfere if damage != "changed" else lambda: None)
+    assert "\n" not in str(problem.value) and str(path) in str(problem.value)
+    again = cache.ensure_cache(manifest, split)
+    assert contents(manifest) == filled
+    read_epochs(again, num_workers, lambda: None)
+
+
+def test_a_file_cut_short_while_it_is_read_stops_no_process_with_a_signal(split, manifest, chunk):
+    """A mapped file would: SIGBUS. The shard was compared with its checksum before, so only the reading can tell."""
+    cache.populate_cache(make_spec(), split, manifest)
+    store = cache.open_cache(manifest)
+    all_excerpts(store)
+    os.truncate(chunk, 2 * CHECKSUM)
+    with pytest.raises(UserError, match="was cut short"):
+        all_excerpts(store)
+    assert len(all_excerpts(cache.ensure_cache(manifest, split))) == 5

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from separation.data.items import ItemAudio
+from separation.encoding import MAGNITUDE_SCALE, encode, encode_item, stored_arrays
 from separation.errors import UserError
-from separation.feature_store import MAGNITUDE_SCALE, FeatureStore, encode
-from separation.features import check_dataset_config, extract, loss_weights, stft
+from separation.feature_store import BatchOptions, FeatureStore
+from separation.features import check_dataset_config, extract, loss_weights, stft, weight_floors, weight_gains
 from separation.nussl_compat import nussl
 from training_examples import dataset_config
 
@@ -21,6 +23,13 @@ def make_audio(samples=5001, channels=1, sources=2, seed=0, level=0.05):
     audio = {f"source{n}": level * rng.normal(size=(channels, samples)).astype(np.float32) for n in range(sources)}
     audio["source0"][:, : samples // 3] = 0  # silence at the beginning of one source
     return sum(audio.values()), audio
+
+
+def make_store(items, config):
+    """A store of the kind that config names, of (mixture, sources) each."""
+    names = stored_arrays(config["cache_kind"], config["data_keys_for_training"])
+    encoded = [encode_item(ItemAudio("item", *item, {}), config, names) for item in items]
+    return FeatureStore.from_items(encoded, {**config, "num_channels": items[0][0].shape[0]})
 
 
 def nussl_features(mixture, sources, config):
@@ -75,9 +84,9 @@ def test_stored_excerpts_are_nussls_features_within_float16():
     )
     items = [make_audio(samples, seed=samples) for samples in (5000, 3001)]
     keys = config["data_keys_for_training"]
-    store = FeatureStore.from_items(encode(extract(*item, config), keys) for item in items)
+    store = make_store(items, config)
     theirs = [nussl_features(*item, config) for item in items]
-    batch = store.excerpts([1, 0], [10, 50], 30, data_keys=keys)
+    batch = store.excerpts([1, 0], [10, 50], 30, BatchOptions.of(config))
     for row, (item, start) in enumerate([(1, 10), (0, 50)]):
         for key in keys:
             expected = theirs[item][key][start : start + 30]
@@ -87,22 +96,24 @@ def test_stored_excerpts_are_nussls_features_within_float16():
 
 def test_very_quiet_audio_keeps_its_level():
     """At -40 dB and below a third of unscaled magnitudes would be subnormal in float16, up to 9 dB wrong."""
-    config = dataset_config()
+    config = dataset_config(data_keys_for_training=["mix_magnitude"])
     mixture, audio = make_audio(level=1e-4)
     features = extract(mixture, audio, config)
-    store = FeatureStore.from_items([encode(features, ["mix_magnitude"])])
+    store = make_store([(mixture, audio)], config)
     frames = len(features.mix_magnitude)
-    stored = store.excerpts([0], [0], frames, data_keys=["mix_magnitude"])["mix_magnitude"][0]
+    stored = store.excerpts([0], [0], frames, BatchOptions.of(config))["mix_magnitude"][0].numpy()
     loud = features.mix_magnitude > features.mix_magnitude.max() / 1000
     error = 20 * np.log10(stored[loud] / features.mix_magnitude[loud])
     assert np.abs(error).max() < 0.02
 
 
-def test_an_item_shorter_than_the_excerpt_is_filled_up_with_weight_0():
-    config = dataset_config()
-    store = FeatureStore.from_items([encode(extract(*make_audio(640), config), config["data_keys_for_training"])])
+@pytest.mark.parametrize("weight_type", [["magnitude"], ["equal"]])
+@pytest.mark.parametrize("kind", ["features", "audio"])
+def test_an_item_shorter_than_the_excerpt_is_filled_up_with_weight_0(kind, weight_type):
+    config = dataset_config(cache_kind=kind, weight_type=weight_type)
+    store = make_store([make_audio(640)], config)
     frames = int(store.frames[0])
-    batch = store.excerpts([0], [0], frames + 7, data_keys=config["data_keys_for_training"])
+    batch = store.excerpts([0], [0], frames + 7, BatchOptions.of(config))
     assert batch["weights"].shape == (1, frames + 7, 33, 1)
     assert batch["ideal_binary_mask"].shape == (1, frames + 7, 33, 1, 2)
     assert batch["weights"][0, :frames].any()
@@ -111,16 +122,16 @@ def test_an_item_shorter_than_the_excerpt_is_filled_up_with_weight_0():
 
 
 def test_bins_below_the_threshold_weigh_nothing():
-    magnitude = np.array([1, 0.2, 0.09, 1e-5], dtype=np.float32)
-    weigh = {"total": 1.3, "peak": 1.0, "bins": 4}
-    assert (loss_weights(magnitude, **weigh, weight_type=["magnitude"], weight_threshold=-20) > 0).tolist() == [
-        True,
-        True,
-        False,
-        False,
-    ]
-    equal = loss_weights(magnitude, **weigh, weight_type=["equal"], weight_threshold=-80)
-    assert equal.tolist() == [1, 1, 1, 0]
+    magnitude = torch.tensor([1, 0.2, 0.09, 1e-5])
+    gain = torch.from_numpy(weight_gains(np.array([1.3]), np.array([4])))
+
+    def weigh(kind, threshold):
+        floor = torch.from_numpy(weight_floors(np.array([1.0]), threshold))
+        return loss_weights(magnitude, gain=gain, floor=floor, weight_type=[kind])
+
+    assert (weigh("magnitude", -20) > 0).tolist() == [True, True, False, False]
+    assert weigh("equal", -80).tolist() == [1, 1, 1, 0]
+    assert weigh("equal", None).tolist() == [1, 1, 1, 1]
 
 
 def test_audio_far_above_full_scale_is_refused_instead_of_stored_as_infinite():

@@ -126,6 +126,18 @@ def test_training_keys_do_not_enter_a_caches_id_and_stft_keys_do(tmp_path):
     assert not set(finer.caches) & set(base)
 
 
+def test_a_cache_of_audio_is_another_cache_and_another_point_and_serves_all_targets(tmp_path):
+    features = plan(experiment(dataset_config__cache="x"), tmp_path)
+    audio = plan(experiment(dataset_config__cache="x", dataset_config__cache_kind="audio"), tmp_path)
+    assert not set(features.caches) & set(audio.caches)
+    assert only(features) != only(audio)
+    uncached = plan(experiment(dataset_config__cache_kind="audio"), tmp_path)
+    assert only(uncached) == only(audio)
+    other = {"dataset_config__output_type": "msa", "dataset_config__weight_threshold": None}
+    other_targets = plan(experiment(dataset_config__cache="x", dataset_config__cache_kind="audio", **other), tmp_path)
+    assert set(other_targets.caches) == set(audio.caches) and only(other_targets) != only(audio)
+
+
 def test_a_users_folder_is_known_by_its_listing_and_not_by_its_place(tmp_path):
     ids = []
     for name in ("here", "there"):

@@ -61,6 +61,7 @@ def dataset_config(**changes) -> dict:
         "data_keys_for_training": ["mix_magnitude", "ideal_binary_mask", "weights"],
         "excerpt_selection_strategy": "random",
         "fraction_of_dataset": 1.0,
+        "cache_kind": "features",
         **changes,
     }
 

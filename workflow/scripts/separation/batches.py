@@ -6,6 +6,7 @@ training that was stopped reads the same batches when it goes on, whatever the n
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,12 @@ import numpy as np
 import torch
 
 from separation.errors import UserError
-from separation.feature_store import FeatureStore
+from separation.feature_store import BatchOptions, FeatureStore
 
+logger = logging.getLogger(__name__)
+
+#: of the free memory of a GPU, how much a split may take; the network and its activations need the rest
+DEVICE_SHARE = 0.5
 SAMPLE_STRATEGIES = ("sequential", "random")
 EXCERPT_SELECTION_STRATEGIES = ("random", "first", "middle")
 # one stream of random numbers per kind of choice, so that a new kind leaves the others as they were
@@ -43,9 +48,9 @@ class EpochPlan:
     def __len__(self) -> int:
         return len(self.items)
 
-    def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(items, starts) of each batch; the last may be smaller."""
-        for first in range(0, len(self), batch_size):
+    def batches(self, batch_size: int, first_batch: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(items, starts) of each batch from `first_batch` on; the last may be smaller."""
+        for first in range(first_batch * batch_size, len(self), batch_size):
             yield self.items[first : first + batch_size], self.starts[first : first + batch_size]
 
 
@@ -102,7 +107,7 @@ class BatchLoader:
     """Reads the batches of a plan as torch tensors.
 
     Args:
-        store: where the features are.
+        store: where the items are. Where they fit into the memory of a GPU that learns from them, they are moved there.
         dataset_config: data_keys_for_training, weight_type and weight_threshold are read.
         batch_size: excerpts per batch.
         device: where the tensors go.
@@ -118,51 +123,76 @@ class BatchLoader:
         device: str | torch.device = "cpu",
         num_workers: int = 0,
     ):
-        self._store, self._batch_size, self._num_workers = store, batch_size, num_workers
         self._device = torch.device(device)
-        self._options = {
-            "data_keys": list(dataset_config["data_keys_for_training"]),
-            "weight_type": dataset_config["weight_type"],
-            "weight_threshold": dataset_config["weight_threshold"],
-        }
+        self._store = place(store, self._device)
+        # what is cut on the device needs nobody to read ahead
+        self._num_workers = 0 if self._store.device else num_workers
+        self._batch_size, self._options = batch_size, BatchOptions.of(dataset_config)
         #: seconds spent waiting for batches since the last `load` began
         self.wait = 0.0
 
-    def load(self, plan: EpochPlan) -> Iterator[dict[str, torch.Tensor]]:
-        """Yields each batch: by data key, (batch, time, frequency, channels[, sources]), see FeatureStore.excerpts."""
+    def load(self, plan: EpochPlan, first_batch: int = 0) -> Iterator[dict[str, torch.Tensor]]:
+        """Yields each batch: tensors by data key, see FeatureStore.excerpts.
+
+        Args:
+            plan: the epoch's excerpts.
+            first_batch: how many batches to leave out, as learned before; none of them is read.
+        """
         self.wait = 0.0
-        batches = self._read_ahead(plan) if self._num_workers else self._read(plan)
+        chosen = plan.batches(self._batch_size, first_batch)
+        batches = self._read_ahead(chosen, plan.length) if self._num_workers else self._read(chosen, plan.length)
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)
-            if batch is not None:
-                batch = {key: tensor.to(self._device, non_blocking=True) for key, tensor in batch.items()}
+            if batch is not None and self._decodes_here:
+                raw = {key: tensor.to(self._device, non_blocking=True) for key, tensor in batch.items()}
+                batch = self._store.decode(raw, plan.length, self._options)
             self.wait += time.perf_counter() - asked
             if batch is None:
                 return
             yield batch
 
-    def _read(self, plan: EpochPlan) -> Iterator[dict[str, torch.Tensor]]:
-        return (self._excerpts(items, starts, plan.length) for items, starts in plan.batches(self._batch_size))
+    def _read(self, chosen: Iterator[tuple[np.ndarray, np.ndarray]], length: int) -> Iterator[dict[str, torch.Tensor]]:
+        return (self._excerpts(items, starts, length) for items, starts in chosen)
 
-    def _read_ahead(self, plan: EpochPlan) -> Iterator[dict[str, torch.Tensor]]:
-        with ThreadPoolExecutor(self._num_workers) as pool:
-            jobs = (
-                pool.submit(self._excerpts, items, starts, plan.length)
-                for items, starts in plan.batches(self._batch_size)
-            )
+    def _read_ahead(
+        self, chosen: Iterator[tuple[np.ndarray, np.ndarray]], length: int
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        # the work on one batch is not shared out: workers that use all processors would slow the training down
+        with ThreadPoolExecutor(self._num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            jobs = (pool.submit(self._excerpts, items, starts, length) for items, starts in chosen)
             pending = deque(islice(jobs, 2 * self._num_workers))
-            while pending:
-                batch = pending.popleft().result()
-                pending.extend(islice(jobs, 1))
-                yield batch
+            try:
+                while pending:
+                    batch = pending.popleft().result()
+                    pending.extend(islice(jobs, 1))
+                    yield batch
+            finally:
+                for job in pending:
+                    job.cancel()
 
     def _excerpts(self, items: Sequence[int], starts: Sequence[int], length: int) -> dict[str, torch.Tensor]:
-        batch = self._store.excerpts(items, starts, length, **self._options)
-        tensors = {key: torch.from_numpy(values) for key, values in batch.items()}
+        """A batch; a GPU gets it undecoded, which is a fraction of the bytes."""
+        raw = self._store.read(items, starts, length, self._options)
+        if not self._decodes_here:
+            return self._store.decode(raw, length, self._options)
         # pinned memory lets the copy to a GPU run beside the computation
-        return {key: tensor.pin_memory() for key, tensor in tensors.items()} if self._pins else tensors
+        return raw if self._store.device else {key: tensor.pin_memory() for key, tensor in raw.items()}
 
     @property
-    def _pins(self) -> bool:
+    def _decodes_here(self) -> bool:
         return self._device.type == "cuda"
+
+
+def place(store: FeatureStore, device: torch.device) -> FeatureStore:
+    """The store in the memory of the GPU that learns from it, where it takes no more than half of what is free there.
+
+    Batches are the same wherever they are cut.
+    """
+    if device.type != "cuda" or store.device is not None:
+        return store
+    free, _ = torch.cuda.mem_get_info(device)
+    if store.nbytes > free * DEVICE_SHARE:
+        logger.info("%.1f GB do not fit into %.1f GB that are free on %s", store.nbytes / 1e9, free / 1e9, device)
+        return store
+    return store.on_device(device)

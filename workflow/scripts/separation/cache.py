@@ -1,45 +1,35 @@
-"""The cache of features: filled once per dataset split, read by every training that learns from it.
+"""The cache of features or audio: filled once per dataset split, read by every training that learns from it.
 
 On disk a cache is `<split>.zarr`, a zarr 3 group of typed arrays (no pickles), and `<split>.json`, its manifest. The
-long arrays hold the frames of all items one after the other (see separation.feature_store) in uncompressed chunks along
-time, so any zarr reader can open them and training maps the chunk files straight into memory: an excerpt of a few
-hundred frames costs one copy. The manifest is written last. A group without a manifest that agrees with it counts for
-nothing, and a manifest whose group was pruned says how to make it again.
+items are in shards (see separation.shards); the group's attributes say what it holds and how items are shared out. The
+manifest is written last. A group without a manifest that agrees with it counts for nothing, and a manifest whose group
+was pruned says how to make it again. A filling that was killed goes on with the shards that are whole, and a cache that
+lost some has just those made again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from filelock import FileLock
 
 from separation import files
-from separation.data.items import Items
 from separation.errors import UserError
-from separation.feature_store import (
-    MAGNITUDE_SCALE,
-    EncodedItem,
-    FeatureStore,
-    check_alike,
-    encoded_items,
-    stored_keys,
-)
-from separation.features import check_dataset_config
-from separation.frame_arrays import FrameAppender, MappedFrames, chunk_path, digest_of
+from separation.feature_store import FeatureStore
+from separation.population import FORMAT, attributes_of, fill_cache, read_manifest, store_path
+from separation.shards import COLUMNS, TABLE, ShardedArray, find_damage_of_shard
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-KIND = "features"
+#: a cache up to this size is read whole and compared with its checksums before a training uses it; of a larger one
+#: each shard when it is first read
+CHECKED_BYTES = 2**32
 #: keys of dataset_config that determine what a cache holds (data_keys_for_training reaches it as `keys`)
 DATASET_KEYS = (
     "sample_rate",
@@ -55,38 +45,39 @@ DATASET_KEYS = (
 )
 
 
-def store_path(manifest: str | os.PathLike) -> Path:
-    """The folder of the zarr group that belongs to a manifest."""
-    return Path(manifest).with_suffix(".zarr")
-
-
 def populate_cache(
     spec: Mapping[str, Any], split: Mapping[str, Any], manifest: str | os.PathLike, workers: int = 1
 ) -> None:
     """Fills the cache of one split, or returns at once where it is whole.
 
-    One process fills, others that ask for the same cache wait for it. What a killed process left behind is cleared
-    away.
+    One process fills, others that ask for the same cache wait for it. Shards that a killed process left whole are kept.
 
     Args:
-        spec: {"dataset_config": {...}, "keys": [...], "kind": "features", "format": 1}, what determines the contents;
-            it is kept in the manifest as `recipe`.
+        spec: {"dataset_config": {...}, "keys": [...], "kind": features or audio}, what determines the contents; it is
+            kept in the manifest as `recipe`.
         split: {"folder": ..., "class": ...}, where the mixtures are, see separation.data.items.Items.
         manifest: path of `<split>.json`; the group is `<split>.zarr` beside it.
-        workers: items that are worked on at the same time; the bytes written do not depend on it.
+        workers: processes that work on different shards; the bytes written do not depend on it.
 
     Raises:
-        UserError: where the split is empty, its items do not fit together, or the spec asks for something unknown.
+        UserError: where the split is empty, its items do not fit together, the spec asks for something unknown, or
+            the disk is full.
     """
     manifest = Path(manifest)
     manifest.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(manifest.with_suffix(".lock")):
-        damage = find_damage(manifest)
+        damage = find_damage(manifest, contents=True)
         if damage is None and files.read_json(manifest)["recipe"] == _plain(spec):
             logger.info("cache %s is whole, nothing to do", manifest)
             return
         logger.info("filling cache %s: %s", manifest, damage or "its recipe has changed")
-        _fill(spec, split, manifest, workers)
+        try:
+            fill_cache(_plain(spec), dict(split), manifest, workers)
+        except OSError as error:
+            raise UserError(
+                f"the cache cannot be written: {error.strerror or error}; the next run goes on with what is whole",
+                file=manifest.parent,
+            ) from error
 
 
 def ensure_cache(manifest: str | os.PathLike, split: Mapping[str, Any], workers: int = 1) -> FeatureStore:
@@ -102,136 +93,50 @@ def ensure_cache(manifest: str | os.PathLike, split: Mapping[str, Any], workers:
     """
     if not Path(manifest).exists():
         raise UserError("there is no such cache; `snakemake cache` fills it", file=manifest)
-    if find_damage(manifest) is not None:
-        populate_cache(files.read_json(manifest)["recipe"], split, manifest, workers)
+    description = read_manifest(Path(manifest))
+    contents = description is not None and description.get("bytes", 0) <= CHECKED_BYTES
+    if find_damage(manifest, contents=contents) is not None:
+        if description is None:
+            raise UserError("the manifest cannot be read; `snakemake cache` makes it again", file=manifest)
+        populate_cache(description["recipe"], split, manifest, workers)
     return open_cache(manifest)
 
 
 def open_cache(manifest: str | os.PathLike) -> FeatureStore:
-    """The features in a whole cache; nothing but the small arrays is read yet."""
-    description = files.read_json(manifest)
-    group = zarr.open_group(store_path(manifest), mode="r")
-    arrays = {key: MappedFrames(store_path(manifest) / key, group[key]) for key in description["frame_arrays"]}
-    totals, peaks = group["magnitude_total"][:], group["magnitude_peak"][:]
-    shape = [description[key] for key in ("num_frequencies", "num_channels", "num_sources")]
-    return FeatureStore(arrays, group["frame_offsets"][:], totals, peaks, shape, description["sources"])
+    """What is in a whole cache; nothing but its tables is read yet."""
+    description, store = files.read_json(manifest), store_path(manifest)
+    shards = description["shards"]
+    arrays = {name: ShardedArray(store, name, shards) for name in description["arrays"]}
+    table = ShardedArray(store, TABLE, shards)[:]
+    columns = dict(zip(COLUMNS, table.T, strict=True))
+    lengths = np.stack([columns.pop("frames"), columns.pop("samples")], axis=1)
+    config = {**description["recipe"]["dataset_config"], "num_channels": description["num_channels"]}
+    return FeatureStore(arrays, lengths, columns, description["sources"], config)
 
 
 def find_damage(manifest: str | os.PathLike, *, contents: bool = False) -> str | None:
     """What is wrong with a cache, in a few words, or None.
 
-    Shapes, types and sizes are always compared with the manifest. The bytes themselves, which takes as long as reading
-    them, with `contents=True` only.
+    That all shards are there with the sizes that the manifest tells is always looked at. The bytes themselves, which
+    takes as long as reading them, with `contents=True` only.
     """
-    if not Path(manifest).exists():
+    manifest = Path(manifest)
+    if not manifest.exists():
         return "no manifest"
-    store = store_path(manifest)
-    if not (store / "zarr.json").exists():
+    store, description = store_path(manifest), read_manifest(manifest)
+    if description is None:
+        return "the manifest cannot be read"
+    if description.get("format") != FORMAT:
+        return f"format {description.get('format')} instead of {FORMAT}"
+    if attributes_of(store) is None:
         return "the zarr group is missing"
-    description = files.read_json(manifest)
-    if description["format"] != FORMAT:
-        return f"format {description['format']} instead of {FORMAT}"
-    try:
-        group = zarr.open_group(store, mode="r")
-        arrays = {name: group.get(name) for name in description["arrays"]}
-    except (ValueError, KeyError, TypeError, zarr.errors.BaseZarrError) as error:
-        return f"the zarr group cannot be read: {error}"
-    for name, array in arrays.items():
-        damage = _find_damage_of(store / name, array, description["arrays"][name], contents)
+    for number, shard in enumerate(description["shards"]):
+        damage = find_damage_of_shard(store, number, shard, contents=contents)
         if damage:
-            return f"array {name} {damage}"
+            return damage
     return None
-
-
-def _find_damage_of(folder: Path, array: zarr.Array | None, expected: Mapping[str, Any], contents: bool) -> str | None:
-    if array is None:
-        return "is missing"
-    if [list(array.shape), str(array.dtype)] != [expected["shape"], expected["dtype"]]:
-        return f"is {array.dtype} {array.shape}, not {expected['dtype']} {expected['shape']}"
-    chunk_bytes = int(np.prod(array.chunks)) * array.dtype.itemsize
-    for chunk in range(-(-array.shape[0] // array.chunks[0])):
-        path = chunk_path(folder, chunk, array.ndim)
-        if not path.exists() or path.stat().st_size != chunk_bytes:
-            return f"lacks bytes in chunk {chunk}"
-    if contents and digest_of(MappedFrames(folder, array)) != expected["sha256"]:
-        return "has other contents than it had"
-    return None
-
-
-# ---------------------------------------------------------------- writing
-
-
-def _fill(spec: Mapping[str, Any], split: Mapping[str, Any], manifest: Path, workers: int) -> None:
-    """Writes the group under a temporary name, moves it into place, then writes the manifest."""
-    dataset_config = {**spec["dataset_config"], "data_keys_for_training": list(spec["keys"])}
-    check_dataset_config({"weight_type": [], "weight_threshold": None, **dataset_config})
-    store = store_path(manifest)
-    for leftover in manifest.parent.glob(f".{store.name}.*"):
-        shutil.rmtree(leftover)
-    items = Items(split, dataset_config)
-    partial, old = (manifest.parent / f".{store.name}.{name}" for name in ("partial", "old"))
-    try:
-        description = _write_group(partial, encoded_items(items, dataset_config, spec["keys"], workers), spec["keys"])
-        if store.exists():
-            store.rename(old)
-        partial.rename(store)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    if old.exists():
-        shutil.rmtree(old)
-    description |= {"split": manifest.stem, "items": list(items.names), "recipe": _plain(spec)}
-    if manifest.exists() and files.read_json(manifest) == description:
-        return  # its time stamp stays, so that nothing downstream takes a refilled cache for a new one
-    files.write_json(manifest, description)
-
-
-def _write_group(folder: Path, encoded: Iterator[EncodedItem], keys: list[str]) -> dict[str, Any]:
-    """Writes all arrays of a group and returns what the manifest says of them."""
-    group = zarr.open_group(folder, mode="w", zarr_format=3)
-    appenders: dict[str, FrameAppender] = {}
-    frames, totals, peaks, first = [], [], [], None
-    for item in encoded:
-        if first is None:
-            first = item
-            appenders = {key: FrameAppender(folder / key, array) for key, array in item.arrays.items()}
-        check_alike([first, item])
-        for key, appender in appenders.items():
-            appender.append(item.arrays[key])
-        frames.append(item.frames)
-        totals.append(item.total)
-        peaks.append(item.peak)
-    if first is None:
-        raise UserError("expected at least one mixture to cache, found none")
-    arrays = {key: appender.finish(group, key) for key, appender in appenders.items()}
-    offsets = np.concatenate([[0], np.cumsum(frames)]).astype(np.int64)
-    for name, values in (
-        ("frame_offsets", offsets),
-        ("magnitude_total", np.array(totals, dtype=np.float64)),
-        ("magnitude_peak", np.array(peaks, dtype=np.float64)),
-    ):
-        appender = FrameAppender(folder / name, values)
-        appender.append(values)
-        arrays[name] = appender.finish(group, name)
-    num_frequencies, num_channels, num_sources = first.shape
-    group.attrs.update({"magnitude_scale": MAGNITUDE_SCALE, "sources": list(first.sources)})
-    checksums = "".join(f"{name} {arrays[name]['sha256']}\n" for name in sorted(arrays))
-    return {
-        "format": FORMAT,
-        "kind": KIND,
-        "count": len(frames),
-        "frames": int(offsets[-1]),
-        "num_frequencies": num_frequencies,
-        "num_channels": num_channels,
-        "num_sources": num_sources,
-        "sources": list(first.sources),
-        "magnitude_scale": MAGNITUDE_SCALE,
-        "frame_arrays": list(stored_keys(keys)),
-        "arrays": arrays,
-        "bytes": sum(array["bytes"] for array in arrays.values()),
-        "checksum": hashlib.sha256(checksums.encode()).hexdigest(),
-    }
 
 
 def _plain(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec as JSON gives it back."""
-    return json.loads(json.dumps(spec))
+    """The spec as JSON gives it back, its keys in order."""
+    return json.loads(json.dumps(spec, sort_keys=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ import torch
 
 from separation.errors import UserError
 
+#: waveforms, for networks that work on them
+AUDIO_KEYS = ("mix_audio", "source_audio")
 #: what `dataset_config.data_keys_for_training` may name
-DATA_KEYS = ("mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights")
+DATA_KEYS = ("mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights", *AUDIO_KEYS)
 OUTPUT_TYPES = ("psa", "msa")
 WEIGHT_TYPES = ("magnitude", "equal", "threshold")
 
@@ -49,9 +52,9 @@ def check_dataset_config(dataset_config: Mapping[str, Any]) -> None:
             raise UserError(
                 f"expected some of {', '.join(DATA_KEYS)}, found {key!r}", key="dataset_config.data_keys_for_training"
             )
-    if "mix_magnitude" not in keys:
+    if not {"mix_magnitude", "mix_audio"} & set(keys):
         raise UserError(
-            f"mix_magnitude, the input of the network, is missing in {list(keys)}",
+            f"mix_magnitude or mix_audio, the input of the network, is missing in {list(keys)}",
             key="dataset_config.data_keys_for_training",
         )
     for key, value, known in (
@@ -73,6 +76,11 @@ def window(window_type: str, window_length: int) -> np.ndarray:
     return scipy.signal.get_window(window_type, window_length)
 
 
+def count_frames(samples: Any, *, n_fft: int, hop_length: int) -> Any:
+    """Frames of the STFT of so many samples, a number or an array of them; see `stft`."""
+    return -(-(samples + 2 * (n_fft // 2) - n_fft) // hop_length) + 1
+
+
 def stft(audio: torch.Tensor, *, n_fft: int, hop_length: int, window_type: str) -> torch.Tensor:
     """The short-time Fourier transform with the framing and scaling of `scipy.signal.stft`, which nussl uses.
 
@@ -80,20 +88,53 @@ def stft(audio: torch.Tensor, *, n_fft: int, hop_length: int, window_type: str) 
     number of hops; spectra are divided by the sum of the window.
 
     Args:
-        audio: (..., samples), float64.
+        audio: (..., samples), float32 or float64; the transform has its precision.
         n_fft: length of window and transform, in samples.
         hop_length: in samples.
         window_type: see `window`.
 
     Returns:
-        (..., time, frequency), complex128; frequency has n_fft // 2 + 1 bins.
+        (..., time, frequency), complex; frequency has n_fft // 2 + 1 bins.
     """
     padded_length = audio.shape[-1] + 2 * (n_fft // 2)
     tail = (-(padded_length - n_fft) % hop_length) % n_fft
     padded = torch.nn.functional.pad(audio, (n_fft // 2, n_fft // 2 + tail))
+    return spectra_of_frames(padded, n_fft=n_fft, hop_length=hop_length, window_type=window_type)
+
+
+def spectra_of_frames(audio: torch.Tensor, *, n_fft: int, hop_length: int, window_type: str) -> torch.Tensor:
+    """The spectra of the frames that lie wholly within `audio`, the first of which begins at its first sample.
+
+    Scaled as `stft` scales. Frame t of a file is centred on sample t x hop_length, so an excerpt from frame t on needs
+    the samples from t x hop_length - n_fft // 2 on, zeros where the file has none.
+    """
+    frames = audio.unfold(-1, n_fft, hop_length)
+    return torch.fft.rfft(frames * _taper(window_type, n_fft, audio.dtype, audio.device))
+
+
+@lru_cache(maxsize=16)
+def _taper(window_type: str, n_fft: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     taper = window(window_type, n_fft)
-    frames = padded.unfold(-1, n_fft, hop_length) * torch.from_numpy(taper / taper.sum())
-    return torch.fft.rfft(frames)
+    return torch.from_numpy(taper / taper.sum()).to(device, dtype)
+
+
+def magnitude(spectra: torch.Tensor) -> torch.Tensor:
+    """|z|, several times as fast as torch.abs, which guards against squares that audio never reaches."""
+    return torch.addcmul(spectra.real.square(), spectra.imag, spectra.imag).sqrt_()
+
+
+def target_magnitudes(mixture: torch.Tensor, sources: torch.Tensor, output_type: str) -> torch.Tensor:
+    """The magnitude to be learned of each source: psa, see `phase_sensitive_magnitudes`, or msa, its own.
+
+    Args:
+        mixture: STFT of the mixture, (...), complex.
+        sources: STFTs of the sources, (sources, ...), complex.
+        output_type: psa or msa.
+
+    Returns:
+        (sources, ...), real.
+    """
+    return phase_sensitive_magnitudes(mixture, sources) if output_type == "psa" else magnitude(sources)
 
 
 def phase_sensitive_magnitudes(mixture: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
@@ -109,11 +150,11 @@ def phase_sensitive_magnitudes(mixture: torch.Tensor, sources: torch.Tensor) -> 
     Returns:
         (sources, ...), real.
     """
-    magnitude = mixture.abs()
+    real, imaginary, size = mixture.real.contiguous(), mixture.imag.contiguous(), magnitude(mixture)
     # where the mixture is silent the upper bound is 0, whatever stands here
-    direction = mixture / magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny)
-    projection = sources.real * direction.real + sources.imag * direction.imag
-    return torch.minimum(projection.clamp(min=0), magnitude)
+    inverse = size.clamp(min=torch.finfo(size.dtype).tiny).reciprocal_()
+    projection = torch.addcmul(sources.real * real, sources.imag, imaginary).mul_(inverse)
+    return torch.minimum(projection.clamp_(min=0), size)
 
 
 def ideal_binary_mask(source_magnitudes: torch.Tensor) -> torch.Tensor:
@@ -138,52 +179,60 @@ def extract(mixture: np.ndarray, sources: Mapping[str, np.ndarray], dataset_conf
         dataset_config: n_fft, hop_length, window_type and output_type are read.
     """
     audio = torch.from_numpy(np.stack([mixture, *sources.values()]).astype(np.float64))
-    spectra = stft(audio, **{key: dataset_config[key] for key in ("n_fft", "hop_length", "window_type")})
+    spectra = stft(audio, **stft_options(dataset_config))
     mixture_stft, source_stfts = spectra[0], spectra[1:]
-    if dataset_config["output_type"] == "psa":
-        source_magnitudes = phase_sensitive_magnitudes(mixture_stft, source_stfts)
-    else:
-        source_magnitudes = source_stfts.abs()
+    source_magnitudes = target_magnitudes(mixture_stft, source_stfts, dataset_config["output_type"])
     mask = ideal_binary_mask(source_magnitudes)
     return Features(
-        mixture_stft.abs().permute(1, 2, 0).float().contiguous().numpy(),
+        magnitude(mixture_stft).permute(1, 2, 0).float().contiguous().numpy(),
         source_magnitudes.float().permute(2, 3, 1, 0).contiguous().numpy(),
         mask.permute(2, 3, 1, 0).contiguous().numpy(),
         tuple(sources),
     )
 
 
+def stft_options(dataset_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `stft` in a dataset_config."""
+    return {key: dataset_config[key] for key in ("n_fft", "hop_length", "window_type")}
+
+
+def weight_gains(totals: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """By what a mixture's magnitude is multiplied before the root is taken, see `loss_weights`; float32.
+
+    Args:
+        totals: sum of the magnitude of each whole mixture.
+        bins: frequency bins x frames of each whole mixture (channels are not counted).
+    """
+    return (bins / (totals + 1e-6)).astype(np.float32)
+
+
+def weight_floors(peaks: np.ndarray, weight_threshold: float | None) -> np.ndarray:
+    """The magnitude below which a bin weighs nothing, see `loss_weights`; float32.
+
+    Args:
+        peaks: largest magnitude of each whole mixture.
+        weight_threshold: in dB, negative; None for no threshold.
+    """
+    factor = 0.0 if weight_threshold is None else 10 ** (weight_threshold / 20)
+    return (peaks * factor).astype(np.float32)
+
+
 def loss_weights(
-    magnitude: np.ndarray,
-    *,
-    total: float,
-    peak: float,
-    bins: int,
-    weight_type: Sequence[str],
-    weight_threshold: float | None,
-) -> np.ndarray:
+    magnitude: torch.Tensor, *, gain: torch.Tensor, floor: torch.Tensor, weight_type: Sequence[str]
+) -> torch.Tensor:
     """How much each bin counts in the loss.
 
     `magnitude` weights are the square root of a bin's share in the magnitude of the whole mixture, times the number
     of bins: Wang, Le Roux and Hershey, "Alternative objective functions for deep clustering", ICASSP 2018, as
-    nussl.MagnitudeWeights computes them. Without it, all bins weigh 1. Bins more than `weight_threshold` dB below the
-    mixture's loudest bin weigh 0.
+    nussl.MagnitudeWeights computes them. Without it, all bins weigh 1. Bins below the floor weigh 0.
 
     Args:
         magnitude: the mixture's magnitude, or an excerpt of it, any shape.
-        total: sum of the magnitude of the whole mixture.
-        peak: its largest value.
-        bins: frequency bins x frames of the whole mixture (channels are not counted).
+        gain, floor: see `weight_gains` and `weight_floors`; shapes that broadcast with `magnitude`.
         weight_type: some of magnitude, equal, threshold.
-        weight_threshold: in dB, negative; None for no threshold.
 
     Returns:
         same shape and type as `magnitude`.
     """
-    if "magnitude" in weight_type:
-        weights = np.sqrt(magnitude * magnitude.dtype.type(bins / (total + 1e-6)))
-    else:
-        weights = np.ones_like(magnitude)
-    if weight_threshold is not None:
-        weights[magnitude < magnitude.dtype.type(peak * 10 ** (weight_threshold / 20))] = 0
-    return weights
+    weights = torch.sqrt(magnitude * gain) if "magnitude" in weight_type else torch.ones_like(magnitude)
+    return weights.masked_fill_(magnitude < floor, 0)

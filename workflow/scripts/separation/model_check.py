@@ -220,7 +220,7 @@ def _check_losses(config: Mapping[str, Any]) -> Mistake | None:
             hint = schema.nearest(wanted, outputs) or f"; it gives {', '.join(outputs)}"
             return place, f"the model does not give '{wanted}'{hint}"
         for key in LOSSES[kind][1:]:
-            if key not in keys and key in ("ideal_binary_mask", "weights", "source_magnitudes"):
+            if key not in keys and key in ("ideal_binary_mask", "weights", "source_magnitudes", "source_audio"):
                 return place, f"{kind} needs '{key}' in dataset_config.data_keys_for_training"
         module = config["model_config"]["modules"].get(wanted, {})
         if module.get("class") == "Embedding" and kind in _EMBEDDING_LOSSES:

@@ -31,6 +31,9 @@ CACHED_KEYS = (
     "sample_rate", "num_channels", "n_fft", "hop_length", "window_type", "group_sources", "group_names",
     "ignore_sources", "source_labels", "output_type",
 )  # fmt: skip
+# a cache of audio holds the same for all targets and data keys
+AUDIO_CACHED_KEYS = tuple(key for key in CACHED_KEYS if key != "output_type")
+AUDIO_ARRAYS = ("mix_audio", "source_audio")
 # what of dataset_config decides what the baselines separate
 BASELINE_KEYS = tuple(key for key in CACHED_KEYS if key != "output_type")
 
@@ -259,12 +262,17 @@ class Workflow:
 
     def _caches(self, dataset_config: dict[str, Any], datasets: dict[str, Any]) -> dict[str, str]:
         ids = {}
+        if dataset_config["cache_kind"] == "audio":
+            cached_keys, arrays = AUDIO_CACHED_KEYS, list(AUDIO_ARRAYS)
+        else:
+            cached_keys = CACHED_KEYS
+            arrays = sorted(name for name in dataset_config["data_keys_for_training"] if name != "weights")
         for key, split in self._splits(datasets).items():
             identity = {
                 "dataset": split.identity["id"],
                 "opener": split.opener,
-                "dataset_config": {name: dataset_config[name] for name in CACHED_KEYS},
-                "keys": sorted(name for name in dataset_config["data_keys_for_training"] if name != "weights"),
+                "dataset_config": {name: dataset_config[name] for name in cached_keys},
+                "keys": arrays,
                 "kind": dataset_config["cache_kind"],
                 "versions": {"features": STAGE_VERSIONS["features"]},
             }

@@ -13,8 +13,9 @@ import torch
 
 from separation.cache import ensure_cache
 from separation.data.items import Items
+from separation.encoding import encoded_items, stored_arrays
 from separation.errors import UserError
-from separation.feature_store import FeatureStore, encoded_items
+from separation.feature_store import FeatureStore
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +71,9 @@ def open_store(
         store = ensure_cache(manifest, split, threads)
     else:
         dataset_config = config["dataset_config"]
-        items = Items(split, dataset_config)
-        store = FeatureStore.from_items(
-            encoded_items(items, dataset_config, dataset_config["data_keys_for_training"], threads)
-        )
+        names = stored_arrays(dataset_config["cache_kind"], dataset_config["data_keys_for_training"])
+        encoded = encoded_items(Items(split, dataset_config), dataset_config, names, threads)
+        store = FeatureStore.from_items(encoded, dataset_config)
     logger.info("%s: %d items, %.1f MB of features", split["folder"], len(store), store.nbytes / 1e6)
     return store.in_memory() if store.nbytes <= IN_MEMORY_BYTES else store
 

@@ -1,0 +1,188 @@
+"""What is kept of one item of a dataset, in the smallest type that is exact enough.
+
+Magnitudes are float16: scaled by MAGNITUDE_SCALE first, because quiet material (scaper mixes at -40 dB) would
+otherwise fall into float16's subnormal range, where a bin's level is wrong by several dB. Masks are packed to bits.
+Audio is int16. Weights are not kept: they follow from the magnitude, and from two numbers per item, its sum and its
+peak.
+
+Audio of 16-bit files is kept exactly. What is finer (24 bits, float) or louder than full scale is scaled to the item's
+own peak, the same factor for mixture and sources, and rounded: no sample is wrong by more than 1/65534 of that peak.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from separation.data.items import ItemAudio, Items
+from separation.errors import UserError
+from separation.features import AUDIO_KEYS, Features, count_frames, extract, magnitude, stft, stft_options
+
+KINDS = ("features", "audio")
+#: full-scale audio has magnitudes up to 1 (nussl's STFT is divided by the window's sum); float16 ends at 65504
+MAGNITUDE_SCALE = 4096.0
+#: the step of 16-bit audio
+PCM_STEP = 2.0**-15
+#: arrays with the frames of all items along their first axis, by the data key that they serve
+FRAME_ARRAYS = ("mix_magnitude", "source_magnitudes", "ideal_binary_mask")
+#: arrays with the samples of all items along their first axis
+SAMPLE_ARRAYS = AUDIO_KEYS
+
+
+@dataclass(frozen=True)
+class EncodedItem:
+    """One item as it is stored.
+
+    Attributes:
+        arrays: some of FRAME_ARRAYS, each (frames, ...): mix_magnitude float16 (frames, frequency, channels),
+            source_magnitudes float16 (frames, frequency, channels, sources), ideal_binary_mask uint8 (frames,
+            ceil(frequency x channels x sources / 8)); some of SAMPLE_ARRAYS, each int16: mix_audio (samples, channels),
+            source_audio (samples, channels, sources).
+        frames, samples: its length.
+        total: sum of the mixture's magnitude.
+        peak: its largest value.
+        step: what 1 in the arrays of audio stands for; full scale is 1.0.
+        shape: (frequency, channels, sources).
+        sources: their names.
+    """
+
+    arrays: dict[str, np.ndarray]
+    frames: int
+    samples: int
+    total: float
+    peak: float
+    step: float
+    shape: tuple[int, int, int]
+    sources: tuple[str, ...]
+
+
+def stored_arrays(kind: str, data_keys: Iterable[str]) -> tuple[str, ...]:
+    """Which arrays a cache of this kind holds to serve `data_keys`, in a fixed order.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    keys = set(data_keys)
+    if kind == "audio":
+        return SAMPLE_ARRAYS
+    if kind != "features":
+        raise UserError(f"expected one of {', '.join(KINDS)}, found {kind!r}", key="dataset_config.cache_kind")
+    if keys - set(AUDIO_KEYS):
+        keys.add("mix_magnitude")
+    return tuple(key for key in (*FRAME_ARRAYS, *SAMPLE_ARRAYS) if key in keys)
+
+
+def encode(features: Features, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Those of FRAME_ARRAYS that `names` names, packed.
+
+    Raises:
+        OverflowError: where a magnitude does not fit (audio far above full scale).
+    """
+    arrays = {}
+    for key in names:
+        values = getattr(features, key)
+        if key == "ideal_binary_mask":
+            arrays[key] = np.packbits(values.reshape(len(values), -1), axis=-1)
+        else:
+            if not values.max() <= np.finfo(np.float16).max / MAGNITUDE_SCALE:
+                raise OverflowError(f"a magnitude is {values.max():.3g}")
+            # torch converts with the processor's own instructions, numpy in software
+            arrays[key] = (torch.from_numpy(values) * MAGNITUDE_SCALE).half().numpy()
+    return arrays
+
+
+def encode_audio(mixture: np.ndarray, sources: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], float]:
+    """SAMPLE_ARRAYS of one item, and the step they are counted in: 2**-15 where that is exact, see the module.
+
+    Args:
+        mixture, sources: float32, (channels, samples) each.
+
+    Raises:
+        OverflowError: where a sample is not a finite number.
+    """
+    audio = np.stack([mixture, *sources], axis=-1).transpose(1, 0, 2)
+    steps = audio * np.float32(1 / PCM_STEP)
+    low, high = float(steps.min(initial=0)), float(steps.max(initial=0))
+    if not np.isfinite([low, high]).all():
+        raise OverflowError("a sample is not a finite number")
+    coded, step = np.rint(steps), PCM_STEP
+    if low < -32768 or high > 32767 or not np.array_equal(coded, steps):
+        step = max(-low, high) * PCM_STEP / 32767
+        coded = np.rint(audio.astype(np.float64) / step)
+    coded = coded.astype(np.int16)
+    return {
+        "mix_audio": np.ascontiguousarray(coded[..., 0]),
+        "source_audio": np.ascontiguousarray(coded[..., 1:]),
+    }, step
+
+
+def encode_item(item: ItemAudio, dataset_config: Mapping[str, Any], names: Sequence[str]) -> EncodedItem:
+    """Computes and packs the arrays `names` of one item; UserError names the item whose audio cannot be used."""
+    frame_arrays = [name for name in names if name in FRAME_ARRAYS]
+    options = stft_options(dataset_config)
+    channels, samples = item.mixture.shape
+    try:
+        arrays, step, mixture = {}, PCM_STEP, None
+        if frame_arrays:
+            features = extract(item.mixture, item.sources, dataset_config)
+            arrays, mixture = encode(features, frame_arrays), features.mix_magnitude
+        if len(frame_arrays) < len(names):
+            audio, step = encode_audio(item.mixture, list(item.sources.values()))
+            arrays |= {name: audio[name] for name in names if name in SAMPLE_ARRAYS}
+    except OverflowError as error:
+        raise UserError(f"item {item.name}: expected audio within -1 and 1, found that {error}") from error
+    if mixture is None:
+        mixture = magnitude(stft(torch.from_numpy(item.mixture).double(), **options)).float().numpy()
+    return EncodedItem(
+        arrays,
+        frames=int(count_frames(samples, n_fft=options["n_fft"], hop_length=options["hop_length"])),
+        samples=samples,
+        total=float(mixture.sum(dtype=np.float64)),
+        peak=float(mixture.max()),
+        step=step,
+        shape=(options["n_fft"] // 2 + 1, channels, len(item.sources)),
+        sources=tuple(item.sources),
+    )
+
+
+def encoded_items(
+    items: Items, dataset_config: Mapping[str, Any], names: Sequence[str], workers: int = 1
+) -> Iterator[EncodedItem]:
+    """Encodes all items, in order, `workers` at a time.
+
+    Threads suffice, as transforms and array arithmetic release the GIL. The audio is read by the calling thread alone:
+    not every reader of nussl.datasets can be shared.
+    """
+
+    def encode_next(item: ItemAudio) -> EncodedItem:
+        return encode_item(item, dataset_config, names)
+
+    workers = max(1, workers)
+    # the transforms of one item are too small to be shared out
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        audio = (items.arrays(index) for index in range(len(items)))
+        # a bounded number in flight, so that a slow disk does not fill the memory with finished items
+        pending = deque(pool.submit(encode_next, item) for item in islice(audio, 2 * workers))
+        while pending:
+            encoded = pending.popleft().result()
+            pending.extend(pool.submit(encode_next, item) for item in islice(audio, 1))
+            yield encoded
+
+
+def check_alike(items: Iterable[EncodedItem]) -> None:
+    """Raises UserError where items differ in frequencies, channels or sources."""
+    first = None
+    for item in items:
+        first = first or item
+        if (item.shape, item.sources) != (first.shape, first.sources):
+            raise UserError(
+                f"expected the same (frequencies, channels, sources) in all items: {first.shape} "
+                f"{list(first.sources)}, found {item.shape} {list(item.sources)}"
+            )

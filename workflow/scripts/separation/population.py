@@ -1,0 +1,217 @@
+"""Filling a cache: every shard that is not whole is written, the manifest last.
+
+What a killed filling left whole is kept, whoever fills next goes on from there. A cache in the making is in a hidden
+folder beside its place; one that lost shards is mended where it is, since its manifest tells that they are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+
+from separation import files
+from separation.data.items import Items
+from separation.data.parallel import run_in_order
+from separation.encoding import MAGNITUDE_SCALE, EncodedItem, check_alike, encode_item, stored_arrays
+from separation.errors import UserError
+from separation.features import check_dataset_config
+from separation.shards import (
+    COLUMNS,
+    SHARDS,
+    TABLE,
+    describe_shard,
+    find_damage_of_shard,
+    remove_shard,
+    write_shard,
+)
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 2
+#: what a shard is meant to hold; items are not divided
+SHARD_BYTES = 2**24
+SHARD_ITEMS = 64
+#: shards that take as long as the start of a process, which imports torch
+SHARDS_PER_PROCESS = 2
+_populations = itertools.count()
+
+
+def store_path(manifest: str | os.PathLike) -> Path:
+    """The folder of the zarr group that belongs to a manifest."""
+    return Path(manifest).with_suffix(".zarr")
+
+
+def read_manifest(manifest: Path) -> dict[str, Any] | None:
+    """The manifest of a cache; None where it cannot be read."""
+    try:
+        description = files.read_json(manifest)
+    except (ValueError, OSError):
+        return None
+    return description if isinstance(description, dict) and "recipe" in description else None
+
+
+def attributes_of(store: Path) -> dict[str, Any] | None:
+    """The attributes of a cache's group; None where there is none that can be read."""
+    if not (store / "zarr.json").is_file():
+        return None
+    try:
+        return dict(zarr.open_group(store, mode="r").attrs)
+    except (ValueError, KeyError, TypeError, zarr.errors.BaseZarrError):
+        return None
+
+
+def fill_cache(spec: dict[str, Any], split: dict[str, Any], manifest: Path, workers: int) -> None:
+    """Writes the shards that are missing, moves the group into place where it was not, then writes the manifest."""
+    dataset_config = {"output_type": "psa", **spec["dataset_config"], "data_keys_for_training": list(spec["keys"])}
+    check_dataset_config({"weight_type": [], "weight_threshold": None, **dataset_config})
+    names = stored_arrays(spec["kind"], spec["keys"])
+    items = Items(split, dataset_config)
+    if not len(items):
+        raise UserError("expected at least one mixture to cache, found none", file=split["folder"])
+    first = encode_item(items.arrays(0), dataset_config, names)
+    attributes = {
+        "format": FORMAT,
+        "recipe": spec,
+        "names": list(items.names),
+        "shard_items": _items_per_shard(first),
+        "magnitude_scale": MAGNITUDE_SCALE,
+        "sources": list(first.sources),
+        "columns": list(COLUMNS),
+    }
+    store = store_path(manifest)
+    partial, old = (manifest.parent / f".{store.name}.{name}" for name in ("partial", "old"))
+    place = store if attributes_of(store) == attributes else partial
+    if place is partial and attributes_of(partial) != attributes:
+        shutil.rmtree(partial, ignore_errors=True)
+        zarr.open_group(partial, mode="w", zarr_format=3, attributes=attributes)
+    described = _fill_shards(place, split, dataset_config, attributes["shard_items"], len(items), workers)
+    if place is partial:
+        shutil.rmtree(old, ignore_errors=True)
+        if store.exists():
+            store.rename(old)
+        partial.rename(store)
+    for leftover in manifest.parent.glob(f".{store.name}.*"):
+        shutil.rmtree(leftover)
+    description = _describe(spec, items.names, first, described) | {"split": manifest.stem}
+    if read_manifest(manifest) == description:
+        return  # its time stamp stays, so that nothing downstream takes a refilled cache for a new one
+    files.write_json(manifest, description)
+
+
+def _items_per_shard(example: EncodedItem) -> int:
+    size = sum(array.nbytes for array in example.arrays.values())
+    return max(1, min(SHARD_ITEMS, SHARD_BYTES // size))
+
+
+def _fill_shards(
+    store: Path, split: dict[str, Any], dataset_config: dict[str, Any], shard_items: int, count: int, workers: int
+) -> list[dict[str, Any]]:
+    """Writes the shards that are not whole, and returns what the manifest says of all."""
+    zarr.open_group(store, mode="a").require_group(SHARDS)
+    for leftover in (store / SHARDS).glob(".*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    spans = [(first, min(first + shard_items, count)) for first in range(0, count, shard_items)]
+    described: dict[int, dict[str, Any]] = {}
+    for number in range(len(spans)):
+        shard = describe_shard(store, number)
+        if shard is not None and find_damage_of_shard(store, number, shard, contents=True) is None:
+            described[number] = shard
+        else:
+            remove_shard(store, number)
+    missing = [number for number in range(len(spans)) if number not in described]
+    if described:
+        logger.info("%d of %d shards are whole and kept", len(described), len(spans))
+    token = f"{os.getpid()} {next(_populations)}"
+    calls = [(token, str(store), number, spans[number], split, dataset_config) for number in missing]
+    share = SHARDS_PER_PROCESS if shard_items > 1 else SHARDS_PER_PROCESS * 4
+    written = run_in_order(fill_shard, calls, workers=workers, share=share, what=f"shards of {shard_items} items")
+    described.update(zip(missing, written, strict=True))
+    return [described[number] for number in range(len(spans))]
+
+
+def fill_shard(
+    token: str,
+    store: str,
+    number: int,
+    span: tuple[int, int],
+    split: dict[str, Any],
+    dataset_config: dict[str, Any],
+) -> dict[str, Any]:
+    """Encodes the items of one shard and writes it; what the manifest says of it. Runs in processes of its own.
+
+    Args:
+        token: names the population; within one, a process opens the dataset once.
+        store: the cache's group, whose attributes say what it holds.
+        number: of the shard.
+        span: its first item, and the one after its last.
+        split, dataset_config: see separation.data.items.Items; data_keys_for_training are the keys to be served.
+    """
+    items = _open_items(token, json.dumps([split, dataset_config]))
+    attributes = attributes_of(Path(store))
+    if attributes is None:
+        raise UserError("the cache was removed while it was filled", file=store)
+    names = stored_arrays(attributes["recipe"]["kind"], attributes["recipe"]["keys"])
+    with one_thread():
+        encoded = [encode_item(items.arrays(index), dataset_config, names) for index in range(*span)]
+    check_alike(encoded)
+    if list(encoded[0].sources) != attributes["sources"]:
+        found = list(encoded[0].sources)
+        raise UserError(f"expected the sources {attributes['sources']} in all items, found {found}")
+    arrays = {name: np.concatenate([item.arrays[name] for item in encoded]) for name in names}
+    table = np.array([[getattr(item, column) for column in COLUMNS] for item in encoded], dtype=np.float64)
+    return write_shard(Path(store), number, {**arrays, TABLE: table})
+
+
+@lru_cache(maxsize=1)
+def _open_items(token: str, arguments: str) -> Items:
+    return Items(*json.loads(arguments))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch works with one thread: the transforms of one item are too small to be shared out."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _describe(
+    spec: dict[str, Any], names: Sequence[str], first: EncodedItem, shards: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The manifest."""
+    num_frequencies, num_channels, num_sources = first.shape
+    arrays = list(first.arrays)
+    sizes = {name: sum(shard["arrays"][name]["bytes"] for shard in shards) for name in (*arrays, TABLE)}
+    checksums = json.dumps([{name: array["crc32c"] for name, array in shard["arrays"].items()} for shard in shards])
+    return {
+        "format": FORMAT,
+        "kind": spec["kind"],
+        "recipe": spec,
+        "count": len(names),
+        "items": list(names),
+        "num_frequencies": num_frequencies,
+        "num_channels": num_channels,
+        "num_sources": num_sources,
+        "sources": list(first.sources),
+        "magnitude_scale": MAGNITUDE_SCALE,
+        "arrays": arrays,
+        "shards": shards,
+        "bytes": sum(sizes.values()),
+        "checksum": hashlib.sha256(checksums.encode()).hexdigest(),
+    }
