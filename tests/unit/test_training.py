@@ -16,7 +16,7 @@ from separation import cache, training
 from separation.data.items import Items
 from separation.errors import UserError
 from separation.nussl_compat import nussl
-from separation.training_setup import excerpt_lengths, find_device, make_optimizer
+from separation.training_setup import excerpt_lengths, find_device
 from training_examples import dataset_config, experiment, write_split
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
@@ -67,7 +67,7 @@ def history(folder, *leave_out):
     return [{key: value for key, value in row.items() if key not in leave_out} for row in rows]
 
 
-TIMES = ("seconds", "samples_per_second", "loader_wait")
+TIMES = ("seconds", "samples_per_second", "loader_wait_share", "memory_mb")
 
 
 def test_the_same_config_trained_twice_gives_the_same_bytes(trained, train):
@@ -85,8 +85,8 @@ def test_another_seed_gives_other_weights(trained, train):
 def test_a_training_that_failed_goes_on_and_ends_in_the_same_bytes(trained, train, monkeypatch, tmp_path, finished):
     learn = training._Training._learn
 
-    def fail(self, epoch):
-        result = learn(self, epoch)
+    def fail(self, epoch, plan):
+        result = learn(self, epoch, plan)
         if epoch == finished:
             raise OSError("no space left on device")
         return result
@@ -97,7 +97,7 @@ def test_a_training_that_failed_goes_on_and_ends_in_the_same_bytes(trained, trai
     assert not (tmp_path / "stopped" / "checkpoints").exists()
     assert len(history(tmp_path / "stopped")) == finished if finished else True
     epochs = []
-    monkeypatch.setattr(training._Training, "_learn", lambda self, epoch: (epochs.append(epoch), learn(self, epoch))[1])
+    monkeypatch.setattr(training._Training, "_learn", lambda self, epoch, plan: (epochs.append(epoch), learn(self, epoch, plan))[1])
     stopped = train("stopped", experiment(**DROPOUT))
     assert epochs == list(range(finished, 4))
     assert digest(stopped) == digest(trained)
@@ -267,7 +267,7 @@ def test_tensorboard_shows_each_epoch_once_after_a_restart(train, monkeypatch, t
 
     learn = training._Training._learn
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(training._Training, "_learn", lambda self, epoch: learn(self, epoch) if epoch < 2 else 1 / 0)
+        patch.setattr(training._Training, "_learn", lambda self, epoch, plan: learn(self, epoch, plan) if epoch < 2 else 1 / 0)
         train("point")
     events = EventAccumulator(str(train("point") / "tensorboard")).Reload()
     rows = history(tmp_path / "point")
@@ -292,17 +292,6 @@ def test_excerpt_lengths_follow_the_curriculum():
     steps[0]["command"] = "set_length"
     with pytest.raises(UserError, match="set_current_length, found 'set_length'"):
         excerpt_lengths(config)
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "Adam", "SGD", "adamw", "rmsprop"])
-def test_optimizers_of_torch_are_found_by_name(optimizer):
-    model = torch.nn.Linear(2, 2)
-    found = make_optimizer(model, {"optimizer": optimizer, "learning_rate": 0.3, "weight_decay": 0.1})
-    assert type(found).__name__.lower() == optimizer.lower()
-    assert found.defaults["lr"] == 0.3
-    assert found.defaults["weight_decay"] == 0.1
-    with pytest.raises(UserError, match=r"train_config.optimizer: expected one of .*adam"):
-        make_optimizer(model, {"optimizer": "adman", "learning_rate": 0.3, "weight_decay": 0.1})
 
 
 def test_a_training_leaves_the_settings_of_torch_as_they_were(train):

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ def save_model(
         "experiment_key": config["info"].get("experiment_key"),
     }
     with files.atomic_path(path) as temporary:
-        temporary.write_bytes(_bytes_of(lambda buffer: model.save(buffer, metadata=metadata)))
+        temporary.write_bytes(_bytes_of(lambda buffer: model.save(buffer, metadata=_interned(metadata))))
 
 
 def _approximation(output_type: str) -> Any:
@@ -169,6 +170,16 @@ def _approximation(output_type: str) -> Any:
 
 def _dataset(split: Mapping[str, Any]) -> dict[str, str]:
     return {"name": split["class"], "folder": "/".join(Path(split["folder"]).parts[-2:])}
+
+
+def _interned(value: Any) -> Any:
+    """The same value with equal strings being one object: pickle writes a second object once more, so that the bytes
+    of a file would tell where its strings came from."""
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, dict):
+        return {_interned(key): _interned(inner) for key, inner in value.items()}
+    return [_interned(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _bytes_of(save: Any) -> bytes:

@@ -1,0 +1,53 @@
+"""Trains a point in processes of which most are killed, at random moments of their computing time.
+
+`python killed_training.py FOLDER SPLITS CONFIG SEED KILLS` prints how many were killed. The training runs in forks of
+one process, which has torch imported already.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "workflow" / "scripts")]
+
+from separation.training import train_point
+
+SHORTEST, LONGEST = 0.02, 0.7
+
+
+def attempt(folder: Path, splits: dict, config: dict, seconds: float | None) -> int:
+    """The wait status of a process that trains, and is killed after so many seconds of computing time."""
+    child = os.fork()
+    if child == 0:
+        if seconds is not None:
+            # nobody catches it: the process ends wherever it is, in a write or a step
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+        try:
+            train_point(config, folder=folder, splits=splits)
+        except BaseException as problem:
+            print(repr(problem), file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def main() -> None:
+    folder, splits, config, seed, kills = sys.argv[1:]
+    rng = np.random.default_rng(int(seed))
+    killed = 0
+    while killed < int(kills):
+        status = attempt(Path(folder), json.loads(splits), json.loads(config), rng.uniform(SHORTEST, LONGEST))
+        if not os.WIFSIGNALED(status):
+            break
+        killed += 1
+    status = attempt(Path(folder), json.loads(splits), json.loads(config), None)
+    print(killed)
+    sys.exit(os.waitstatus_to_exitcode(status))
+
+
+if __name__ == "__main__":
+    main()

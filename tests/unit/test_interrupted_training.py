@@ -1,0 +1,198 @@
+"""A training that is killed, asked to stop, or meets a full disk or a damaged checkpoint."""
+
+import csv
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from separation import checkpoints, files, training
+from separation.errors import UserError
+from separation.progress import read_progress
+from separation.stopping import Stopped
+from training_examples import experiment, write_split
+
+KILLER = Path(__file__).with_name("killed_training.py")
+#: what makes an interruption hard: random numbers in every step, a learning rate and an excerpt length that change
+HARD = {
+    "dropout": 0.3,
+    "num_epochs": 6,
+    "patience": 0,
+    "learning_rate": 3.0,
+    "initial_length": 30,
+    "curriculum_learning": [{"command": "set_current_length", "args": [40], "num_epoch": 2}],
+    "checkpoint_minutes": 1e-9,
+}
+EVERYTHING = HARD | {
+    "gradient_accumulation": 2,
+    "gradient_clipping": 0.5,
+    "ema_decay": 0.9,
+    "warmup_steps": 5,
+    "optimizer": "SGD",
+    "optimizer_args": {"momentum": 0.9},
+    "learning_rate": 5.0,
+}
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return {
+        "train": write_split(folder / "train", count=9, seed=1, uneven=True),
+        "val": write_split(folder / "val", count=3, seed=2),
+    }
+
+
+def digests(folder):
+    """The bytes of both checkpoints, and of the history without its times."""
+    found = [
+        hashlib.sha256((folder / "checkpoints" / f"{name}.model.pth").read_bytes()).hexdigest()
+        for name in ("best", "latest")
+    ]
+    with open(folder / "history.csv", newline="") as source:
+        rows = [(row["epoch"], row["train_loss"], row["validation_loss"], row["learning_rate"], row["best"])
+                for row in csv.DictReader(source)]  # fmt: skip
+    return [*found, rows]
+
+
+@pytest.mark.parametrize(
+    ("options", "num_workers", "seed"), [(HARD, 1, 0), (EVERYTHING, 3, 2)], ids=["plain", "everything"]
+)
+def test_a_training_killed_at_many_random_moments_ends_in_the_same_bytes(splits, tmp_path, options, num_workers, seed):
+    # as both processes read it: equal strings of a literal are one object, which pickled metadata would show
+    config = json.loads(json.dumps(experiment(**options, num_workers=num_workers)))
+    training.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    command = [sys.executable, KILLER, tmp_path / "killed", json.dumps(splits), json.dumps(config), str(seed), "12"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 3, "the training was over before it was killed often enough"
+    assert digests(tmp_path / "killed") == digests(tmp_path / "uninterrupted")
+    rates = {row[3] for row in digests(tmp_path / "killed")[-1]}
+    assert len(rates) > 1, "the learning rate never fell, so that the schedule was not tried"
+
+
+def interrupt(monkeypatch, moment, action):
+    """Calls `action` before the step of the optimizer with this number."""
+    step, count = training.Optimization.step, iter(range(1000))
+
+    def step_and_act(self, compute_gradients):
+        if next(count) == moment:
+            action()
+        return step(self, compute_gradients)
+
+    monkeypatch.setattr(training.Optimization, "step", step_and_act)
+
+
+@pytest.mark.parametrize("asking", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", [0, 7])
+def test_a_signal_saves_the_step_and_stops(splits, tmp_path, monkeypatch, asking, moment):
+    config = experiment(dropout=0.3)
+    training.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    with monkeypatch.context() as patch:
+        interrupt(patch, moment, lambda: os.kill(os.getpid(), asking))
+        epoch, batch = moment // 5 + 1, moment % 5 + 1
+        expected = f"stopped by {asking.name} in epoch {epoch} of 4, after {batch} batches of it; the state is saved"
+        with pytest.raises(Stopped, match=expected):
+            training.train_point(config, folder=tmp_path / "stopped", splits=splits)
+    assert read_progress(tmp_path / "stopped").state == "stopped"
+    assert signal.getsignal(asking) in (signal.SIG_DFL, signal.default_int_handler)
+    steps = []
+    interrupt(monkeypatch, -1, None)
+    counted = training.Optimization.step
+    monkeypatch.setattr(training.Optimization, "step", lambda *given: (steps.append(1), counted(*given))[1])
+    training.train_point(config, folder=tmp_path / "stopped", splits=splits)
+    assert len(steps) == 20 - moment - 1, "no step is learned twice"
+    assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
+
+
+def test_a_signal_while_validating_keeps_the_epoch(splits, tmp_path, monkeypatch):
+    config = experiment(dropout=0.3)
+    training.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    validate = training._Training._validate
+
+    def stop_and_validate(self, epoch):
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return validate(self, epoch)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="in epoch 2 of 4, after 5 batches"):
+        patch.setattr(training._Training, "_validate", stop_and_validate)
+        training.train_point(config, folder=tmp_path / "stopped", splits=splits)
+    training.train_point(config, folder=tmp_path / "stopped", splits=splits)
+    assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
+
+
+def test_a_full_disk_is_told_and_the_state_before_is_kept(splits, tmp_path, monkeypatch):
+    config = experiment(dropout=0.3)
+    training.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+
+    def fill_the_disk():
+        def write(path, content):
+            path.open("wb").write(content[:100])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+        monkeypatch.setattr(Path, "write_bytes", write)
+
+    with monkeypatch.context():
+        interrupt(monkeypatch, 12, fill_the_disk)
+        with pytest.raises(UserError, match=r"state\.pt: the state .* cannot be written: No space left on device"):
+            training.train_point(config, folder=tmp_path / "full", splits=splits)
+    monkeypatch.undo()
+    assert not [path for path in (tmp_path / "full" / "state").iterdir() if path.name.startswith(".")]
+    state = checkpoints.load_state(tmp_path / "full" / "state", checkpoints.fingerprint(config))
+    assert len(state["history"]) == 2
+    training.train_point(config, folder=tmp_path / "full", splits=splits)
+    assert digests(tmp_path / "full") == digests(tmp_path / "uninterrupted")
+
+
+def damage_end(content):
+    return content[: len(content) // 2]
+
+
+def damage_bit(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [damage_end, damage_bit, lambda content: b""], ids=["cut off", "a bit", "empty"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(splits, tmp_path, caplog, monkeypatch, damage):
+    config = experiment(dropout=0.3)
+    training.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        interrupt(patch, 12, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        training.train_point(config, folder=tmp_path / "damaged", splits=splits)
+    state = tmp_path / "damaged" / "state" / "state.pt"
+    state.write_bytes(damage(state.read_bytes()))
+    with caplog.at_level("INFO"):
+        training.train_point(config, folder=tmp_path / "damaged", splits=splits)
+    assert f"{state} cannot be read (damaged or cut off)" in caplog.text
+    assert "going on after epoch 2 of 4" in caplog.text
+    assert digests(tmp_path / "damaged") == digests(tmp_path / "uninterrupted")
+
+
+def test_a_state_is_never_missing_between_two_writes(tmp_path, monkeypatch):
+    """Whatever the moment at which a write ends for ever, a whole state can be read."""
+    state = {"fingerprint": "x", "number": torch.tensor(0)}
+    checkpoints.save_state(tmp_path, state)
+    real = os.replace
+    for moment in range(2):
+        calls = iter(range(10))
+
+        def replace(*names, moment=moment, calls=calls):
+            if next(calls) == moment:
+                raise KeyboardInterrupt
+            real(*names)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(files.os, "replace", replace)
+            checkpoints.save_state(tmp_path, state | {"number": torch.tensor(1)})
+        assert checkpoints.load_state(tmp_path, "x")["number"] == 0
+        checkpoints.save_state(tmp_path, state)
