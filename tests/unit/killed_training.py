@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "workflow" / "scripts")]
 
-from separation.training import train_point
+from separation.training import train_point  # noqa: E402
 
 SHORTEST, LONGEST = 0.02, 0.7
 

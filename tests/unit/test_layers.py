@@ -10,14 +10,28 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts" / "separation"
 
 PURE = {
-    "axes", "config", "errors", "files", "gpus", "identity", "jobs", "key_paths", "model_check", "plan", "points",
-    "provenance", "prune", "resolved", "rows", "runs", "schema", "splits", "sweep", "translation", "vocabulary",
-    "yaml_reader", "yaml_writer",
+    "axes", "config", "errors", "extras", "files", "gpus", "identity", "jobs", "key_paths", "model_check", "plan",
+    "points", "progress", "provenance", "prune", "resolved", "rows", "runs", "schema", "splits", "sweep", "translation",
+    "vocabulary", "yaml_reader", "yaml_writer",
 }  # fmt: skip
 LAYERS = [
     PURE | {"nussl_compat"},
     {"data", "features", "encoding", "feature_store", "shards", "population", "cache"},
-    {"batches", "models", "losses", "training", "training_setup", "checkpoints", "history"},
+    {
+        "batches",
+        "models",
+        "losses",
+        "training",
+        "training_setup",
+        "checkpoints",
+        "history",
+        "optimization",
+        "position",
+        "processes",
+        "stopping",
+        "distributed",
+        "extras_loading",
+    },
     {"metrics", "separator", "listening", "evaluation", "baselines"},
 ]
 

@@ -97,7 +97,9 @@ def test_a_training_that_failed_goes_on_and_ends_in_the_same_bytes(trained, trai
     assert not (tmp_path / "stopped" / "checkpoints").exists()
     assert len(history(tmp_path / "stopped")) == finished if finished else True
     epochs = []
-    monkeypatch.setattr(training._Training, "_learn", lambda self, epoch, plan: (epochs.append(epoch), learn(self, epoch, plan))[1])
+    monkeypatch.setattr(
+        training._Training, "_learn", lambda self, epoch, plan: (epochs.append(epoch), learn(self, epoch, plan))[1]
+    )
     stopped = train("stopped", experiment(**DROPOUT))
     assert epochs == list(range(finished, 4))
     assert digest(stopped) == digest(trained)
@@ -267,7 +269,9 @@ def test_tensorboard_shows_each_epoch_once_after_a_restart(train, monkeypatch, t
 
     learn = training._Training._learn
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(training._Training, "_learn", lambda self, epoch, plan: learn(self, epoch, plan) if epoch < 2 else 1 / 0)
+        patch.setattr(
+            training._Training, "_learn", lambda self, epoch, plan: learn(self, epoch, plan) if epoch < 2 else 1 / 0
+        )
         train("point")
     events = EventAccumulator(str(train("point") / "tensorboard")).Reload()
     rows = history(tmp_path / "point")

@@ -61,6 +61,11 @@ def asked(rule, resource, default):
     return WORK.settings.resources.get(rule, {}).get(resource, default)
 
 
+def processes_of(wildcards):
+    """The processes that train a point together."""
+    return WORK.trainings[wildcards.point].num_gpus
+
+
 def mixture_manifests():
     """The manifest of every split that is mixed for this sweep."""
     splits = {split for training in WORK.trainings.values() for split in split_files(training.splits.values())}

@@ -17,11 +17,11 @@ rule train_point:
         "logs/train_point/{point}.log",
     benchmark:
         "results/benchmarks/train_point/{point}.tsv"
-    threads: asked("train_point", "threads", 1)
+    threads: lambda wildcards: asked("train_point", "threads", 1) * processes_of(wildcards)
     resources:
         mem_mb=asked("train_point", "mem_mb", 6000),
         runtime=asked("train_point", "runtime", 1440),
-        gpu=1 if GPUS else 0,
+        gpu=(lambda wildcards: processes_of(wildcards)) if GPUS else 0,
     params:
         spec=lambda wildcards: WORK.trainings[wildcards.point].spec,
     message:

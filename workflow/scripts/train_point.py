@@ -19,17 +19,22 @@ with job(snakemake):
     write_yaml(snakemake.output.config, config)
     write_json(folder / SPEC_FILE, spec)
 
+    from separation.distributed import train_together
     from separation.training import train_point
 
     # its inputs are the caches of both splits where it has caches, else the mixtures
     manifests = dict(zip(("train", "val"), map(Path, snakemake.input), strict=False))
     caches = manifests if config["dataset_config"]["cache"] else None
 
-    train_point(
-        config,
-        folder=folder,
-        splits={key: options["readers"][key] for key in ("train", "val")},
-        caches=caches,
-        device=config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
-        threads=snakemake.threads,
-    )
+    arguments = {
+        "folder": folder,
+        "splits": {key: options["readers"][key] for key in ("train", "val")},
+        "caches": caches,
+        "device": config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
+        "threads": snakemake.threads,
+    }
+    count = config["train_config"]["num_gpus"]
+    if count > 1:
+        train_together(config, count=count, log=Path(str(snakemake.log[0])), **arguments)
+    else:
+        train_point(config, **arguments)

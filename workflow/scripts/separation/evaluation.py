@@ -108,6 +108,9 @@ def _score_share(
 
 
 def _separator(config: Mapping[str, Any], item: Item, checkpoint: Path, device: str) -> Separator:
+    from separation.extras_loading import load_extras
+
+    load_extras(config)
     seed = int((config.get("info") or {}).get("seed") or 0)
     return Separator(config["algorithm_config"], item, checkpoint=checkpoint, device=device, seed=seed)
 

@@ -58,9 +58,7 @@ def write_history(path: Path, epochs: Sequence[Epoch]) -> None:
     table.writeheader()
     for epoch in epochs:
         row = asdict(epoch)
-        times = {
-            key: round(row[key], 4) for key in ("seconds", "samples_per_second", "loader_wait_share", "memory_mb")
-        }
+        times = {key: round(row[key], 4) for key in ("seconds", "samples_per_second", "loader_wait_share", "memory_mb")}
         table.writerow(row | times)
     files.write_text(path, text.getvalue())
 

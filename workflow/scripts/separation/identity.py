@@ -33,6 +33,7 @@ EXCLUDED = frozenset(
         "info.project_name",
         "info.notes",
         "info.experiment_key",
+        "info.extras",
         "info.output_folder",
         "info.spreadsheet_name",
         "info.worksheet_name",

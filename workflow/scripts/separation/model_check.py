@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from separation import schema
-from separation.vocabulary import ALGORITHMS, LOSSES, MODULES, arguments_of
+from separation.extras import Extras
+from separation.vocabulary import ALGORITHMS, LOSSES, MODULES, OPTIMIZERS, arguments_of
 from separation.yaml_reader import KeyPath
 
 # of a module's output, what comes after batch and time; None where it is unknown
 Shape = tuple[int, ...] | None
 Mistake = tuple[KeyPath, str]
+
+NO_EXTRAS = Extras()
 
 _KEEPS_SHAPE = {"AmplitudeToDB", "BatchNorm", "InstanceNorm", "GroupNorm", "LayerNorm", "ShiftAndScale"}
 # what a batch holds that a network can be given, by its size
@@ -26,16 +29,22 @@ _EMBEDDING_LOSSES = {"DeepClusteringLoss", "WhitenedKMeansLoss"}
 _ALGORITHM_OUTPUT = {"DeepClustering": "embedding", "DeepMaskEstimation": "mask", "DeepAudioEstimation": "audio"}
 
 
-def check_config(config: Mapping[str, Any]) -> Mistake | None:
-    """The first thing in a config that does not fit, as the path of the key and what was expected and found."""
+def check_config(config: Mapping[str, Any], extras: Extras = NO_EXTRAS) -> Mistake | None:
+    """The first thing in a config that does not fit, as the path of the key and what was expected and found.
+
+    Args:
+        config: with all defaults.
+        extras: the user's own classes, which it may name too.
+    """
     model = config["model_config"]
     return (
         _check_connections(model)
         or _check_arguments(model)
         or _Sizes(config).check()
         or _check_outputs(config)
-        or _check_losses(config)
-        or _check_algorithm(config)
+        or _check_losses(config, extras)
+        or _check_algorithm(config, extras)
+        or _check_optimizer(config)
     )
 
 
@@ -203,7 +212,9 @@ def _check_outputs(config: Mapping[str, Any]) -> Mistake | None:
     return None
 
 
-def _check_losses(config: Mapping[str, Any]) -> Mistake | None:
+def _check_losses(config: Mapping[str, Any], extras: Extras) -> Mistake | None:
+    own_losses = {name: found.keys for name, found in extras.classes.items() if found.keys}
+    losses = {**LOSSES, **own_losses}
     outputs = config["model_config"]["output"]
     keys = config["dataset_config"]["data_keys_for_training"]
     frequencies = config["dataset_config"]["n_fft"] // 2 + 1
@@ -212,14 +223,14 @@ def _check_losses(config: Mapping[str, Any]) -> Mistake | None:
         if not isinstance(name, str):
             return place, f"expected a loss's name, found {schema.shown(name)}"
         kind = name.split(":")[0]
-        if kind not in LOSSES:
-            hint = schema.nearest(kind, list(LOSSES)) or f"; known are {', '.join(LOSSES)}"
+        if kind not in losses:
+            hint = schema.nearest(kind, list(losses)) or f"; known are {', '.join(losses)}"
             return place, f"unknown loss '{name}'{hint}"
-        wanted = output if isinstance(output, str) else LOSSES[kind][0]
+        wanted = output if isinstance(output, str) else losses[kind][0]
         if wanted not in outputs:
             hint = schema.nearest(wanted, outputs) or f"; it gives {', '.join(outputs)}"
             return place, f"the model does not give '{wanted}'{hint}"
-        for key in LOSSES[kind][1:]:
+        for key in losses[kind][1:]:
             if key not in keys and key in ("ideal_binary_mask", "weights", "source_magnitudes", "source_audio"):
                 return place, f"{kind} needs '{key}' in dataset_config.data_keys_for_training"
         module = config["model_config"]["modules"].get(wanted, {})
@@ -231,9 +242,19 @@ def _check_losses(config: Mapping[str, Any]) -> Mistake | None:
     return None
 
 
-def _check_algorithm(config: Mapping[str, Any]) -> Mistake | None:
+def _check_optimizer(config: Mapping[str, Any]) -> Mistake | None:
+    name = config["train_config"]["optimizer"]
+    if name.lower() in OPTIMIZERS:
+        return None
+    hint = schema.nearest(name.lower(), list(OPTIMIZERS)) or f"; known are {', '.join(OPTIMIZERS)}"
+    return ("train_config", "optimizer"), f"torch.optim has no '{name}'{hint}"
+
+
+def _check_algorithm(config: Mapping[str, Any], extras: Extras) -> Mistake | None:
     section = config["algorithm_config"]
     kind = section["class"]
+    if kind in extras.classes:
+        return None
     if kind not in ALGORITHMS:
         hint = schema.nearest(kind, list(ALGORITHMS)) or f"; known are {', '.join(ALGORITHMS)}"
         return ("algorithm_config", "class"), f"unknown algorithm '{kind}'{hint}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -120,9 +120,16 @@ class Optimization:
         decay = train_config["ema_decay"]
         self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
 
-    def precision(self) -> torch.autocast:
+    @contextmanager
+    def precision(self) -> Iterator[None]:
         """The context in which the network is to be called."""
-        return torch.autocast(self._device.type, dtype=self._type, enabled=self._type is not None)
+        # oneDNN has no float16 LSTM for most processors; torch's own kernels have
+        slow = self._type == torch.float16 and self._device.type == "cpu"
+        with (
+            torch.backends.mkldnn.flags(enabled=False) if slow else nullcontext(),
+            torch.autocast(self._device.type, dtype=self._type, enabled=self._type is not None),
+        ):
+            yield
 
     def step(
         self, compute_gradients: Callable[[Callable[[torch.Tensor], None]], torch.Tensor]

@@ -9,6 +9,7 @@ from typing import Any
 
 from separation import config as configuration
 from separation.errors import UserError
+from separation.extras import Extras, find_extras
 from separation.identity import (
     STAGE_VERSIONS,
     canonical_json,
@@ -68,6 +69,7 @@ class Training:
     spec: str
     splits: dict[str, Split]
     caches: dict[str, str]
+    num_gpus: int = 1
 
 
 @dataclass
@@ -121,6 +123,7 @@ class Workflow:
         self._computed: dict[tuple, Any] = {}
         self._noted: set[tuple] = set()
         self._listings: dict[str, list] = {}
+        self._found_extras: dict[str | None, Extras] = {}
         self._cache_workers: dict[tuple[str, str], int] = {}
         self._expand()
         self.run_options["sweep_file"] = experiment.document.file
@@ -159,7 +162,7 @@ class Workflow:
         seen = tuple(map(id, [*parts, point.config["train_config"]["loss_function"]]))
         if seen in self._checked:
             return
-        mistake = check_config(point.config)
+        mistake = check_config(point.config, self._extras(point.config))
         for split in SPLITS:
             entry = point.config["datasets"][split]
             if mistake is None and "dataset" in entry:
@@ -185,12 +188,14 @@ class Workflow:
         config = {name: self._section(name, section) for name, section in point.config.items()}
         splits = self._once(self._splits, config, "datasets")
         seed = config["info"].value["seed"]
+        own = self._own_classes(point.config, "model_config", "train_config")
         parts = {
             "dataset_config": config["dataset_config"].identity,
             "datasets": canonical_json({key: splits[key].identity for key in ("train", "val")}),
             "model_config": config["model_config"].identity,
             "train_config": config["train_config"].identity,
             "versions": _TRAINING_VERSIONS,
+            **({"extras": canonical_json(own)} if own else {}),
         }
         spec = joined_json({**parts, "info": canonical_json({"seed": seed})})
         method = self._once(_method, config, "train_config")
@@ -199,17 +204,29 @@ class Workflow:
         if training is None:
             cached = config["dataset_config"].value["cache"]
             caches = self._once(self._caches, config, "dataset_config", "datasets") if cached else {}
-            training = Training(point_id, spec, splits, caches)
+            training = Training(point_id, spec, splits, caches, config["train_config"].value["num_gpus"])
             self.trainings[point_id] = training
             self._remember_options(point_id, config, splits)
         elif training.spec != spec:
             raise UserError(f"two different points have the id {point_id}; change info.seed of one of them")
         self._note_caches(training, point)
-        work, test = self._once(self._evaluation, config, "algorithm_config", "test_config", "datasets")
+        work, test = self._once(self._evaluation, config, "algorithm_config", "test_config", "datasets", "info")
         self.evaluations[point_id, work.id] = (work, test)
         baselines = self._once(self._baselines, config, "dataset_config", "test_config", "datasets")
         group = text_digest(joined_json({**parts, "evaluation": canonical_json(work.id)}))
         return Row(point_id, work.id, baselines, {}, [], [], seed, group)
+
+    def _extras(self, config: Mapping[str, Any]) -> Extras:
+        """The user's own classes that a config may name."""
+        folder = config["info"]["extras"]
+        if folder not in self._found_extras:
+            self._found_extras[folder] = find_extras(folder)
+        return self._found_extras[folder]
+
+    def _own_classes(self, config: Mapping[str, Any], *sections: str) -> dict[str, str]:
+        """Hashes of the user's own code that these sections name: {} for nearly all experiments."""
+        extras = self._extras(config)
+        return extras.identity(extras.used_by(config, *sections)) if extras.classes else {}
 
     def _section(self, name: str, value: dict[str, Any]) -> Section:
         """A section of a config, normalised and with the JSON that goes into ids; shared ones are made once."""
@@ -232,7 +249,11 @@ class Workflow:
         return {key: self._split(key, datasets[key]) for key in SPLITS}
 
     def _evaluation(
-        self, algorithm_config: dict[str, Any], test_config: dict[str, Any], datasets: dict[str, Any]
+        self,
+        algorithm_config: dict[str, Any],
+        test_config: dict[str, Any],
+        datasets: dict[str, Any],
+        info: dict[str, Any],
     ) -> tuple[Work, Split]:
         test = self._split("test", datasets["test"])
         identity = {
@@ -241,6 +262,9 @@ class Workflow:
             "test": test.identity,
             "versions": {"evaluate": STAGE_VERSIONS["evaluate"]},
         }
+        own = self._own_classes({"algorithm_config": algorithm_config, "info": info}, "algorithm_config")
+        if own:
+            identity["extras"] = own
         evaluation = f"{slug(test.name)}-{digest(identity)}"
         self.run_options["evaluations"][evaluation] = test.reader
         return Work(evaluation, canonical_json(identity)), test

@@ -101,25 +101,32 @@ def processes_of_torchrun(device_type: str) -> Iterator[Processes]:
         torch.distributed.destroy_process_group()
 
 
-def share_batch_norm(model: nn.Module) -> None:
+def share_batch_norm(model: nn.Module) -> list[SharedBatchNorm]:
     """Lets batch normalization see the batches of all processes, as one process with the whole batch does.
 
     torch.nn.SyncBatchNorm does so on GPUs alone. The layers stay where they are, and so do the names of their weights.
     """
+    shared = []
     for layer in model.modules():
         if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):
-            layer.forward = _SharedBatchNorm(layer)
+            layer.forward = SharedBatchNorm(layer)
+            shared.append(layer.forward)
+    return shared
 
 
-class _SharedBatchNorm:
+class SharedBatchNorm:
     """The forward pass of a batch normalization over all processes.
 
     Ioffe and Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate shift",
     ICML 2015, with moments summed over the processes; running statistics as torch keeps them.
+
+    Attributes:
+        counts: whether the batch of this process counts, see `Processes.share`.
     """
 
     def __init__(self, layer: nn.modules.batchnorm._BatchNorm):
         self._layer = layer
+        self.counts = True
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         layer = self._layer
@@ -129,7 +136,7 @@ class _SharedBatchNorm:
         count = torch.full((1,), values.numel() / values.shape[1], dtype=torch.float32, device=values.device)
         wide = values.float()
         sums = torch.cat([wide.sum(dims), (wide**2).sum(dims), count])
-        sums = all_reduce(sums)
+        sums = all_reduce(sums if self.counts else sums * 0)
         number = sums[-1]
         mean, square = (sums[:-1] / number).chunk(2)
         variance = (square - mean**2).clamp(min=0)

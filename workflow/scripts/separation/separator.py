@@ -147,6 +147,8 @@ def _failures(nussl: Any) -> tuple[type[Exception], ...]:
 
 
 def _find_algorithm(nussl: Any, name: str) -> type:
+    from separation.extras_loading import OWN_ALGORITHMS
+
     packages = (nussl.separation.deep, nussl.separation.primitive, nussl.separation.factorization)
     packages += (nussl.separation.spatial, nussl.separation.composite, nussl.separation.benchmark)
     known = {
@@ -155,6 +157,7 @@ def _find_algorithm(nussl: Any, name: str) -> type:
         for key, member in vars(package).items()
         if isinstance(member, type) and issubclass(member, nussl.separation.base.SeparationBase)
     }
+    known |= OWN_ALGORITHMS
     if name not in known:
         near = get_close_matches(name, sorted(known), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -18,9 +18,10 @@ class Stopped(UserError):
 
 
 class StopRequest:
-    """Notes signals that ask to stop, for as long as its block lasts; a second one of the same kind acts at once.
+    """Notes signals that ask to stop, for as long as its block lasts.
 
-    Outside the main thread, where Python cannot receive signals, none is ever noted.
+    They may come several times: a cluster sends them to all processes of a job, and a parent hands them on. Outside
+    the main thread, where Python cannot receive signals, none is ever noted.
     """
 
     def __init__(self) -> None:
@@ -40,4 +41,3 @@ class StopRequest:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.signal = signal.Signals(number).name
-        signal.signal(number, self._before.get(number, signal.SIG_DFL))

@@ -24,6 +24,7 @@ import torch
 from separation.batches import BatchLoader, EpochPlan, choose_subset, plan_epoch
 from separation.checkpoints import fingerprint, load_state, save_model, save_state
 from separation.errors import UserError
+from separation.extras_loading import load_extras
 from separation.feature_store import FeatureStore
 from separation.features import check_dataset_config
 from separation.history import Epoch, TensorBoard, peak_memory, write_history
@@ -77,6 +78,7 @@ def train_point(
         Stopped: after a signal that asks to stop; the state is saved.
     """
     place = find_device(device)
+    load_extras(config)
     check_dataset_config(config["dataset_config"])
     with reproducible(threads, place):
         stores = {name: open_store(config, splits[name], caches and caches[name], threads) for name in ("train", "val")}
@@ -120,8 +122,7 @@ class _Training:
             num_frequencies=stores["train"].num_frequencies,
             num_channels=stores["train"].num_channels,
         ).to(device)
-        if processes.count > 1:
-            share_batch_norm(self.model)
+        self.batch_norms = share_batch_norm(self.model) if processes.count > 1 else []
         several = self.options["data_parallel"] and device.type == "cuda" and torch.cuda.device_count() > 1
         self.network = torch.nn.DataParallel(self.model) if several else processes.wrap(self.model, device)
         self.loss = CombinedLoss(self.options["loss_function"]).to(device)
@@ -266,6 +267,8 @@ class _Training:
             total = torch.zeros((), device=self.device)
             for number, (batch, share) in enumerate(zip(group, shares, strict=True)):
                 last = number == len(group) - 1
+                for layer in self.batch_norms:
+                    layer.counts = share > 0
                 with torch.enable_grad() if last else self.processes.without_exchange(self.network):
                     with self.optimization.precision(), without_unit_norm(self.model, scale_free):
                         output = self.network(batch)

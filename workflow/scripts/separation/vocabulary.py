@@ -67,6 +67,12 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     "DeepMaskEstimation": ("model_path", "device", *_MASKS),
 }
 
+# Classes of torch.optim, in lower case
+OPTIMIZERS: tuple[str, ...] = (
+    "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw",
+    "asgd", "lbfgs", "muon", "nadam", "radam", "rmsprop", "rprop", "sgd", "sparseadam",
+)  # fmt: skip
+
 # What a loss of nussl.ml.train.loss takes from the model's output (first) and from the batch (rest)
 LOSSES: dict[str, tuple[str, ...]] = {
     "CombinationInvariantLoss": ("estimates", "source_magnitudes"),

@@ -1,0 +1,99 @@
+"""One point trained by two processes, on the CPU."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from separation import training
+from separation.distributed import train_together
+from separation.errors import UserError
+from separation.nussl_compat import nussl
+from training_examples import experiment, write_split
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return {
+        # 9 excerpts: the last step of an epoch has one for the first process and none for the second
+        "train": write_split(folder / "train", count=9, seed=1, uneven=True),
+        "val": write_split(folder / "val", count=3, seed=2),
+    }
+
+
+def losses(folder):
+    with open(folder / "history.csv", newline="") as source:
+        return [float(row[key]) for row in csv.DictReader(source) for key in ("train_loss", "validation_loss")]
+
+
+def test_two_processes_learn_as_one_with_twice_the_batch(splits, tmp_path):
+    training.train_point(experiment(batch_size=4, num_epochs=3), folder=tmp_path / "one", splits=splits)
+    train_together(
+        experiment(batch_size=2, num_epochs=3), folder=tmp_path / "two", splits=splits, count=2, log=tmp_path / "log"
+    )
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    assert "epoch 3 of 3" in (tmp_path / "log").read_text()
+    weights = [
+        nussl.ml.SeparationModel.load(str(tmp_path / name / "checkpoints" / "best.model.pth"))[0].state_dict()
+        for name in ("one", "two")
+    ]
+    assert weights[0].keys() == weights[1].keys()
+
+
+def test_two_processes_that_are_killed_leave_no_orphan_and_go_on(splits, tmp_path):
+    config = experiment(dropout=0.3, checkpoint_minutes=1e-9, num_epochs=2)
+    train_together(config, folder=tmp_path / "uninterrupted", splits=splits, count=2)
+    program = f"""
+import json, sys
+sys.path[:0] = [{str(SCRIPTS)!r}]
+from pathlib import Path
+from separation.distributed import train_together
+train_together(json.loads(sys.argv[1]), folder=Path(sys.argv[2]), splits=json.loads(sys.argv[3]), count=2)
+"""
+    arguments = [json.dumps(config), str(tmp_path / "killed"), json.dumps(splits)]
+    state = tmp_path / "killed" / "state" / "state.pt"
+    with subprocess.Popen([sys.executable, "-c", program, *arguments], start_new_session=True) as job:
+        while not state.exists() and job.poll() is None:
+            os.sched_yield()
+        assert job.poll() is None, "it ended before it was killed"
+        members = processes_of_session(job.pid)
+        assert len(members) >= 4, "the job, torchrun and two trainings"
+        os.kill(job.pid, signal.SIGKILL)
+        job.wait()
+    for member in members:
+        while is_alive(member):
+            os.sched_yield()
+    train_together(config, folder=tmp_path / "killed", splits=splits, count=2)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "uninterrupted")
+
+
+def processes_of_session(session):
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(")")[2].split()[3]) == session:
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_a_mistake_is_told_in_one_line(splits, tmp_path):
+    config = experiment(loss_function=[["dpcl", "embedding", 1e39]])
+    with pytest.raises(UserError, match="the loss is inf in epoch 1 at learning rate"):
+        train_together(config, folder=tmp_path / "point", splits=splits, count=2)

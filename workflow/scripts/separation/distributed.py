@@ -1,0 +1,152 @@
+"""Trains one point in several processes on this machine, a GPU each, which torchrun starts.
+
+`python -m separation.distributed REQUEST` is what torchrun runs in each; see https://pytorch.org/docs/stable/elastic.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from separation import files
+from separation.errors import UserError
+from separation.processes import processes_of_torchrun
+from separation.stopping import SIGNALS, Stopped
+from separation.training import train_point
+from separation.training_setup import find_device
+
+logger = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def train_together(
+    config: Mapping[str, Any],
+    *,
+    folder: Path,
+    splits: Mapping[str, Mapping[str, Any]],
+    caches: Mapping[str, Path] | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    count: int,
+    log: Path | None = None,
+) -> None:
+    """`separation.training.train_point` in `count` processes; on CPUs they exchange gradients by gloo, on GPUs by nccl.
+
+    Args:
+        config, folder, splits, caches, device: as in train_point.
+        threads: of all processes together.
+        count: of the processes.
+        log: file to which the first process adds what it logs.
+
+    Raises:
+        UserError: as train_point does, and where this machine has fewer GPUs.
+        Stopped: after a signal that asks to stop; the state is saved.
+    """
+    place = find_device(device)
+    if place.type == "cuda" and torch.cuda.device_count() < count:
+        raise UserError(
+            f"expected {count} GPUs, found {torch.cuda.device_count()} that this job may use",
+            key="train_config.num_gpus",
+        )
+    state = Path(folder).resolve() / "state"
+    request, failure, output = state / "processes.json", state / "processes.failure", state / "processes.log"
+    failure.unlink(missing_ok=True)
+    content = {
+        "config": config,
+        "folder": str(Path(folder).resolve()),
+        "splits": splits,
+        "caches": caches and {name: str(path) for name, path in caches.items()},
+        "device": place.type,
+        "threads": max(1, threads // count),
+        "log": log and str(Path(log).resolve()),
+        "failure": str(failure),
+    }
+    # in its own order: a network's first weights are drawn module after module
+    files.write_text(request, json.dumps(content))
+    torchrun = ["-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={count}"]
+    # this machine alone: no name of it has to be resolved
+    torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": str(max(1, threads // count)),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    command = [sys.executable, *torchrun, "-m", "separation.distributed", str(request)]
+    with output.open("wb") as written:
+        child = subprocess.Popen(
+            command, env=environment, stdout=written, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent
+        )
+        status = _wait(child)
+    if status == 0:
+        return
+    if not failure.exists():
+        last = output.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+        raise UserError(f"torchrun ended with {status}: {last[0]}", file=output)
+    kind, message = json.loads(failure.read_text(encoding="utf-8"))
+    raise (Stopped if kind == "Stopped" else UserError)(message)
+
+
+def _wait(child: subprocess.Popen) -> int:
+    """Waits, handing on the signals that ask this process to stop."""
+    before = {number: signal.signal(number, lambda found, _: child.send_signal(found)) for number in SIGNALS}
+    try:
+        return child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if child.poll() is None:
+            child.kill()
+
+
+def _end_with_parent() -> None:
+    """Has the kernel kill this process when its parent dies, even by SIGKILL: no orphan keeps a GPU."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    _end_with_parent()
+    request = files.read_json(sys.argv[1])
+    if os.environ["RANK"] == "0" and request["log"]:
+        logging.basicConfig(
+            filename=request["log"], level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+    device = "cpu" if request["device"] == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        with processes_of_torchrun(request["device"]) as processes:
+            train_point(
+                request["config"],
+                folder=Path(request["folder"]),
+                splits=request["splits"],
+                caches=request["caches"] and {name: Path(path) for name, path in request["caches"].items()},
+                device=device,
+                threads=request["threads"],
+                processes=processes,
+            )
+    except UserError as problem:
+        _record(Path(request["failure"]), problem)
+        sys.exit(1)
+
+
+def _record(failure: Path, problem: UserError) -> None:
+    """Notes why the training ended; the first process that fails knows the cause, the others only that it is gone."""
+    try:
+        with failure.open("x", encoding="utf-8") as written:
+            json.dump([type(problem).__name__, str(problem)], written)
+    except FileExistsError:
+        pass
+
+
+if __name__ == "__main__":
+    main()

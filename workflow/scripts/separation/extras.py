@@ -1,0 +1,120 @@
+"""The user's own modules, losses and algorithms: classes in Python files, found without running these."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from separation.errors import UserError
+
+
+@dataclass(frozen=True)
+class OwnClass:
+    """A class in a file of the folder.
+
+    Attributes:
+        name: by which experiments call it.
+        file: in which it stands.
+        keys: DEFAULT_KEYS of a loss, in order; None where it has none, as modules and algorithms.
+    """
+
+    name: str
+    file: Path
+    keys: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Extras:
+    """All classes of a folder by name; none where the folder is not there."""
+
+    classes: Mapping[str, OwnClass] = field(default_factory=dict)
+
+    def used_by(self, config: Mapping[str, Any], *sections: str) -> list[OwnClass]:
+        """The classes that these sections of a config name, in the order of their names."""
+        names = {name for section in sections for name in _NAMED[section](config)}
+        return [self.classes[name] for name in sorted(names & set(self.classes))]
+
+    def identity(self, used: list[OwnClass]) -> dict[str, str]:
+        """The SHA-256, in hex, of each class's file and of the files of the folder that it imports."""
+        return {own.name: _digest(own.file) for own in used}
+
+
+_NAMED = {
+    "model_config": lambda config: [module.get("class") for module in config["model_config"]["modules"].values()],
+    "train_config": lambda config: [
+        str(loss[0]).rpartition(":")[2] for loss in config["train_config"]["loss_function"]
+    ],
+    "algorithm_config": lambda config: [config["algorithm_config"]["class"]],
+}
+
+
+#: where experiments look that say nothing else; it need not be there
+DEFAULT_FOLDER = "extras"
+
+
+def find_extras(folder: str | Path | None) -> Extras:
+    """Looks through the Python files of a folder; files and classes whose names begin with _ are the user's own matter.
+
+    Raises:
+        UserError: a file is no Python, two files define a class of one name, or a folder that was asked for is missing.
+    """
+    if folder is not None and str(folder) != DEFAULT_FOLDER and not Path(folder).is_dir():
+        raise UserError(f"no such folder: {folder} (relative paths start at the repository's root)", key="info.extras")
+    classes: dict[str, OwnClass] = {}
+    for file in sorted(Path(folder).glob("*.py")) if folder else []:
+        for node in _parsed(file).body:
+            if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if node.name in classes:
+                raise UserError(f"the class {node.name} is in {classes[node.name].file} too", file=file)
+            classes[node.name] = OwnClass(node.name, file, _default_keys(node))
+    return Extras(classes)
+
+
+def _parsed(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise UserError(f"not Python: {error.msg}", file=file, line=error.lineno) from error
+
+
+def _default_keys(node: ast.ClassDef) -> tuple[str, ...] | None:
+    for statement in node.body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == "DEFAULT_KEYS" for target in targets):
+            try:
+                return tuple(ast.literal_eval(statement.value))
+            except ValueError:
+                return None
+    return None
+
+
+def _digest(file: Path) -> str:
+    content = hashlib.sha256()
+    for part in sorted(_with_imports(file)):
+        content.update(part.name.encode() + b"\0" + part.read_bytes() + b"\0")
+    return content.hexdigest()
+
+
+def _with_imports(file: Path) -> set[Path]:
+    """A file and those of its folder that it imports, directly or not."""
+    found, waiting = set(), [file]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            paths = (file.parent / f"{name.split('.')[0]}.py" for name in _imported(_parsed(current)))
+            waiting += [path for path in paths if path.exists()]
+    return found
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
