@@ -40,6 +40,10 @@ experiment: setup ## run a sweep: yml=config/experiments/NAME.yml [num_gpus=N] [
 plan: setup ## say what a sweep would run: [sweep=NAME or path] [set=key=value] [json=1]
 	@$(ENV) $(library) separation.plan $(if $(sweep),--sweep '$(sweep)') $(if $(set),--set '$(set)') $(if $(json),--json)
 
+.PHONY: status
+status: setup ## say how far the points of a sweep are: [sweep=NAME or path] [set=key=value] [json=1]
+	@$(ENV) $(library) separation.status $(if $(sweep),--sweep '$(sweep)') $(if $(set),--set '$(set)') $(if $(json),--json)
+
 .PHONY: prune
 prune: setup ## list what no experiment file refers to any more: [remove=1] removes it, [caches=1] all caches' arrays too
 	@$(ENV) $(library) separation.prune $(if $(remove),--remove) $(if $(caches),--caches)

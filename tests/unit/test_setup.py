@@ -346,7 +346,9 @@ def test_make_and_make_help_list_every_target():
     assert make(ROOT).stdout == make(ROOT, "help").stdout
 
 
-@pytest.mark.parametrize("target", ["setup", "demo", "test", "lint", "plan", "prune", "tensorboard", "experiment"])
+@pytest.mark.parametrize(
+    "target", ["setup", "demo", "test", "lint", "plan", "prune", "status", "tensorboard", "experiment"]
+)
 def test_variables_of_the_environment_file_reach_every_command_of(target, stand_ins):
     (stand_ins / "mine_local.sh").write_text('export PROBE="from the file"\n')
     done = make(stand_ins, target, "yml=a.yml", ENV_FILE="mine_local.sh")

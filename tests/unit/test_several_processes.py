@@ -1,8 +1,10 @@
 """One point trained by two processes, on the CPU."""
 
+import contextlib
 import csv
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -60,29 +62,40 @@ train_together(json.loads(sys.argv[1]), folder=Path(sys.argv[2]), splits=json.lo
 """
     arguments = [json.dumps(config), str(tmp_path / "killed"), json.dumps(splits)]
     state = tmp_path / "killed" / "state" / "state.pt"
-    with subprocess.Popen([sys.executable, "-c", program, *arguments], start_new_session=True) as job:
+    with subprocess.Popen([sys.executable, "-c", program, *arguments]) as job:
         while not state.exists() and job.poll() is None:
-            os.sched_yield()
+            wait_a_moment(job)
         assert job.poll() is None, "it ended before it was killed"
-        members = processes_of_session(job.pid)
+        members = descendants(job.pid)
         assert len(members) >= 4, "the job, torchrun and two trainings"
         os.kill(job.pid, signal.SIGKILL)
         job.wait()
-    for member in members:
-        while is_alive(member):
-            os.sched_yield()
+    # the kernel ends them one after the other
+    for member in members[1:]:
+        with contextlib.suppress(ProcessLookupError):
+            select.select([os.pidfd_open(member)], [], [], 60)
+        assert not is_alive(member)
     train_together(config, folder=tmp_path / "killed", splits=splits, count=2)
     assert losses(tmp_path / "killed") == losses(tmp_path / "uninterrupted")
 
 
-def processes_of_session(session):
-    found = []
+def wait_a_moment(job):
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        job.wait(0.05)
+
+
+def descendants(ancestor):
+    """The process and all that it started, and these in turn."""
+    parents = {}
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(")")[2].split()[3]) == session:
-                found.append(int(entry.name))
+            if entry.name.isdigit():
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
+    found = [ancestor]
+    for member in found:
+        found += [pid for pid, parent in parents.items() if parent == member]
     return found
 
 

@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,13 @@ def _nearest(new: frozenset, finished: Mapping[str, frozenset]) -> dict[str, Any
     return {"nearest": nearest, "differs": differs}
 
 
+def short_names(swept: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The swept keys, each with its last part where that says which it is."""
+    keys = list(dict.fromkeys(key for values in swept for key in values))
+    short = {key: key.rsplit(".", 1)[-1] for key in keys}
+    return short if len(set(short.values())) == len(short) else {key: key for key in keys}
+
+
 def print_plan(plan: Mapping[str, Any]) -> None:
     """Shows a plan as a table."""
     from rich.console import Console
@@ -140,14 +147,11 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    keys = list(dict.fromkeys(key for row in plan["points"] for key in row["swept"]))
-    short = {key: key.rsplit(".", 1)[-1] for key in keys}
-    if len(set(short.values())) < len(short):
-        short = {key: key for key in keys}
+    short = short_names(row["swept"] for row in plan["points"])
     table = Table(title=f"{plan['sweep']}: {len(plan['points'])} points", title_justify="left")
     table.add_column("state")
-    for key in keys:
-        table.add_column(escape(short[key]), overflow="fold")
+    for name in short.values():
+        table.add_column(escape(name), overflow="fold")
     table.add_column("point", overflow="fold")
     if any(row.get("differs") for row in plan["points"]):
         table.add_column("differs from the nearest finished one in", overflow="fold")
@@ -156,7 +160,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
             f"{key}: {canonical_json(pair['then'])} → {canonical_json(pair['now'])}"
             for key, pair in row.get("differs", {}).items()
         )
-        values = [escape(canonical_json(row["swept"][key])) if key in row["swept"] else "" for key in keys]
+        values = [escape(canonical_json(row["swept"][key])) if key in row["swept"] else "" for key in short]
         cells = [row["state"], *values, row["point"]]
         table.add_row(*cells, *([escape(differs)] if len(table.columns) > len(cells) else []))
     console.print(table)
@@ -179,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="for machines")
     asked = parser.parse_args(arguments)
     try:
-        workflow = load_workflow(default_config() | _given(asked), os.environ)
+        workflow = load_workflow(default_config() | given_config(asked), os.environ)
         check_name(workflow)
     except UserError as problem:
         print(f"Error: {problem}", file=sys.stderr)
@@ -192,7 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _given(asked: argparse.Namespace) -> dict[str, Any]:
+def given_config(asked: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says about Snakemake's config."""
     return {key: value for key, value in (("sweep", asked.sweep), ("set", asked.set)) if value}
 
 
