@@ -25,12 +25,10 @@ from separation.encoding import (
 from separation.errors import UserError
 from separation.features import (
     AUDIO_KEYS,
-    ideal_binary_mask,
+    Targets,
     loss_weights,
-    magnitude,
     spectra_of_frames,
     stft_options,
-    target_magnitudes,
     weight_floors,
     weight_gains,
 )
@@ -299,14 +297,12 @@ class FeatureStore:
         if with_sources:
             audio = torch.cat([audio, raw["source_audio"][:, :samples].permute(3, 0, 2, 1)])
         spectra = spectra_of_frames(audio.float() * raw["step"][:, None, None], **framing)
-        mixture = spectra[0]
-        batch = {"mix_magnitude": magnitude(mixture).permute(0, 2, 3, 1).contiguous()}
-        if with_sources:
-            magnitudes = target_magnitudes(mixture, spectra[1:], options.output_type)
-            if "source_magnitudes" in keys:
-                batch["source_magnitudes"] = magnitudes.permute(1, 3, 4, 2, 0).contiguous()
-            if "ideal_binary_mask" in keys:
-                batch["ideal_binary_mask"] = ideal_binary_mask(magnitudes).permute(1, 3, 4, 2, 0).float().contiguous()
+        targets = Targets(spectra[0], spectra[1:], options.output_type)
+        batch = {"mix_magnitude": targets.mix_magnitude().permute(0, 2, 3, 1).contiguous()}
+        for key in ("source_magnitudes", "ideal_binary_mask"):
+            if key in keys:
+                # (sources, batch, channels, time, frequency)
+                batch[key] = getattr(targets, key)().permute(1, 3, 4, 2, 0).float().contiguous()
         return batch
 
     def _waveforms(self, raw: RawBatch, length: int, keys: Sequence[str]) -> dict[str, torch.Tensor]:
