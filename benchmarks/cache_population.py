@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import scenes
 
-COUNT, TURNS = 48, 5
+COUNT, TURNS = 96, 4
 KEYS = ("mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights")
 
 
@@ -74,7 +74,6 @@ def main() -> None:
     ways = {
         "features for deep clustering": ("features", ("mix_magnitude", "ideal_binary_mask", "weights")),
         "features for mask inference": ("features", ("mix_magnitude", "source_magnitudes")),
-        "all features": ("features", KEYS),
         "audio": ("audio", KEYS),
     }
     with tempfile.TemporaryDirectory() as name:

@@ -72,7 +72,7 @@ def cache_spec(kind: str = "features", **changes: Any) -> dict[str, Any]:
     }
 
 
-def nussl_dataset(split: Mapping[str, Any], *last: Any) -> Any:
+def nussl_dataset(split: Mapping[str, Any], *last: Any, **options: Any) -> Any:
     """nussl's own dataset of the scenes, with the transforms of a cache and those of `last`."""
     from separation.nussl_compat import nussl
 
@@ -84,9 +84,8 @@ def nussl_dataset(split: Mapping[str, Any], *last: Any) -> Any:
         transforms.ToSeparationModel(),
     ]
     parameters = nussl.STFTParams(*(DATASET_CONFIG[key] for key in ("n_fft", "hop_length", "window_type")))
-    return nussl.datasets.Scaper(
-        split["folder"], stft_params=parameters, transform=transforms.Compose([*chain, *last]), sample_rate=SAMPLE_RATE
-    )
+    options |= {"stft_params": parameters, "transform": transforms.Compose([*chain, *last])}
+    return nussl.datasets.Scaper(split["folder"], sample_rate=SAMPLE_RATE, **options)
 
 
 def spread(values: list[float]) -> str:

@@ -16,7 +16,7 @@ PURE = {
 }  # fmt: skip
 LAYERS = [
     PURE | {"nussl_compat"},
-    {"data", "features", "encoding", "feature_store", "shards", "population", "cache"},
+    {"data", "features", "target_kernel", "encoding", "feature_store", "shards", "population", "cache"},
     {"batches", "models", "losses", "training", "training_setup", "checkpoints", "history"},
     {"metrics", "separator", "listening", "evaluation", "baselines"},
 ]

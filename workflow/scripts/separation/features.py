@@ -17,6 +17,7 @@ import scipy.signal
 import torch
 
 from separation.errors import UserError
+from separation.target_kernel import fill_targets
 
 #: waveforms, for networks that work on them
 AUDIO_KEYS = ("mix_audio", "source_audio")
@@ -187,28 +188,23 @@ def extract(
     n_fft, hop_length = options["n_fft"], options["hop_length"]
     signals = [mixture, *(sources.values() if wanted else [])]
     channels, samples = mixture.shape
-    shape = (int(count_frames(samples, n_fft=n_fft, hop_length=hop_length)), n_fft // 2 + 1, channels)
+    frames = int(count_frames(samples, n_fft=n_fft, hop_length=hop_length))
     # with the zeros that `stft` sets before and after it
-    audio = torch.zeros(len(signals), channels, (shape[0] - 1) * hop_length + n_fft, dtype=torch.float64)
+    audio = torch.zeros(len(signals), channels, (frames - 1) * hop_length + n_fft, dtype=torch.float64)
     for padded, signal in zip(audio, signals, strict=True):
         padded[:, n_fft // 2 : n_fft // 2 + samples] = torch.from_numpy(signal)
-    found = {"mix_magnitude": torch.empty(shape)}
-    if "source_magnitudes" in wanted:
-        found["source_magnitudes"] = torch.empty((*shape, len(sources)))
-    if "ideal_binary_mask" in wanted:
-        found["ideal_binary_mask"] = torch.empty((*shape, len(sources)), dtype=torch.bool)
+    shape = (frames, n_fft // 2 + 1, channels)
+    arrays = {"mix_magnitude": np.empty(shape, np.float32)}
+    for key, dtype in (("source_magnitudes", np.float32), ("ideal_binary_mask", np.bool_)):
+        arrays[key] = np.empty((*shape, len(sources)) if key in wanted else (0, 0, 0, 0), dtype)
     # in parts that stay in the processor's cache, which halves the time
-    for first in range(0, shape[0], BLOCK):
-        last = min(first + BLOCK, shape[0])
-        part = audio[..., first * hop_length : (last - 1) * hop_length + n_fft]
-        spectra = spectra_of_frames(part, **options)
-        targets = Targets(spectra[0], spectra[1:], output_type)
-        for key, values in found.items():
-            # (sources, channels, time, frequency) becomes (time, frequency, channels, sources)
-            order = (1, 2, 0) if key == "mix_magnitude" else (2, 3, 1, 0)
-            values[first:last] = getattr(targets, key)().permute(order)
-    arrays = {key: found[key].numpy() if key in found else None for key in FEATURES}
-    return Features(sources=tuple(sources), **arrays)
+    for first in range(0, frames, BLOCK):
+        last = min(first + BLOCK, frames)
+        spectra = spectra_of_frames(audio[..., first * hop_length : (last - 1) * hop_length + n_fft], **options)
+        parts = [values[first:last] for values in arrays.values()]
+        fill_targets(torch.view_as_real(spectra).flatten(-2).numpy(), output_type == "psa", *parts)
+    given = {key: values if key in wanted or key == "mix_magnitude" else None for key, values in arrays.items()}
+    return Features(sources=tuple(sources), **given)
 
 
 def stft_options(dataset_config: Mapping[str, Any]) -> dict[str, Any]:
