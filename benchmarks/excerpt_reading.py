@@ -35,12 +35,15 @@ def nussl_loader(split: dict, location: Path, num_workers: int, *, populate: boo
     )
 
 
-def our_loader(manifest: Path, kind: str, num_workers: int, device: str) -> Callable[[int], Iterable]:
+def our_loader(
+    manifest: Path, kind: str, num_workers: int, device: str, keys: tuple[str, ...] = KEYS
+) -> Callable[[int], Iterable]:
+    """What gives the batches of an epoch by its number."""
     from separation.batches import BatchLoader, plan_epoch
     from separation.cache import open_cache
 
     store = open_cache(manifest)
-    config = {**scenes.DATASET_CONFIG, "data_keys_for_training": list(KEYS), "cache_kind": kind}
+    config = {**scenes.DATASET_CONFIG, "data_keys_for_training": list(keys), "cache_kind": kind}
     loader = BatchLoader(store, config, batch_size=BATCH, num_workers=num_workers, device=device)
 
     def epoch(number: int) -> Iterable:

@@ -196,7 +196,8 @@ class FeatureStore:
         if "weights" in options.data_keys:
             bins = self.frames[items] * self.num_frequencies
             raw["gain"] = torch.from_numpy(weight_gains(self.constants["total"][items], bins))
-            raw["floor"] = torch.from_numpy(weight_floors(self.constants["peak"][items], options.weight_threshold))
+            if options.weight_threshold is not None:
+                raw["floor"] = torch.from_numpy(weight_floors(self.constants["peak"][items], options.weight_threshold))
         left = self.frames[items] - starts
         if (left < length).any():
             raw["frames_left"] = torch.from_numpy(left)
@@ -265,7 +266,8 @@ class FeatureStore:
             stored = any(name in raw for name in FRAME_ARRAYS)
             batch = self._unpack(raw, keys) if stored else self._transform(raw, length, options)
             if "weights" in keys:
-                gain, floor = (raw[key][:, None, None, None] for key in ("gain", "floor"))
+                gain = raw["gain"][:, None, None, None]
+                floor = raw["floor"][:, None, None, None] if "floor" in raw else None
                 batch["weights"] = loss_weights(
                     batch["mix_magnitude"], gain=gain, floor=floor, weight_type=options.weight_type
                 )
@@ -318,6 +320,8 @@ class FeatureStore:
 
 def _unpack_bits(packed: torch.Tensor, count: int) -> torch.Tensor:
     """The first `count` bits of the last axis as float32 0 and 1, the highest bit of a byte first."""
+    if packed.device.type == "cpu":
+        return torch.from_numpy(np.unpackbits(packed.numpy(), axis=-1, count=count)).float()
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
     bits = (packed.unsqueeze(-1) >> shifts) & 1
     return bits.flatten(-2)[..., :count].float()
