@@ -126,7 +126,7 @@ def test_bins_below_the_threshold_weigh_nothing():
     gain = torch.from_numpy(weight_gains(np.array([1.3]), np.array([4])))
 
     def weigh(kind, threshold):
-        floor = torch.from_numpy(weight_floors(np.array([1.0]), threshold))
+        floor = threshold and torch.from_numpy(weight_floors(np.array([1.0]), threshold))
         return loss_weights(magnitude, gain=gain, floor=floor, weight_type=[kind])
 
     assert (weigh("magnitude", -20) > 0).tolist() == [True, True, False, False]

@@ -16,22 +16,9 @@ PURE = {
 }  # fmt: skip
 LAYERS = [
     PURE | {"nussl_compat"},
-    {"data", "features", "encoding", "feature_store", "shards", "population", "cache"},
-    {
-        "batches",
-        "models",
-        "losses",
-        "training",
-        "training_setup",
-        "checkpoints",
-        "history",
-        "optimization",
-        "position",
-        "processes",
-        "stopping",
-        "distributed",
-        "extras_loading",
-    },
+    {"data", "features", "target_kernel", "encoding", "feature_store", "shards", "population", "cache"},
+    {"batches", "models", "losses", "training", "training_setup", "checkpoints", "history", "optimization"}
+    | {"position", "processes", "stopping", "distributed", "extras_loading"},
     {"metrics", "separator", "listening", "evaluation", "baselines"},
 ]
 

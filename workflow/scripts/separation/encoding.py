@@ -23,7 +23,7 @@ import torch
 
 from separation.data.items import ItemAudio, Items
 from separation.errors import UserError
-from separation.features import AUDIO_KEYS, Features, count_frames, extract, magnitude, stft, stft_options
+from separation.features import AUDIO_KEYS, FEATURES, Features, count_frames, extract, stft_options
 
 KINDS = ("features", "audio")
 #: full-scale audio has magnitudes up to 1 (nussl's STFT is divided by the window's sum); float16 ends at 65504
@@ -31,7 +31,7 @@ MAGNITUDE_SCALE = 4096.0
 #: the step of 16-bit audio
 PCM_STEP = 2.0**-15
 #: arrays with the frames of all items along their first axis, by the data key that they serve
-FRAME_ARRAYS = ("mix_magnitude", "source_magnitudes", "ideal_binary_mask")
+FRAME_ARRAYS = FEATURES
 #: arrays with the samples of all items along their first axis
 SAMPLE_ARRAYS = AUDIO_KEYS
 
@@ -131,7 +131,7 @@ def encode_item(item: ItemAudio, dataset_config: Mapping[str, Any], names: Seque
     try:
         arrays, step, mixture = {}, PCM_STEP, None
         if frame_arrays:
-            features = extract(item.mixture, item.sources, dataset_config)
+            features = extract(item.mixture, item.sources, dataset_config, set(frame_arrays) - {"mix_magnitude"})
             arrays, mixture = encode(features, frame_arrays), features.mix_magnitude
         if len(frame_arrays) < len(names):
             audio, step = encode_audio(item.mixture, list(item.sources.values()))
@@ -139,7 +139,7 @@ def encode_item(item: ItemAudio, dataset_config: Mapping[str, Any], names: Seque
     except OverflowError as error:
         raise UserError(f"item {item.name}: expected audio within -1 and 1, found that {error}") from error
     if mixture is None:
-        mixture = magnitude(stft(torch.from_numpy(item.mixture).double(), **options)).float().numpy()
+        mixture = extract(item.mixture, item.sources, {"output_type": "psa", **dataset_config}, ()).mix_magnitude
     return EncodedItem(
         arrays,
         frames=int(count_frames(samples, n_fft=options["n_fft"], hop_length=options["hop_length"])),

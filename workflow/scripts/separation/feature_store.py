@@ -25,12 +25,10 @@ from separation.encoding import (
 from separation.errors import UserError
 from separation.features import (
     AUDIO_KEYS,
-    ideal_binary_mask,
+    Targets,
     loss_weights,
-    magnitude,
     spectra_of_frames,
     stft_options,
-    target_magnitudes,
     weight_floors,
     weight_gains,
 )
@@ -198,7 +196,8 @@ class FeatureStore:
         if "weights" in options.data_keys:
             bins = self.frames[items] * self.num_frequencies
             raw["gain"] = torch.from_numpy(weight_gains(self.constants["total"][items], bins))
-            raw["floor"] = torch.from_numpy(weight_floors(self.constants["peak"][items], options.weight_threshold))
+            if options.weight_threshold is not None:
+                raw["floor"] = torch.from_numpy(weight_floors(self.constants["peak"][items], options.weight_threshold))
         left = self.frames[items] - starts
         if (left < length).any():
             raw["frames_left"] = torch.from_numpy(left)
@@ -267,7 +266,8 @@ class FeatureStore:
             stored = any(name in raw for name in FRAME_ARRAYS)
             batch = self._unpack(raw, keys) if stored else self._transform(raw, length, options)
             if "weights" in keys:
-                gain, floor = (raw[key][:, None, None, None] for key in ("gain", "floor"))
+                gain = raw["gain"][:, None, None, None]
+                floor = raw["floor"][:, None, None, None] if "floor" in raw else None
                 batch["weights"] = loss_weights(
                     batch["mix_magnitude"], gain=gain, floor=floor, weight_type=options.weight_type
                 )
@@ -299,14 +299,12 @@ class FeatureStore:
         if with_sources:
             audio = torch.cat([audio, raw["source_audio"][:, :samples].permute(3, 0, 2, 1)])
         spectra = spectra_of_frames(audio.float() * raw["step"][:, None, None], **framing)
-        mixture = spectra[0]
-        batch = {"mix_magnitude": magnitude(mixture).permute(0, 2, 3, 1).contiguous()}
-        if with_sources:
-            magnitudes = target_magnitudes(mixture, spectra[1:], options.output_type)
-            if "source_magnitudes" in keys:
-                batch["source_magnitudes"] = magnitudes.permute(1, 3, 4, 2, 0).contiguous()
-            if "ideal_binary_mask" in keys:
-                batch["ideal_binary_mask"] = ideal_binary_mask(magnitudes).permute(1, 3, 4, 2, 0).float().contiguous()
+        targets = Targets(spectra[0], spectra[1:], options.output_type)
+        batch = {"mix_magnitude": targets.mix_magnitude().permute(0, 2, 3, 1).contiguous()}
+        for key in ("source_magnitudes", "ideal_binary_mask"):
+            if key in keys:
+                # (sources, batch, channels, time, frequency)
+                batch[key] = getattr(targets, key)().permute(1, 3, 4, 2, 0).float().contiguous()
         return batch
 
     def _waveforms(self, raw: RawBatch, length: int, keys: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -322,6 +320,8 @@ class FeatureStore:
 
 def _unpack_bits(packed: torch.Tensor, count: int) -> torch.Tensor:
     """The first `count` bits of the last axis as float32 0 and 1, the highest bit of a byte first."""
+    if packed.device.type == "cpu":
+        return torch.from_numpy(np.unpackbits(packed.numpy(), axis=-1, count=count)).float()
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
     bits = (packed.unsqueeze(-1) >> shifts) & 1
     return bits.flatten(-2)[..., :count].float()

@@ -170,9 +170,9 @@ def fill_shard(
     if list(encoded[0].sources) != attributes["sources"]:
         found = list(encoded[0].sources)
         raise UserError(f"expected the sources {attributes['sources']} in all items, found {found}")
-    arrays = {name: np.concatenate([item.arrays[name] for item in encoded]) for name in names}
+    arrays = {name: [item.arrays[name] for item in encoded] for name in names}
     table = np.array([[getattr(item, column) for column in COLUMNS] for item in encoded], dtype=np.float64)
-    return write_shard(Path(store), number, {**arrays, TABLE: table})
+    return write_shard(Path(store), number, {**arrays, TABLE: [table]})
 
 
 @lru_cache(maxsize=1)

@@ -41,13 +41,13 @@ def chunk_path(shard: Path, name: str, dimensions: int) -> Path:
     return shard.joinpath(name, "c", *["0"] * dimensions)
 
 
-def write_shard(store: Path, number: int, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def write_shard(store: Path, number: int, arrays: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Any]:
     """Writes a shard and moves it into place.
 
     Args:
         store: the cache's group.
         number: the shard's.
-        arrays: by name.
+        arrays: by name, the parts that follow one another along the first axis.
 
     Returns:
         {"arrays": {name: {"shape", "dtype", "bytes", "crc32c"}}}, which is also in the attributes of the shard's group.
@@ -59,7 +59,7 @@ def write_shard(store: Path, number: int, arrays: Mapping[str, np.ndarray]) -> d
     partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     try:
         group = zarr.open_group(partial, mode="w", zarr_format=3)
-        described = {name: _write_array(group, partial, name, values) for name, values in arrays.items()}
+        described = {name: _write_array(group, partial, name, parts) for name, parts in arrays.items()}
         group.attrs.update({"arrays": described})
         _sync(partial)
         partial.chmod(0o777 & ~_umask())
@@ -74,31 +74,25 @@ def write_shard(store: Path, number: int, arrays: Mapping[str, np.ndarray]) -> d
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_array(group: zarr.Group, shard: Path, name: str, values: np.ndarray) -> dict[str, Any]:
+def _write_array(group: zarr.Group, shard: Path, name: str, parts: Sequence[np.ndarray]) -> dict[str, Any]:
+    shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+    dtype = parts[0].dtype
     group.create_array(
-        name,
-        shape=values.shape,
-        dtype=values.dtype,
-        chunks=values.shape,
-        compressors=Crc32cCodec(),
-        filters=None,
-        fill_value=0,
+        name, shape=shape, dtype=dtype, chunks=shape, compressors=Crc32cCodec(), filters=None, fill_value=0
     )
-    data = values.tobytes()
-    checksum = google_crc32c.value(data)
-    path = chunk_path(shard, name, values.ndim)
+    path = chunk_path(shard, name, len(shape))
     path.parent.mkdir(parents=True)
+    checksum = 0
     with open(path, "wb") as target:
-        target.write(data)
+        for part in parts:
+            data = part.tobytes()
+            checksum = google_crc32c.extend(checksum, data)
+            target.write(data)
         target.write(checksum.to_bytes(CHECKSUM, "little"))
         target.flush()
         os.fsync(target.fileno())
-    return {
-        "shape": list(values.shape),
-        "dtype": str(values.dtype),
-        "bytes": values.nbytes,
-        "crc32c": f"{checksum:08x}",
-    }
+    size = int(np.prod(shape)) * dtype.itemsize
+    return {"shape": list(shape), "dtype": str(dtype), "bytes": size, "crc32c": f"{checksum:08x}"}
 
 
 def _sync(folder: Path) -> None:

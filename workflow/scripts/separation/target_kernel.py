@@ -1,0 +1,83 @@
+"""Magnitudes, targets and masks of spectra in one pass: several times as fast on a CPU as a tensor operation for each.
+
+It computes what separation.features.Targets does, in double precision, row by row, so that what is computed for a frame
+stays in the processor's cache. numba compiles it once per machine and keeps it beside this file, or in its own folder
+where this one cannot be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+
+def _fill_targets(spectra, phase_sensitive, mix_magnitude, source_magnitudes, ideal_binary_mask):
+    """Fills the arrays that are not empty.
+
+    Args:
+        spectra: of the mixture and then each source, (1 + sources, channels, time, frequency x 2), float64, real and
+            imaginary parts in turn.
+        phase_sensitive: whether the targets are those of psa, else of msa.
+        mix_magnitude: (time, frequency, channels), float32.
+        source_magnitudes: (time, frequency, channels, sources), float32.
+        ideal_binary_mask: the same, bool.
+    """
+    num_sources, num_frequencies = spectra.shape[0] - 1, spectra.shape[3] // 2
+    power, size = np.empty(num_frequencies), np.empty(num_frequencies)
+    inverse, loudest = np.empty(num_frequencies), np.empty(num_frequencies)
+    # rises with the magnitude to be learned: in psa it is that times |M|, in msa its square
+    loudness = np.empty((num_sources, num_frequencies))
+    for channel in range(spectra.shape[1]):
+        for time in range(spectra.shape[2]):
+            mixture = spectra[0, channel, time]
+            for f in range(num_frequencies):
+                power[f] = mixture[2 * f] * mixture[2 * f] + mixture[2 * f + 1] * mixture[2 * f + 1]
+            for f in range(num_frequencies):
+                size[f] = np.sqrt(power[f])
+                mix_magnitude[time, f, channel] = size[f]
+            for n in range(num_sources):
+                source, row = spectra[n + 1, channel, time], loudness[n]
+                if phase_sensitive:
+                    for f in range(num_frequencies):
+                        projection = source[2 * f] * mixture[2 * f] + source[2 * f + 1] * mixture[2 * f + 1]
+                        projection = projection if projection > 0 else 0.0
+                        row[f] = projection if projection < power[f] else power[f]
+                else:
+                    for f in range(num_frequencies):
+                        row[f] = source[2 * f] * source[2 * f] + source[2 * f + 1] * source[2 * f + 1]
+            if ideal_binary_mask.size:
+                for n in range(num_sources):
+                    loudest[:] = -1.0
+                    for other in range(num_sources):
+                        if other != n:
+                            for f in range(num_frequencies):
+                                level = loudness[other, f]
+                                loudest[f] = level if level > loudest[f] else loudest[f]
+                    for f in range(num_frequencies):
+                        ideal_binary_mask[time, f, channel, n] = loudness[n, f] > loudest[f]
+            if source_magnitudes.size:
+                for f in range(num_frequencies):
+                    inverse[f] = 1 / size[f] if size[f] > 0 else 0.0
+                for n in range(num_sources):
+                    row = loudness[n]
+                    if phase_sensitive:
+                        for f in range(num_frequencies):
+                            target = row[f] * inverse[f]
+                            source_magnitudes[time, f, channel, n] = target if target < size[f] else size[f]
+                    else:
+                        for f in range(num_frequencies):
+                            source_magnitudes[time, f, channel, n] = np.sqrt(row[f])
+
+
+def _compiled(function: Callable[..., None]) -> Any:
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder to keep it in: it is compiled in each process
+        return numba.njit(**options)(function)
+
+
+fill_targets = _compiled(_fill_targets)
