@@ -127,8 +127,13 @@ def save_model(
         "sample_rate": dataset_config["sample_rate"],
         "num_channels": dataset_config["num_channels"],
     }
+    # how nussl's algorithms make the network's input from a mixture
+    makers = {
+        "mix_magnitude": lambda: _approximation(dataset_config["output_type"]),
+        "mix_audio": nussl.datasets.transforms.GetAudio,
+    }
     transforms = nussl.datasets.transforms.Compose(
-        [_approximation(dataset_config["output_type"]), nussl.datasets.transforms.ToSeparationModel()]
+        [*(make() for key, make in makers.items() if key in model.input), nussl.datasets.transforms.ToSeparationModel()]
     )
     metadata = {
         **parameters,

@@ -163,7 +163,10 @@ def _complete(entry: Sequence[Any]) -> tuple[str, str, float, Mapping[str, Any]]
 
 def _arguments(loss: nn.Module, output: str) -> dict[str, str]:
     """By name of an output or a data key, the argument of the loss that takes it; the first takes the output."""
-    (_, first), *others = loss.DEFAULT_KEYS.items()
+    keys = loss.DEFAULT_KEYS
+    if isinstance(getattr(loss, "loss_function", None), nussl.ml.train.loss.SISDRLoss):
+        keys = {"audio": "estimates", "source_audio": "targets"}
+    (_, first), *others = keys.items()
     return {output: first, **dict(others)}
 
 

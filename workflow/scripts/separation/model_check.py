@@ -12,7 +12,7 @@ from typing import Any
 
 from separation import schema
 from separation.extras import Extras
-from separation.vocabulary import ALGORITHMS, LOSSES, MODULES, OPTIMIZERS, arguments_of
+from separation.vocabulary import ALGORITHMS, LOSSES, MODULES, OPTIMIZERS, arguments_of, keys_of_loss
 from separation.yaml_reader import KeyPath
 
 # of a module's output, what comes after batch and time; None where it is unknown
@@ -218,7 +218,7 @@ def _check_losses(config: Mapping[str, Any], extras: Extras) -> Mistake | None:
     outputs = config["model_config"]["output"]
     keys = config["dataset_config"]["data_keys_for_training"]
     frequencies = config["dataset_config"]["n_fft"] // 2 + 1
-    for number, (name, output, *_) in enumerate(config["train_config"]["loss_function"]):
+    for number, (name, output, *rest) in enumerate(config["train_config"]["loss_function"]):
         place: KeyPath = ("train_config", "loss_function", number)
         if not isinstance(name, str):
             return place, f"expected a loss's name, found {schema.shown(name)}"
@@ -226,11 +226,13 @@ def _check_losses(config: Mapping[str, Any], extras: Extras) -> Mistake | None:
         if kind not in losses:
             hint = schema.nearest(kind, list(losses)) or f"; known are {', '.join(losses)}"
             return place, f"unknown loss '{name}'{hint}"
-        wanted = output if isinstance(output, str) else losses[kind][0]
+        arguments = rest[1] if len(rest) > 1 and isinstance(rest[1], dict) else {}
+        loss_keys = keys_of_loss(kind, arguments, losses)
+        wanted = output if isinstance(output, str) else loss_keys[0]
         if wanted not in outputs:
             hint = schema.nearest(wanted, outputs) or f"; it gives {', '.join(outputs)}"
             return place, f"the model does not give '{wanted}'{hint}"
-        for key in losses[kind][1:]:
+        for key in loss_keys[1:]:
             if key not in keys and key in ("ideal_binary_mask", "weights", "source_magnitudes", "source_audio"):
                 return place, f"{kind} needs '{key}' in dataset_config.data_keys_for_training"
         module = config["model_config"]["modules"].get(wanted, {})

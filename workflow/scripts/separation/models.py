@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_model(
-    model_config: Mapping[str, Any], *, seed: int, num_frequencies: int, num_channels: int = 1
+    model_config: Mapping[str, Any], *, seed: int, num_frequencies: int, num_channels: int = 1, num_samples: int = 8000
 ) -> torch.nn.Module:
     """Builds the network and tries it on a few frames of noise.
 
@@ -26,6 +26,7 @@ def build_model(
             form, https://nussl.github.io/docs/deep_learning.html. It is not changed.
         seed: of the initial weights. The global random state of torch is left as it was.
         num_frequencies, num_channels: size of the spectrograms that the network will read.
+        num_samples: length of the waveforms that it will read at least.
 
     Returns:
         nussl.ml.SeparationModel in training mode, on the CPU.
@@ -44,7 +45,7 @@ def build_model(
             model = nussl.ml.SeparationModel(config)
         except (ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(f"the model cannot be built: {error}", key="model_config.modules") from error
-        _try_out(model, num_frequencies, num_channels)
+        _try_out(model, num_frequencies, num_channels, num_samples)
     count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     logger.info("model %s with %d parameters", config["name"], count)
     return model.train()
@@ -88,18 +89,28 @@ def _check_classes(modules: Mapping[str, Any]) -> None:
             )
 
 
-def _try_out(model: torch.nn.Module, num_frequencies: int, num_channels: int) -> None:
+def _try_out(model: torch.nn.Module, num_frequencies: int, num_channels: int, num_samples: int) -> None:
     """One pass without learning, in evaluation mode so that running means stay untouched."""
-    spectrogram = torch.rand(2, 4, num_frequencies, num_channels)
+    inputs = {
+        "mix_magnitude": torch.rand(2, 4, num_frequencies, num_channels),
+        "mix_audio": torch.rand(2, num_channels, num_samples),
+    }
+    inputs = {key: value for key, value in inputs.items() if key in model.input}
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            model({"mix_magnitude": spectrogram})
+            model(inputs)
     except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
+        expected = (
+            f"spectrograms of {num_frequencies} frequencies and {num_channels} channels (n_fft / 2 + 1, num_channels)"
+        )
+        if "mix_magnitude" not in inputs:
+            expected = (
+                f"waveforms of {num_samples} samples and {num_channels} channels (length x hop_length, num_channels)"
+            )
         raise UserError(
-            f"the model does not fit spectrograms of {num_frequencies} frequencies and {num_channels} channels "
-            f"(n_fft / 2 + 1, num_channels): {error}",
+            f"the model does not fit {expected}: {error}",
             key="model_config",
         ) from error
     finally:

@@ -121,6 +121,7 @@ class _Training:
             seed=self.seed,
             num_frequencies=stores["train"].num_frequencies,
             num_channels=stores["train"].num_channels,
+            num_samples=min(self.lengths) * dataset_config["hop_length"],
         ).to(device)
         self.batch_norms = share_batch_norm(self.model) if processes.count > 1 else []
         several = self.options["data_parallel"] and device.type == "cuda" and torch.cuda.device_count() > 1

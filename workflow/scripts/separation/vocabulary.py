@@ -5,6 +5,9 @@ Planning checks experiments against these tables; a test keeps them equal to nus
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 # Arguments by class of nussl.ml.networks.modules
 MODULES: dict[str, tuple[str, ...]] = {
     "Alias": (),
@@ -84,6 +87,16 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "SISDRLoss": ("audio", "source_audio"),
     "WhitenedKMeansLoss": ("embedding", "ideal_binary_mask", "weights"),
 }
+
+
+def keys_of_loss(name: str, arguments: Mapping[str, Any], losses: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """What a loss takes: the output of the model, then data keys. The losses that try permutations take what the loss
+    within takes."""
+    inner = arguments.get("loss_function")
+    if name in ("PermutationInvariantLoss", "CombinationInvariantLoss") and inner == "SISDRLoss":
+        return losses[inner]
+    return losses[name]
+
 
 # Arguments that some module or algorithm takes: a plain key of a sweep that this file has no place for may be one
 ARGUMENT_NAMES: frozenset[str] = frozenset(
