@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ from separation import files
 FILE = "state/progress.json"
 #: seconds between two writings
 INTERVAL = 5.0
+#: seconds between two lines of a training on a terminal that it shares with others
+LINE_INTERVAL = 30.0
 #: a training whose file is older is not running any more, whatever it says
 STALE_AFTER = 120.0
 
@@ -71,6 +74,23 @@ class ProgressFile:
         self._next = self._clock() + INTERVAL
         progress.host, progress.pid, progress.updated = socket.gethostname(), os.getpid(), time.time()
         files.write_json(self._path, asdict(progress))
+
+
+class TerminalLine:
+    """Tells whoever started the workflow how far a training is: a line now and then on standard error.
+
+    Args:
+        name: of the training, with which each line begins.
+    """
+
+    def __init__(self, name: str):
+        self._name, self._next = name, time.monotonic() + LINE_INTERVAL
+
+    def tell(self, text: str) -> None:
+        """Shows a line, unless the last one is not long ago."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + LINE_INTERVAL
+            print(f"{self._name}: {text}", file=sys.stderr, flush=True)
 
 
 def read_progress(folder: Path) -> Progress | None:

@@ -34,7 +34,7 @@ from separation.models import build_model, without_unit_norm
 from separation.optimization import Optimization
 from separation.position import Position, groups_of
 from separation.processes import Processes, share_batch_norm
-from separation.progress import Progress, ProgressFile, duration
+from separation.progress import Progress, ProgressFile, TerminalLine, duration
 from separation.stopping import Stopped, StopRequest
 from separation.training_setup import describe_device, excerpt_lengths, find_device, open_store, reproducible
 
@@ -137,6 +137,7 @@ class _Training:
         self.position = Position()
         self.stop = StopRequest()
         self.progress = ProgressFile(self.folder)
+        self.terminal = TerminalLine(config["info"].get("experiment_key") or "training")
         self._saved = time.monotonic()
 
     # epochs ------------------------------------------------------------------------------------------------------
@@ -220,17 +221,13 @@ class _Training:
             return
         write_history(self.folder / "history.csv", self.history)
         board.add(row)
-        logger.info(
-            "epoch %d of %d: train loss %.5f, validation loss %.5f%s, learning rate %g, %.1f s, %s left",
-            row.epoch,
-            self.options["num_epochs"],
-            row.train_loss,
-            row.validation_loss,
-            " (best)" if row.best else "",
-            row.learning_rate,
-            row.seconds,
-            duration(self._seconds_left(0, 1)),
+        line = (
+            f"epoch {row.epoch} of {self.options['num_epochs']}: train loss {row.train_loss:.5f}, validation loss "
+            f"{row.validation_loss:.5f}{' (best)' if row.best else ''}, learning rate {row.learning_rate:g}, "
+            f"{row.seconds:.1f} s, {duration(self._seconds_left(0, 1))} left"
         )
+        logger.info("%s", line)
+        self.terminal.tell(line)
         self._tell("training")
 
     # steps -------------------------------------------------------------------------------------------------------
