@@ -8,11 +8,13 @@ import soundfile
 import torch
 
 from separation.batches import BatchLoader, plan_epoch
+from separation.cache import DATASET_KEYS, populate_cache
 from separation.data.items import Items
 from separation.encoding import PCM_STEP, encode_audio, encoded_items, stored_arrays
 from separation.feature_store import BatchOptions, FeatureStore
 from separation.nussl_compat import nussl
-from training_examples import SAMPLE_RATE, dataset_config
+from separation.training import train_point
+from training_examples import SAMPLE_RATE, dataset_config, experiment
 
 FEATURE_KEYS = ["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights"]
 AUDIO_KEYS = ["mix_audio", "source_audio"]
@@ -202,3 +204,23 @@ def test_silence_has_a_batch(tmp_path):
     store = make_store(write_split(tmp_path / "train", lengths=(700,), level=0), config)
     batch = store.excerpts([0], [0], 10, BatchOptions.of(config))
     assert not any(batch[key].any() for key in FEATURE_KEYS)
+
+
+def test_a_training_from_cached_audio_ends_in_the_weights_of_one_from_the_mixtures(tmp_path):
+    config = experiment(dataset={"cache_kind": "audio"}, num_epochs=2, num_workers=1)
+    splits = {name: write_split(tmp_path / name) for name in ("train", "val")}
+    spec = {
+        "dataset_config": {key: value for key, value in config["dataset_config"].items() if key in DATASET_KEYS},
+        "keys": AUDIO_KEYS,
+        "kind": "audio",
+    }
+    caches = {name: tmp_path / "cache" / f"{name}.json" for name in splits}
+    for name, manifest in caches.items():
+        populate_cache(spec, splits[name], manifest)
+    weights = []
+    for folder, given in (("uncached", None), ("cached", caches)):
+        train_point(config, folder=tmp_path / folder, splits=splits, caches=given)
+        model = torch.load(tmp_path / folder / "checkpoints" / "latest.model.pth", weights_only=False)
+        weights.append(model["state_dict"])
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])

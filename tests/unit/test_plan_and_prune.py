@@ -104,3 +104,11 @@ def test_cache_arrays_are_left_over_only_when_asked_for_and_their_manifests_stay
         remove(leftover)
     assert len(list(workflow.settings.cache.glob("*/*.json"))) == 3
     assert plan_of(workflow)["missing"]["pruned caches"]
+
+
+def test_a_cache_that_was_never_finished_is_left_over(workflow):
+    for cache in ("tiny_music-000000000000", next(iter(workflow.caches))[0]):
+        (workflow.settings.cache / cache / ".train.zarr.partial" / "shards").mkdir(parents=True)
+    assert [leftover.path.name for leftover in find_leftovers([workflow])] == ["tiny_music-000000000000"]
+    both = find_leftovers([workflow], caches_too=True)
+    assert {leftover.kind for leftover in both} == {"cache", "cache arrays"}

@@ -62,10 +62,12 @@ def find_leftovers(workflows: list[Workflow], *, caches_too: bool = False) -> li
                 if f"{folder.name}/{inner.name}" not in referred["evaluation"]
             ]
     for folder in _folders(settings.cache):
-        if folder.name not in referred["cache"] and any(folder.glob("*.json")):
+        # one that was never finished has no manifest, only arrays
+        stores = sorted(store for store in folder.iterdir() if ".zarr" in store.suffixes)
+        if folder.name not in referred["cache"] and (stores or any(folder.glob("*.json"))):
             found.append(_leftover("cache", folder))
         elif caches_too:
-            found += [_leftover("cache arrays", store) for store in sorted(folder.glob("*.zarr"))]
+            found += [_leftover("cache arrays", store) for store in stores]
     for folder in _folders(settings.data):
         if folder.name not in referred["data"] and any(folder.glob("*/manifest.json")):
             found.append(_leftover("data", folder))

@@ -35,9 +35,11 @@ def run_in_order(
     arguments = list(arguments)
     started = reported = time.monotonic()
     results = []
-    calls = joblib.Parallel(n_jobs=max(1, min(workers, len(arguments) // share)), return_as="generator")(
-        joblib.delayed(function)(*each) for each in arguments
-    )
+    # a process of several works on one thread: together they are to use `workers` processors, not their square
+    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+        calls = joblib.Parallel(n_jobs=max(1, min(workers, len(arguments) // share)), return_as="generator")(
+            joblib.delayed(function)(*each) for each in arguments
+        )
     for result in calls:
         results.append(result)
         now = time.monotonic()

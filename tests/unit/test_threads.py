@@ -1,0 +1,52 @@
+"""Processes and threads that work beside one another do not fight for processors."""
+
+import os
+
+import torch
+
+from separation.batches import BatchLoader, plan_epoch
+from separation.data.items import Items
+from separation.data.parallel import run_in_order
+from separation.encoding import encoded_items, stored_arrays
+from separation.feature_store import FeatureStore
+from training_examples import dataset_config, write_split
+
+
+def threads_here(_):
+    """This process's id, and how many threads its numeric libraries use."""
+    import torch
+    from threadpoolctl import threadpool_info
+
+    return os.getpid(), torch.get_num_threads(), max(pool["num_threads"] for pool in threadpool_info())
+
+
+def test_each_of_several_processes_works_on_one_thread(monkeypatch):
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(variable, "4")
+    found = run_in_order(threads_here, [(number,) for number in range(4)], workers=2, what="calls")
+    assert all(process != os.getpid() for process, _, _ in found)
+    assert {(torch_threads, others) for _, torch_threads, others in found} == {(1, 1)}
+
+
+def test_reading_ahead_leaves_the_threads_of_the_training_as_they_are(tmp_path):
+    config = dataset_config(cache_kind="audio")
+    items = Items(write_split(tmp_path / "train", count=4), config)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        names = stored_arrays("audio", config["data_keys_for_training"])
+        store = FeatureStore.from_items(encoded_items(items, config, names, workers=2), config)
+        loader = BatchLoader(store, config, batch_size=1, num_workers=2)
+        plan = plan_epoch(
+            store.frames,
+            length=20,
+            seed=0,
+            epoch=0,
+            sample_strategy="random",
+            excerpt_selection_strategy="first",
+        )
+        for _ in loader.load(plan):
+            assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
