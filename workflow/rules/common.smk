@@ -98,6 +98,22 @@ def sweep_results():
     ]
 
 
+def receipt(service):
+    return f"{SWEEP}/published/{service}.json"
+
+
+def synced_trackers():
+    """The receipts of the trackers that are configured; no rule sends anything to the others."""
+    return [receipt(tracker) for tracker in WORK.settings.tracking["names"]]
+
+
+def published():
+    """What `publish` asks for beside the report."""
+    publishing = WORK.settings.publishing
+    workbook = [f"{SWEEP}/sheet.xlsx"] if publishing["xlsx"] else []
+    return [*workbook, *synced_trackers(), *([receipt("sheet")] if publishing["sheet"] else [])]
+
+
 def cache_workers(wildcards):
     """num_cache_workers of the sweep's block, else what config asks for."""
     return WORK.cache_workers(wildcards.cache, wildcards.split, asked("populate_cache", "threads", 1))

@@ -23,6 +23,7 @@ import torch
 from separation.batches import BatchLoader, choose_subset, plan_epoch
 from separation.checkpoints import fingerprint, load_state, save_model, save_state
 from separation.errors import UserError
+from separation.events import EVENTS_FILE, EventLog
 from separation.feature_store import FeatureStore
 from separation.features import check_dataset_config
 from separation.history import Epoch, TensorBoard, write_history
@@ -111,6 +112,8 @@ class _Training:
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, mode="min", factor=self.options["learning_rate_decay"], patience=self.options["patience"]
         )
+        self.events = EventLog(folder / EVENTS_FILE)
+        self.steps = 0
         self.history: list[Epoch] = []
         self.best_weights: dict[str, torch.Tensor] = {}
 
@@ -126,6 +129,7 @@ class _Training:
                 self.best_weights = self._weights()
             self._save()
             write_history(self.folder / "history.csv", self.history)
+            self.events.write("epoch", row.epoch, **{**asdict(row), "steps": self.steps})
             board.add(row)
             logger.info(
                 "epoch %d of %d: train loss %.5f, validation loss %.5f%s, learning rate %g, %.1f s",
@@ -181,8 +185,11 @@ class _Training:
             loss = self.loss(output, batch)
             loss.backward()
             norms.append(float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)))
-            loss_sum += self._checked(loss, epoch) * len(batch["mix_magnitude"])
+            value = self._checked(loss, epoch)
+            loss_sum += value * len(batch["mix_magnitude"])
             self.optimizer.step()
+            self.steps += 1
+            self.events.write("step", self.steps, epoch=epoch + 1, loss=value, gradient_norm=norms[-1])
         return loss_sum / len(plan), float(np.mean(norms)), len(plan)
 
     def _validate(self, epoch: int) -> float:
@@ -234,6 +241,7 @@ class _Training:
             unfinished.unlink()  # of a job that was killed while it wrote
         state = load_state(self.folder / "state", fingerprint(self.config))
         if state is None:
+            self.events.write("started", epochs=self.options["num_epochs"])
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -241,6 +249,8 @@ class _Training:
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.best_weights = state["best"]
         write_history(self.folder / "history.csv", self.history)
+        self.steps = len(self.history) * -(-len(self.subset) // self.options["batch_size"])
+        self.events.write("resumed", self.steps, epochs=len(self.history))
         logger.info("going on after epoch %d of %d", len(self.history), self.options["num_epochs"])
 
     def _put_in_place(self) -> None:
@@ -261,4 +271,7 @@ class _Training:
                 splits=self.splits,
                 steps_per_epoch=steps,
             )
+        self.events.write(
+            "finished", best_epoch=best_epoch, validation_loss=self.history[best_epoch - 1].validation_loss
+        )
         logger.info("best epoch %d, validation loss %.5f", best_epoch, self.history[best_epoch - 1].validation_loss)
