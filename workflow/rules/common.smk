@@ -6,6 +6,7 @@ functions by which rules ask for files.
 
 import os
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
@@ -23,6 +24,9 @@ except UserError as problem:
     # a user's mistake is one line, not a traceback
     print(f"Error: {problem}", file=sys.stderr)
     sys.exit(1)
+
+# by this name jobs know which run of the workflow they belong to: a tracker that is not to be had is told once in a run
+os.environ.setdefault("SEPARATION_RUN", f"{time.time():.0f}-{os.getpid()}")
 
 DATA = str(WORK.settings.data)
 CACHE = str(WORK.settings.cache)

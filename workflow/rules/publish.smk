@@ -31,6 +31,32 @@ rule write_workbook:
         "../scripts/write_workbook.py"
 
 
+# one rule for each tracker that is configured: sync_comet, sync_wandb, sync_mlflow
+for tracker in WORK.settings.tracking["names"]:
+
+    rule:
+        name:
+            f"sync_{tracker}"
+        input:
+            points="results/sweeps/{sweep}/points.csv",
+            figures="results/sweeps/{sweep}/figures/index.json",
+        output:
+            receipt=update(f"results/sweeps/{{sweep}}/published/{tracker}.json"),
+        log:
+            f"logs/sync_{tracker}/{{sweep}}.log",
+        benchmark:
+            f"results/benchmarks/sync_{tracker}/{{sweep}}.tsv"
+        resources:
+            mem_mb=2000,
+            runtime=240,
+        params:
+            spec=json.dumps({"tracker": tracker}),
+        message:
+            "Sending {wildcards.sweep} to its tracker"
+        script:
+            "../scripts/sync_tracker.py"
+
+
 rule upload_sheet:
     input:
         points="results/sweeps/{sweep}/points.csv",

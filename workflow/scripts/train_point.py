@@ -6,30 +6,37 @@ from pathlib import Path
 from separation.jobs import job
 
 with job(snakemake):
+    from separation.events import EVENTS_FILE, EventLog
     from separation.files import write_json
     from separation.plan import SPEC_FILE
     from separation.resolved import complete_config, options_of
     from separation.yaml_writer import write_yaml
 
-    point = snakemake.wildcards.point
-    options = options_of(snakemake.config["run_options"], point)
+    point, run_options = snakemake.wildcards.point, snakemake.config["run_options"]
+    options = options_of(run_options, point)
     folder = Path(snakemake.output.config).parent
     spec = json.loads(snakemake.params.spec)
     config = complete_config(spec, options, point, str(folder))
     write_yaml(snakemake.output.config, config)
     write_json(folder / SPEC_FILE, spec)
+    about = {"sweep": run_options["sweep"], "project": config["info"]["project_name"], "notes": config["info"]["notes"]}
+    EventLog(folder / EVENTS_FILE).write("point", **run_options["labels"][point], **about)
 
-    from separation.training import train_point
+    from separation.tracking.live import trackers_beside
 
     # its inputs are the caches of both splits where it has caches, else the mixtures
     manifests = dict(zip(("train", "val"), map(Path, snakemake.input), strict=False))
     caches = manifests if config["dataset_config"]["cache"] else None
 
-    train_point(
-        config,
-        folder=folder,
-        splits={key: options["readers"][key] for key in ("train", "val")},
-        caches=caches,
-        device=config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
-        threads=snakemake.threads,
-    )
+    # its library is loaded while torch is
+    with trackers_beside(folder, run_options["tracking"]):
+        from separation.training import train_point
+
+        train_point(
+            config,
+            folder=folder,
+            splits={key: options["readers"][key] for key in ("train", "val")},
+            caches=caches,
+            device=config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
+            threads=snakemake.threads,
+        )

@@ -31,6 +31,7 @@ class Sent:
         step, epoch: the last ones that were sent.
         finished: whether the training's end was told.
         described: whether name, tags and parameters were sent.
+        first_evaluation: the one whose scores have the plain names.
         scores: what was sent of each evaluation, as a digest.
         files: what was sent under each name, as a digest.
     """
@@ -42,6 +43,7 @@ class Sent:
     epoch: int = 0
     finished: bool = False
     described: bool = False
+    first_evaluation: str | None = None
     scores: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 
