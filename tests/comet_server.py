@@ -66,7 +66,7 @@ class CometServer(Loopback):
         experiment = self.experiments.get(key)
         if experiment is not None:
             self._note(experiment, parts.path, told)
-        return {"isAliveBeatDurationMillis": 10_000, "gpuMonitorIntervalMillis": 10_000}
+        return {"is_alive_beat_duration_millis": 10_000, "gpu_monitor_interval_millis": 10_000}
 
     def _handshake(self):
         return {"runId": "1", "project_id": "2", "focusUrl": f"{self.url}/workspace/project/", "lastOffset": 0}

@@ -55,6 +55,7 @@ class Wandb(Tracker):
             x_disable_stats=True,
             x_disable_meta=True,
             x_disable_machine_info=True,
+            x_save_requirements=False,
         )
         run = self.wandb.init(
             id=sent.key,
