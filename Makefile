@@ -46,7 +46,15 @@ prune: setup ## list what no experiment file refers to any more: [remove=1] remo
 
 .PHONY: tensorboard
 tensorboard: setup ## watch trainings in the browser, on port TENSORBOARD_HOST_PORT (8891)
-	@$(ENV) exec tensorboard --logdir "$${ARTIFACTS_DIRECTORY:-results/artifacts}" --port "$${TENSORBOARD_HOST_PORT:-8891}"
+	@$(ENV) logdir=$$($(library) separation.tensorboard_runs) && exec tensorboard --logdir "$$logdir" --port "$${TENSORBOARD_HOST_PORT:-8891}"
+
+.PHONY: sync
+sync: setup ## send trackers (comet.ml, ...) what they do not have yet: [points="ID ID"]
+	@$(ENV) $(library) separation.tracking.sync $(points)
+
+.PHONY: jupyter
+jupyter: setup ## serve notebooks on port JUPYTER_HOST_PORT (8890): [gpus=0,1] [name=NAME of the container, which makes one]
+	@$(ENV) $(if $(name),,envs/extra.sh jupyter && )exec $(library) separation.jupyter $(if $(gpus),--gpus '$(gpus)') $(if $(name),--name '$(name)')
 
 .PHONY: test
 test: _setup-tests lint ## set up, lint, run every test that runs anywhere: [args="-k words"]

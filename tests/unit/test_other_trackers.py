@@ -88,7 +88,7 @@ def test_a_local_store_is_written_beside_the_job_whatever_the_mode(point, store,
 
 def test_a_server_of_mlflow_that_does_not_answer_is_told_in_one_line(point, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match="mlflow: .*send it again"):
+    with pytest.raises(UserError, match=r"mlflow: .*send it again"):
         sync.sync_points("mlflow", {"directory": "x", "experiment": None}, [point.folder])
 
 

@@ -24,6 +24,7 @@ with job(snakemake):
     with trackers_beside(checkpoint.parents[1], snakemake.config["run_options"]["tracking"]):
         from separation.evaluation import evaluate_point
         from separation.sweep_tables import mean_scores
+        from separation.tensorboard_runs import write_scores
 
         evaluate_point(
             config,
@@ -37,5 +38,6 @@ with job(snakemake):
         )
         told = mean_scores(Path(snakemake.output.scores))
         EventLog(checkpoint.parents[1] / EVENTS_FILE).write("scores", evaluation, **told)
+        write_scores(checkpoint.parents[1], evaluation, told["metrics"], config["train_config"]["num_epochs"])
     write_yaml(snakemake.output.config, config)
     write_json(Path(snakemake.output.scores).with_name(EVALUATION_SPEC_FILE), spec)

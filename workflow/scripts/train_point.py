@@ -30,7 +30,11 @@ with job(snakemake):
 
     # its library is loaded while torch is
     with trackers_beside(folder, run_options["tracking"]):
+        from separation.tensorboard_runs import link_run, write_hparams
         from separation.training import train_point
+
+        write_hparams(folder, run_options["labels"][point]["swept"])
+        link_run(folder)
 
         train_point(
             config,

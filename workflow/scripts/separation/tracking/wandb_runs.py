@@ -25,7 +25,9 @@ class Wandb(Tracker):
     def __init__(self, options: Mapping[str, Any], patience: float):
         super().__init__(options, patience)
         os.environ.update(WANDB_SILENT="true", WANDB_ERROR_REPORTING="false", WANDB_CONSOLE="off")
-        os.environ.pop("WANDB_MODE", None)  # config/config.yaml says it
+        # config/config.yaml says the first; the second would tie this process to another one's connection
+        for variable in ("WANDB_MODE", "WANDB_SERVICE"):
+            os.environ.pop(variable, None)
         import wandb
 
         self.wandb, self.run = wandb, None
@@ -37,6 +39,8 @@ class Wandb(Tracker):
     def open(self, folder: Path, description: Description, sent: Sent) -> str | None:
         if not os.environ.get("WANDB_API_KEY"):
             raise Unreachable("WANDB_API_KEY is not set")
+        for left in _place(folder).glob(".wandb.*"):
+            shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
         self.folder = Path(tempfile.mkdtemp(prefix=".wandb.", dir=_place(folder)))
         try:
             self.run = self._start(self.folder, description, sent, "online")
