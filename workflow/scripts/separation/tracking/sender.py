@@ -1,9 +1,9 @@
 """The process that feeds one tracker with one point while its job runs.
 
 It stands beside the job, so that a tracker's library, its threads and its waiting never touch a training, and reads the
-event log. Its standard input ends when the job does, whichever way that comes about; from then it has FINISH seconds.
-What the tracker could not be told is put into the tracker's own archive, by a child that was forked right after the
-library was imported: it is ready at once, knows nothing of a connection that hangs, and outlives this process.
+event log. Its standard input ends when the job does, whichever way that comes about. What the tracker was not told
+FINISH seconds later is put into the tracker's own archive, by a child that was forked right after the library was
+imported: it is ready at once, knows nothing of a connection that hangs, and outlives this process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from separation.tracking.described import Batch, describe, unsent
 from separation.tracking.state import Sent, load_sent, save_sent, state_file
 
 PATIENCE = 3.0  # seconds for one request while a job runs
-FINISH = 2.5  # seconds from the job's end until the archive is written instead
+FINISH = 2.5  # seconds from the job's end until the archive is written
+LONGEST = 60.0  # seconds that a connection which stands may then still take; the job does not wait for it
 PAUSE = 1.0  # seconds between two looks at the log
 RETRIES = 3  # times that a connection is made anew while the job goes on
 
@@ -53,12 +54,13 @@ def main(arguments: list[str]) -> int:
 def _run(asked: dict, tracker: Tracker, folder: Path, down: Path | None) -> None:
     sent = sent_of(folder, tracker)
     archiver = _Archiver(tracker, folder)
-    ended, done = threading.Event(), threading.Event()
-    threading.Thread(target=_watch, args=(ended, done, archiver, tracker, down), daemon=True).start()
+    state = _Progress()
+    ended, done = state.ended, state.done
+    threading.Thread(target=_watch, args=(state, archiver, tracker, down), daemon=True).start()
     problem, delivered = None, False
     if tracker.local or (asked["mode"] == "live" and not (down is not None and down.exists())):
         try:
-            _feed(tracker, folder, sent, ended, done)
+            _feed(tracker, folder, sent, state)
             delivered = True
         except Unreachable as unreachable:
             problem = unreachable
@@ -67,7 +69,7 @@ def _run(asked: dict, tracker: Tracker, folder: Path, down: Path | None) -> None
                 # a new process leaves the old connection's threads, and what they still hold, behind
                 again = json.dumps({**asked, "attempt": asked["attempt"] + 1})
                 os.execv(sys.executable, [sys.executable, "-m", __spec__.name, again])
-            _warn(tracker.title, problem, down)
+            _warn(tracker.title, problem, _slow(down) if state.connected.is_set() else down)
     ended.wait()
     done.set()
     archiver.end(write=not delivered)
@@ -93,29 +95,37 @@ def sent_of(folder: Path, tracker: Tracker) -> Sent:
     return sent
 
 
-def _feed(tracker: Tracker, folder: Path, sent: Sent, ended: threading.Event, done: threading.Event) -> None:
+class _Progress:
+    """How far a process has come: the job has ended, the tracker has been reached, everything is done."""
+
+    def __init__(self) -> None:
+        self.ended, self.connected, self.done = threading.Event(), threading.Event(), threading.Event()
+
+
+def _feed(tracker: Tracker, folder: Path, sent: Sent, state: _Progress) -> None:
     """Sends what the log tells until the job has ended and everything is sent; `sent` is kept up to date."""
     reader = EventReader(folder / EVENTS_FILE)
     events = reader.new()
     while not events or not (folder / "config.yml").exists():
-        if ended.wait(PAUSE / 4):
+        if state.ended.wait(PAUSE / 4):
             return
         events += reader.new()
-    tracker_url = tracker.open(folder, describe(folder, events), sent)
-    sent.created, sent.url = True, tracker_url or sent.url
+    url = tracker.open(folder, describe(folder, last_words(events)), sent)
+    state.connected.set()
+    sent.created, sent.url = True, url or sent.url
     save_sent(folder, tracker.name, sent)
     events, first = last_words([*events, *reader.new()]), True
     while True:
-        last = ended.is_set()
+        last = state.ended.is_set()
         # the job's last words were written before its end
         events = [*events, *reader.new()] if last else events
         send_unsent(tracker, folder, sent, unsent(folder, events, sent, files=first or last))
         if last:
             break
-        ended.wait(PAUSE)
+        state.ended.wait(PAUSE)
         events, first = reader.new(), False
     if tracker.sure:
-        done.set()  # what is left to do may take its time
+        state.done.set()  # what is left to do may take its time
     tracker.close(sent.finished)
     save_sent(folder, tracker.name, sent)
     tracker.drop_archive(folder)
@@ -179,16 +189,24 @@ class _Archiver:
                 self._child = 0
 
 
-def _watch(
-    ended: threading.Event, done: threading.Event, archiver: _Archiver, tracker: Tracker, down: Path | None
-) -> None:
-    """Waits for the job's end, and writes the archive where the tracker then takes too long."""
+def _watch(state: _Progress, archiver: _Archiver, tracker: Tracker, down: Path | None) -> None:
+    """Waits for the job's end, and sees to the archive where the tracker then takes too long."""
     sys.stdin.buffer.read()
-    ended.set()
-    if not done.wait(FINISH):
+    state.ended.set()
+    if state.done.wait(FINISH):
+        return
+    archiver.end(write=True)
+    if not state.connected.is_set():
         _warn(tracker.title, Unreachable("no answer in time"), down)
-        archiver.end(write=True)
         os._exit(0)
+    if not state.done.wait(LONGEST):
+        _warn(tracker.title, Unreachable("not everything arrived in time"), _slow(down))
+        os._exit(0)
+
+
+def _slow(down: Path | None) -> Path | None:
+    """What stands for "told already" where a tracker is there and slow, or choosy: the run's next jobs do try it."""
+    return down.with_name(f"{down.name}.slow") if down is not None else None
 
 
 def _warn(title: str, problem: Exception, down: Path | None) -> None:
