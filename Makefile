@@ -21,7 +21,7 @@ setup: ## make .venv from the lock and install sox where that is missing
 
 .PHONY: _setup-tests
 _setup-tests:
-	@$(ENV) envs/setup.sh sox dot
+	@$(ENV) envs/setup.sh sox dot && envs/extra.sh jupyter trackers
 
 .PHONY: demo
 demo: setup ## set up, run config/experiments/music_dpcl.yml, say where the report is
@@ -50,7 +50,15 @@ prune: setup ## list what no experiment file refers to any more: [remove=1] remo
 
 .PHONY: tensorboard
 tensorboard: setup ## watch trainings in the browser, on port TENSORBOARD_HOST_PORT (8891)
-	@$(ENV) exec tensorboard --logdir "$${ARTIFACTS_DIRECTORY:-results/artifacts}" --port "$${TENSORBOARD_HOST_PORT:-8891}"
+	@$(ENV) logdir=$$($(library) separation.tensorboard_runs) && exec tensorboard --logdir "$$logdir" --port "$${TENSORBOARD_HOST_PORT:-8891}"
+
+.PHONY: sync
+sync: setup ## send trackers (comet.ml, ...) what they do not have yet: [points="ID ID"]
+	@$(ENV) $(library) separation.tracking.sync $(points)
+
+.PHONY: jupyter
+jupyter: setup ## serve notebooks on port JUPYTER_HOST_PORT (8890): [gpus=0,1] [name=NAME of the container, which makes one]
+	@$(ENV) $(if $(name),,envs/extra.sh jupyter && )$(library) separation.jupyter $(if $(gpus),--gpus '$(gpus)') $(if $(name),--name '$(name)')
 
 .PHONY: test
 test: _setup-tests lint ## set up, lint, run every test that runs anywhere: [args="-k words"]
@@ -71,7 +79,14 @@ lock: ## resolve envs/requirements.in into the lock again (needs uv): [upgrade=1
 	uv pip compile envs/requirements.in --override envs/overrides.txt --universal --fork-strategy fewest --python-version 3.11 \
 		--no-annotate --no-header --quiet --output-file "$$new" $(if $(upgrade),--upgrade) >/dev/null; \
 	{ echo '# Made by `make lock` from requirements.in and overrides.txt; not to be edited by hand.'; grep -v "'never'" "$$new"; } >"$$new.done"; \
-	mv "$$new.done" envs/requirements.lock; echo "envs/requirements.lock: $$(grep -c == envs/requirements.lock) packages"
+	mv "$$new.done" envs/requirements.lock; echo "envs/requirements.lock: $$(grep -c == envs/requirements.lock) packages"; \
+	for extra in jupyter trackers; do \
+		uv pip compile envs/$$extra.in --constraint envs/requirements.lock --universal --fork-strategy fewest --python-version 3.11 \
+			--no-annotate --no-header --quiet --output-file "$$new" $(if $(upgrade),--upgrade) >/dev/null; \
+		{ echo "# Made by \`make lock\` from $$extra.in: what requirements.lock does not have."; \
+			awk 'NR == FNR {have[$$1]; next} /==/ && !($$1 in have)' envs/requirements.lock "$$new"; } >envs/$$extra.lock; \
+		: >"$$new"; echo "envs/$$extra.lock: $$(grep -c == envs/$$extra.lock) packages"; \
+	done
 
 .PHONY: clean
 clean: ## remove .venv and the tools' caches; results, private and Snakemake's records stay

@@ -64,6 +64,7 @@ rule publish:
         trained_points(),
         scores_of_points(),
         sweep_results(),
+        published(),
 
 
 localrules:
@@ -81,3 +82,4 @@ include: "workflow/rules/cache.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/analyze.smk"
+include: "workflow/rules/publish.smk"

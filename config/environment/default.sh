@@ -22,6 +22,9 @@ export DOCKER_IMAGE_NAME="${DOCKER_IMAGE_NAME:-separation-workflow:latest}"
 export JUPYTER_HOST_PORT="${JUPYTER_HOST_PORT:-8890}"
 export TENSORBOARD_HOST_PORT="${TENSORBOARD_HOST_PORT:-8891}"
 
+# Where notebooks are reachable from: this machine alone, unless an address of it is named (0.0.0.0 for all of them).
+# export JUPYTER_HOST_IP="127.0.0.1"
+
 # Password of the notebook server, hashed: python -c 'from jupyter_server.auth import passwd; print(passwd())'.
 # Without it the server prints a link with a token. (Single quotes: the hash holds dollar signs.)
 # export JUPYTER_PASSWORD_HASH='argon2:...'
@@ -29,5 +32,7 @@ export TENSORBOARD_HOST_PORT="${TENSORBOARD_HOST_PORT:-8891}"
 # The service account that writes to the results sheet: path of its JSON file. private/ is never committed.
 # export PATH_TO_GOOGLE_CREDENTIALS="private/google_credentials.json"
 
-# Key of your comet.ml account; without it nothing is sent there.
+# Keys of trackers; without its key nothing is sent to one (docs/tracking.md).
 # export COMET_API_KEY="..."
+# export WANDB_API_KEY="..."
+# export MLFLOW_TRACKING_URI="http://..."

@@ -10,9 +10,9 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts" / "separation"
 
 PURE = {
-    "axes", "config", "errors", "extras", "files", "gpus", "identity", "jobs", "key_paths", "model_check", "plan",
-    "points", "progress", "provenance", "prune", "resolved", "rows", "runs", "schema", "splits", "status", "sweep",
-    "translation", "vocabulary", "yaml_reader", "yaml_writer",
+    "axes", "config", "errors", "events", "extras", "files", "gpus", "identity", "jobs", "key_paths", "model_check",
+    "plan", "points", "progress", "provenance", "prune", "resolved", "rows", "runs", "schema", "splits", "status",
+    "sweep", "translation", "vocabulary", "yaml_reader", "yaml_writer",
 }  # fmt: skip
 LAYERS = [
     PURE | {"nussl_compat"},

@@ -18,6 +18,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "envs" / "requirements.lock"
+EXTRAS = ("jupyter", "trackers")  # installed where they are used, and for the tests
 TOOLS = ["bash", "awk", "cat", "cp", "cut", "date", "dirname", "env", "flock", "grep", "head", "kill", "mkdir", "mv"]
 TOOLS += ["rm", "sed", "sha256sum", "tail", "touch"]
 PROGRAMS = ["python", "snakemake", "snakefmt", "ruff", "tensorboard"]
@@ -39,8 +40,9 @@ def normalized(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def locked():
-    lines = [line.split(";")[0].strip() for line in LOCK.read_text().splitlines() if line and not line.startswith("#")]
+def locked(*extras):
+    text = "".join((ROOT / "envs" / f"{name}.lock").read_text() for name in ("requirements", *extras))
+    lines = [line.split(";")[0].strip() for line in text.splitlines() if line and not line.startswith("#")]
     return dict(line.split("==") for line in lines)
 
 
@@ -62,6 +64,16 @@ def test_every_requirement_is_in_the_lock():
     text = (ROOT / "envs" / "requirements.in").read_text()
     named = re.findall(r"^([A-Za-z0-9_.-]+)", text, flags=re.MULTILINE)
     assert {normalized(name) for name in named} <= {normalized(name) for name in locked()}
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_adds_to_the_lock_and_changes_nothing_in_it(extra):
+    lines = [line for line in (ROOT / "envs" / f"{extra}.lock").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9._-]+==[A-Za-z0-9.+!]+( ; .+)?", line)] == []
+    names = {normalized(line.split("==")[0]) for line in lines}
+    assert not names & {normalized(name) for name in locked()}
+    wanted = re.findall(r"^([A-Za-z0-9_.-]+)", (ROOT / "envs" / f"{extra}.in").read_text(), flags=re.MULTILINE)
+    assert wanted and {normalized(name) for name in wanted} <= names
 
 
 def imported_by(path):
@@ -86,7 +98,7 @@ def test_every_package_that_the_workflow_imports_is_in_the_lock():
         if path.suffix in {".py", ".smk"}
     ]
     own = {path.stem for path in files} | {path.parent.name for path in files}
-    known = {normalized(name) for name in locked()}
+    known = {normalized(name) for name in locked(*EXTRAS)}
     installed = packages_distributions()
     strangers = {
         f"{path.relative_to(ROOT)}: {name}"
@@ -330,7 +342,7 @@ def targets():
 def stand_ins(tmp_path):
     """A copy of the Makefile whose programs say their name, $PROBE and their arguments."""
     shutil.copy(ROOT / "Makefile", tmp_path / "Makefile")
-    programs = [tmp_path / "envs" / "setup.sh"]
+    programs = [tmp_path / "envs" / "setup.sh", tmp_path / "envs" / "extra.sh"]
     programs += [tmp_path / ".venv" / "bin" / name for name in PROGRAMS]
     for path in programs:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -347,7 +359,8 @@ def test_make_and_make_help_list_every_target():
 
 
 @pytest.mark.parametrize(
-    "target", ["setup", "demo", "test", "lint", "plan", "prune", "status", "tensorboard", "experiment"]
+    "target",
+    ["setup", "demo", "test", "lint", "plan", "prune", "status", "tensorboard", "experiment", "sync", "jupyter"],
 )
 def test_variables_of_the_environment_file_reach_every_command_of(target, stand_ins):
     (stand_ins / "mine_local.sh").write_text('export PROBE="from the file"\n')

@@ -1,7 +1,7 @@
 """From the scores of a sweep to tables, figures and the report.
 
 In: the scores of every point and of the baselines. Out: results/sweeps/<sweep>/{points.csv,scores.parquet,summary.csv,
-comparisons.csv,figures/,report.html}.
+comparisons.csv,sheet.csv,figures/,report.html}.
 
 Learning curves and estimates are read from the points' folders without being asked for: they are as old as the scores, and
 thousands of files asked for once more make planning slower.
@@ -40,6 +40,7 @@ rule summarize_sweep:
     output:
         summary="results/sweeps/{sweep}/summary.csv",
         comparisons="results/sweeps/{sweep}/comparisons.csv",
+        sheet="results/sweeps/{sweep}/sheet.csv",
     log:
         "logs/summarize_sweep/{sweep}.log",
     benchmark:

@@ -7,6 +7,7 @@ functions by which rules ask for files.
 import gc
 import os
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
@@ -27,6 +28,9 @@ except UserError as problem:
     # a user's mistake is one line, not a traceback
     print(f"Error: {problem}", file=sys.stderr)
     sys.exit(1)
+
+# by this name jobs know which run of the workflow they belong to: a tracker that is not to be had is told once in a run
+os.environ.setdefault("SEPARATION_RUN", f"{time.time():.0f}-{os.getpid()}")
 
 DATA = str(WORK.settings.data)
 CACHE = str(WORK.settings.cache)
@@ -110,6 +114,22 @@ def sweep_results():
     return [
         f"{SWEEP}/{name}" for name in ("points.csv", "scores.parquet", "summary.csv", "comparisons.csv", "report.html")
     ]
+
+
+def receipt(service):
+    return f"{SWEEP}/published/{service}.json"
+
+
+def synced_trackers():
+    """The receipts of the trackers that are configured; no rule sends anything to the others."""
+    return [receipt(tracker) for tracker in WORK.settings.tracking["names"]]
+
+
+def published():
+    """What `publish` asks for beside the report."""
+    publishing = WORK.settings.publishing
+    workbook = [f"{SWEEP}/sheet.xlsx"] if publishing["xlsx"] else []
+    return [*workbook, *synced_trackers(), *([receipt("sheet")] if publishing["sheet"] else [])]
 
 
 def cache_workers(wildcards):

@@ -6,10 +6,11 @@ from pathlib import Path
 from separation.jobs import job
 
 with job(snakemake):
-    from separation.evaluation import evaluate_point
+    from separation.events import EVENTS_FILE, EventLog
     from separation.files import write_json
     from separation.plan import EVALUATION_SPEC_FILE
     from separation.resolved import options_of
+    from separation.tracking.live import trackers_beside
     from separation.yaml_reader import read_yaml
     from separation.yaml_writer import write_yaml
 
@@ -20,15 +21,23 @@ with job(snakemake):
     config = read_yaml(checkpoint.parents[1] / "config.yml").value
     config["algorithm_config"] = {**options["algorithm_config"], **spec["algorithm_config"]}
     config["test_config"] = {**options["test_config"], **spec["test_config"]}
-    evaluate_point(
-        config,
-        point=point,
-        evaluation=evaluation,
-        checkpoint=checkpoint,
-        test=snakemake.config["run_options"]["evaluations"][evaluation],
-        scores=Path(snakemake.output.scores),
-        threads=snakemake.threads,
-        device=config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
-    )
+    with trackers_beside(checkpoint.parents[1], snakemake.config["run_options"]["tracking"]):
+        from separation.evaluation import evaluate_point
+        from separation.sweep_tables import mean_scores
+        from separation.tensorboard_runs import write_scores
+
+        evaluate_point(
+            config,
+            point=point,
+            evaluation=evaluation,
+            checkpoint=checkpoint,
+            test=snakemake.config["run_options"]["evaluations"][evaluation],
+            scores=Path(snakemake.output.scores),
+            threads=snakemake.threads,
+            device=config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
+        )
+        told = mean_scores(Path(snakemake.output.scores))
+        EventLog(checkpoint.parents[1] / EVENTS_FILE).write("scores", evaluation, **told)
+        write_scores(checkpoint.parents[1], evaluation, told["metrics"], config["train_config"]["num_epochs"])
     write_yaml(snakemake.output.config, config)
     write_json(Path(snakemake.output.scores).with_name(EVALUATION_SPEC_FILE), spec)

@@ -6,7 +6,9 @@ from separation.jobs import job
 
 with job(snakemake):
     from separation.analysis import summarize_sweep
+    from separation.publishing import table_of_sweep
     from separation.runs import histories_of
+    from separation.sheet_table import write_csv
 
     summarize_sweep(
         Path(snakemake.input.points),
@@ -16,3 +18,5 @@ with job(snakemake):
         Path(snakemake.output.comparisons),
         seed=0,
     )
+    table = table_of_sweep(Path(snakemake.input.points), Path(snakemake.input.scores), snakemake.config["run_options"])
+    write_csv(table, Path(snakemake.output.sheet))

@@ -6,35 +6,46 @@ from pathlib import Path
 from separation.jobs import job
 
 with job(snakemake):
+    from separation.events import EVENTS_FILE, EventLog
     from separation.files import write_json
     from separation.plan import SPEC_FILE
     from separation.resolved import complete_config, options_of
     from separation.yaml_writer import write_yaml
 
-    point = snakemake.wildcards.point
-    options = options_of(snakemake.config["run_options"], point)
+    point, run_options = snakemake.wildcards.point, snakemake.config["run_options"]
+    options = options_of(run_options, point)
     folder = Path(snakemake.output.config).parent
     spec = json.loads(snakemake.params.spec)
     config = complete_config(spec, options, point, str(folder))
     write_yaml(snakemake.output.config, config)
     write_json(folder / SPEC_FILE, spec)
+    about = {"sweep": run_options["sweep"], "project": config["info"]["project_name"], "notes": config["info"]["notes"]}
+    EventLog(folder / EVENTS_FILE).write("point", **run_options["labels"][point], **about)
 
-    from separation.distributed import train_together
-    from separation.training import train_point
+    from separation.tracking.live import trackers_beside
 
     # its inputs are the caches of both splits where it has caches, else the mixtures
     manifests = dict(zip(("train", "val"), map(Path, snakemake.input), strict=False))
     caches = manifests if config["dataset_config"]["cache"] else None
 
-    arguments = {
-        "folder": folder,
-        "splits": {key: options["readers"][key] for key in ("train", "val")},
-        "caches": caches,
-        "device": config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
-        "threads": snakemake.threads,
-    }
-    count = config["train_config"]["num_gpus"]
-    if count > 1:
-        train_together(config, count=count, log=Path(str(snakemake.log[0])), **arguments)
-    else:
-        train_point(config, **arguments)
+    # its library is loaded while torch is
+    with trackers_beside(folder, run_options["tracking"]):
+        from separation.distributed import train_together
+        from separation.tensorboard_runs import link_run, write_hparams
+        from separation.training import train_point
+
+        write_hparams(folder, run_options["labels"][point]["swept"])
+        link_run(folder)
+
+        arguments = {
+            "folder": folder,
+            "splits": {key: options["readers"][key] for key in ("train", "val")},
+            "caches": caches,
+            "device": config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
+            "threads": snakemake.threads,
+        }
+        count = config["train_config"]["num_gpus"]
+        if count > 1:
+            train_together(config, count=count, log=Path(str(snakemake.log[0])), **arguments)
+        else:
+            train_point(config, **arguments)

@@ -17,6 +17,7 @@ from separation.yaml_reader import Document, parse_yaml, read_yaml, resolve_scal
 ROOT = Path(__file__).resolve().parents[3]
 EXPERIMENTS = Path("config/experiments")
 DATASETS = Path("config/datasets")
+TRACKER_VARIABLES = {"comet": "COMET_API_KEY", "wandb": "WANDB_API_KEY", "mlflow": "MLFLOW_TRACKING_URI"}
 DIRECTORY_VARIABLES = {"data": "DATA_DIRECTORY", "cache": "CACHE_DIRECTORY", "artifacts": "ARTIFACTS_DIRECTORY"}
 
 
@@ -31,6 +32,8 @@ class Settings:
         container: the image in which jobs may run, as Snakemake names it.
         resources: what a job of each rule asks for, by rule.
         variables: what `${VAR}` in an experiment or recipe is replaced by.
+        tracking: `mode` (live, offline or none), `names` of the trackers that are fed, and the options of each by name.
+        publishing: where the table of a sweep goes; `sheet` says whether there are credentials for Google Sheets.
     """
 
     sweep: Path
@@ -41,6 +44,8 @@ class Settings:
     container: str
     resources: Mapping[str, Mapping[str, int]]
     variables: Mapping[str, str]
+    tracking: Mapping[str, Any]
+    publishing: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,22 @@ def load_settings(config: Mapping[str, Any], environment: Mapping[str, str]) -> 
         container=_container(environment.get("DOCKER_IMAGE_NAME") or value["container"]),
         resources=value["resources"],
         variables={**variables, **environment},
+        tracking=_tracking(value, environment),
+        publishing={**value["publishing"], "sheet": bool(environment.get("PATH_TO_GOOGLE_CREDENTIALS"))},
         **directories,
     )
+
+
+def _tracking(value: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Which trackers are fed, and how. No key is read here, only whether it is set."""
+    names = value["trackers"]
+    if names == "auto":
+        names = [name for name, variable in TRACKER_VARIABLES.items() if environment.get(variable)]
+        if value["tracking"] == "offline" and not names:
+            names = ["comet"]
+    if value["tracking"] == "none":
+        names = []
+    return {"mode": value["tracking"], "names": list(names), **{name: value[name] for name in TRACKER_VARIABLES}}
 
 
 def _container(image: str) -> str:

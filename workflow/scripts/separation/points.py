@@ -130,6 +130,13 @@ class Workflow:
         self.run_options["overrides"] = {override.key: override.value for override in settings.overrides}
         self.run_options["datasets"] = {item.id: item.name for item in self.datasets.values()}
         self.run_options["artifacts"] = str(settings.artifacts)
+        self.run_options["sweep"] = experiment.name
+        self.run_options["tracking"] = settings.tracking
+        self.run_options["publishing"] = settings.publishing
+        # what people call a point; where it has several evaluations, as the first one does
+        self.run_options["labels"] = {
+            row.point: {"label": " | ".join(dict.fromkeys(row.labels)), "swept": row.swept} for row in self.rows[::-1]
+        }
         self.run_options["source_folders"] = [str(settings.data / source) for source in self.sources]
 
     # points ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,15 @@ def options_of(run_options: Mapping[str, Any], point: str) -> Mapping[str, Any]:
     return run_options["points"].get(point, run_options["common"])
 
 
+def sheet_destination(run_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the table goes: `spreadsheet` and `worksheet`."""
+    info, publishing = run_options["common"]["info"], run_options["publishing"]
+    return {
+        "spreadsheet": info.get("spreadsheet_name") or publishing["spreadsheet"],
+        "worksheet": info.get("worksheet_name") or publishing["worksheet"] or run_options["sweep"],
+    }
+
+
 def complete_config(spec: Mapping[str, Any], options: Mapping[str, Any], point: str, folder: str) -> dict[str, Any]:
     """A point's whole config, itself a valid experiment file that leads to the same point.
 

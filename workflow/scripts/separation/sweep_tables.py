@@ -103,6 +103,23 @@ def read_scores(path: Path) -> pd.DataFrame:
     return scores
 
 
+def mean_scores(path: Path) -> dict[str, object]:
+    """The means of one evaluation's scores: `dataset`, `split`, `count` of items, `metrics` over items and sources, and
+    `sources`: the same by source."""
+    scores = read_scores(path)
+    metrics = metric_columns(scores)
+    return {
+        "dataset": scores["dataset"].iloc[0],
+        "split": scores["split"].iloc[0],
+        "count": int(scores["item"].nunique()),
+        "metrics": {metric: float(scores[metric].mean()) for metric in metrics},
+        "sources": {
+            source: {metric: float(rows[metric].mean()) for metric in metrics}
+            for source, rows in scores.groupby("source", sort=False)
+        },
+    }
+
+
 def _songs(value: object) -> str:
     if isinstance(value, (list, tuple, np.ndarray)):
         songs = [str(song) for song in value]

@@ -24,6 +24,7 @@ import torch
 from separation.batches import BatchLoader, EpochPlan, choose_subset, plan_epoch
 from separation.checkpoints import fingerprint, load_state, save_model, save_state
 from separation.errors import UserError
+from separation.events import EVENTS_FILE, EventLog
 from separation.extras_loading import load_extras
 from separation.feature_store import FeatureStore
 from separation.features import check_dataset_config
@@ -137,6 +138,7 @@ class _Training:
         self.position = Position()
         self.stop = StopRequest()
         self.progress = ProgressFile(self.folder)
+        self.events = EventLog(self.folder / EVENTS_FILE)
         self.terminal = TerminalLine(config["info"].get("experiment_key") or "training")
         self._saved = time.monotonic()
 
@@ -220,6 +222,7 @@ class _Training:
         if not self.processes.writes:
             return
         write_history(self.folder / "history.csv", self.history)
+        self._note("epoch", row.epoch, **asdict(row), steps=self.optimization.steps)
         board.add(row)
         line = (
             f"epoch {row.epoch} of {self.options['num_epochs']}: train loss {row.train_loss:.5f}, validation loss "
@@ -252,7 +255,7 @@ class _Training:
             at.batch, at.steps, at.excerpts = at.batch + len(group), at.steps + 1, at.excerpts + excerpts
             at.seconds = before[0] + time.perf_counter() - began
             at.wait = before[1] + self.loaders["train"].wait
-            if self._look(epoch, at, len(together)):
+            if self._look(epoch, at, len(together), loss, norm):
                 break
         self._check(epoch)
 
@@ -282,8 +285,8 @@ class _Training:
         norm = norm.double()
         return torch.where(norm.isfinite(), norm, 0) if self.options["precision"] == "float16" else norm
 
-    def _look(self, epoch: int, at: Position, batches: int) -> bool:
-        """After a step: tells the progress, saves where it is time to, stops where it is asked to.
+    def _look(self, epoch: int, at: Position, batches: int, loss: torch.Tensor, norm: torch.Tensor) -> bool:
+        """After a step: tells how it went, saves where it is time to, stops where it is asked to.
 
         Returns:
             whether the epoch ends here, as max_time is over.
@@ -291,6 +294,7 @@ class _Training:
         if self.device.type == "cuda" and at.steps % STEPS_BETWEEN_LOOKS:
             return False
         self._check(epoch)
+        self._note("step", self.optimization.steps, epoch=epoch + 1, loss=float(loss), gradient_norm=float(norm))
         limit = self.options["max_time"]
         flags = [
             self.stop.signal is not None,
@@ -360,6 +364,11 @@ class _Training:
         words = [self.seed, DROPOUT_STREAM, epoch, *([self.processes.rank] if self.processes.rank else [])]
         return int(np.random.SeedSequence(words).generate_state(1)[0])
 
+    def _note(self, kind: str, step: int | None = None, **values: Any) -> None:
+        """Adds to the log that trackers are fed from; one process speaks for all."""
+        if self.processes.writes:
+            self.events.write(kind, step, **values)
+
     def _tell(self, state: str, batches: int = 0) -> None:
         """Writes how far the training is, for `make status`."""
         if not self.processes.writes:
@@ -415,6 +424,7 @@ class _Training:
     def _resume(self) -> None:
         state = load_state(self.folder / "state", fingerprint(self.config))
         if state is None:
+            self._note("started", epochs=self.options["num_epochs"])
             self._tell("starting")
             return
         self.model.load_state_dict(state["model"])
@@ -425,6 +435,7 @@ class _Training:
         if not self.processes.writes:
             return
         write_history(self.folder / "history.csv", self.history)
+        self._note("resumed", self.optimization.steps, epochs=len(self.history))
         within = f" and {self.position.batch} batches" if self.position.batch else ""
         logger.info("going on after epoch %d%s of %d", len(self.history), within, self.options["num_epochs"])
 
@@ -432,7 +443,9 @@ class _Training:
         best_epoch = max(epoch.epoch for epoch in self.history if epoch.best)
         self._save_network("latest", self._weights(), len(self.history))
         self._save_network("best", self.best_weights, best_epoch)
-        logger.info("best epoch %d, validation loss %.5f", best_epoch, self.history[best_epoch - 1].validation_loss)
+        loss = self.history[best_epoch - 1].validation_loss
+        self._note("finished", best_epoch=best_epoch, validation_loss=loss)
+        logger.info("best epoch %d, validation loss %.5f", best_epoch, loss)
 
     def _save_network(self, name: str, weights: Mapping[str, torch.Tensor], epochs: int) -> None:
         save_model(

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Adds to .venv what not everybody needs: envs/extra.sh jupyter|trackers...
+# Each name is a list of exact versions, envs/<name>.lock, beside what requirements.lock has. A second run ends at once.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+unset PYTHONPATH PYTHONHOME
+export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+for name in "$@"; do
+  lock=envs/$name.lock stamp=.venv/extra.$name.stamp
+  [ -f "$lock" ] || { echo "extra: no such list: $lock" >&2 && exit 1; }
+  cmp -s "$lock" "$stamp" && continue
+  started=$SECONDS
+  printf 'installing what %s needs ... ' "$name" >&2
+  mkdir -p logs
+  if ! .venv/bin/python -m pip install --no-deps --no-compile --no-warn-conflicts -r "$lock" >logs/extra.log 2>&1 </dev/null; then
+    echo failed >&2
+    tail -n 5 logs/extra.log >&2
+    echo "extra: the whole output is in logs/extra.log" >&2
+    exit 1
+  fi
+  cp "$lock" "$stamp"
+  echo "$((SECONDS - started)) s" >&2
+done

@@ -1,0 +1,238 @@
+"""Points on comet.ml: comet's own client, in a process beside the job, against a server on the loopback device."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+from comet_server import CometServer, Experiment
+from separation.errors import UserError
+from separation.events import EventLog
+from separation.tracking import live, sync
+from separation.tracking.live import trackers_beside
+from separation.tracking.state import Sent, link_of, load_sent, save_sent
+from told_point import ToldPoint
+
+LIVE = {"mode": "live", "names": ["comet"], "comet": {"workspace": "lab", "project": None}}
+OFFLINE = {**LIVE, "mode": "offline"}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    server = CometServer()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def point(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEPARATION_RUN", "run-1")
+    return ToldPoint(tmp_path)
+
+
+def archives(point):
+    return sorted((point.folder / "state" / "trackers").glob("comet/*.zip"))
+
+
+def messages(point):
+    """What is in the point's one archive; nothing where it is just being replaced."""
+    try:
+        with zipfile.ZipFile(archives(point)[0]) as content:
+            return content.read("messages.json")
+    except (FileNotFoundError, IndexError):
+        return b""
+
+
+def wait_for(condition, process=None):
+    while not condition():
+        assert process is None or process.poll() is None
+        os.sched_yield()
+
+
+def train(point, epochs=(1, 2, 3), tracking=LIVE, until=None):
+    """A training that tells its epochs, and lasts at least until the tracker's library is loaded, or longer."""
+    with trackers_beside(point.folder, tracking):
+        for epoch in epochs:
+            point.epoch(epoch)
+        wait_for(until or (lambda: load_sent(point.folder, "comet") is not None))
+        point.finish()
+
+
+def tell(point, epochs=(1, 2, 3)):
+    """A training without trackers."""
+    for epoch in epochs:
+        point.epoch(epoch)
+    point.finish()
+
+
+def sync_all(point):
+    return sync.sync_points("comet", LIVE["comet"], [point.folder])
+
+
+# one process for what needs no faults: making an experiment takes a client seconds
+
+
+def test_a_point_is_one_experiment_with_all_that_belongs_to_it(server, point, capsys):
+    point.start()
+    train(point, until=lambda: server.experiments)
+    point.audio()
+    with trackers_beside(point.folder, LIVE):
+        point.scores()
+        wait_for(lambda: next(iter(server.experiments.values())).values("test/SI-SDR"))
+    ((key, experiment),) = server.experiments.items()
+    assert (experiment.project, experiment.workspace, experiment.offline) == ("separation/music", "lab", False)
+    assert experiment.name == "learning_rate=0.01"
+    assert {point.folder.name, "example", "dpcl", "toy_music"} <= set(experiment.tags)
+    assert experiment.parameters["train_config.learning_rate"] == 0.01
+    assert experiment.parameters["model_config.output"] == '["embedding"]'
+    assert experiment.values("train/step_loss") == point.told()
+    assert [step for step, _ in experiment.values("validation/loss")] == [3, 6, 9]
+    assert {epoch for name, _, epoch, _ in experiment.metrics if name == "train/loss"} == {1, 2, 3}
+    assert [value for _, value in experiment.values("test/SI-SDR")] == [9.5]
+    assert [value for _, value in experiment.values("test/vocals/SI-SDR")] == [10.5]
+    assert not experiment.values("test/SI-SIR")
+    assert experiment.others["notes"] == "a note"
+    names = [name for _, name, _ in experiment.assets]
+    audio = [
+        f"toy_music-0123456789ab/best/{name}.wav" for name in ("mixture", "vocals (estimate)", "vocals (reference)")
+    ]
+    assert sorted(names) == sorted(["config.yml", *audio])
+    assert load_sent(point.folder, "comet").key == key and link_of(point.folder).endswith(key)
+    assert not archives(point) and capsys.readouterr().err == ""
+    # again: nothing is left to send, so nobody is asked
+    server.calls.clear()
+    assert sync_all(point) == {point.folder.name: link_of(point.folder)} and server.calls == []
+
+
+def test_a_training_that_was_killed_goes_on_in_the_same_experiment(server, point):
+    point.start()
+    point.epoch(1)
+    code = (
+        "import sys, json; from pathlib import Path; from separation.tracking.live import trackers_beside\n"
+        "with trackers_beside(Path(sys.argv[1]), json.loads(sys.argv[2])): sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(point.folder), json.dumps(LIVE)]
+    environment = {**os.environ, "PYTHONPATH": str(live._SCRIPTS)}
+    job = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
+    wait_for(lambda: (sent := load_sent(point.folder, "comet")) is not None and sent.epoch == 1, job)
+    for child in psutil.Process(job.pid).children(recursive=True):
+        child.kill()
+    job.kill()
+    job.wait()
+    job.stdin.close()
+    # it went on after epoch 1, having told half of epoch 2
+    EventLog(point.folder / "state" / "events.jsonl").write("step", 4, epoch=2, loss=0.25)
+    point.resume(1)
+    train(point, epochs=(2, 3), until=lambda: load_sent(point.folder, "comet").epoch == 3)
+    ((_, experiment),) = server.experiments.items()
+    assert experiment.values("train/step_loss") == point.told()
+    assert experiment.opened == 2 and server.count("add/run") == 1
+
+
+@pytest.mark.parametrize("trouble", ["no server", "wrong key", "no answer"])
+def test_a_server_that_is_not_to_be_had_costs_a_warning_and_leaves_an_archive(
+    server, point, monkeypatch, capsys, trouble
+):
+    if trouble == "no server":
+        monkeypatch.setenv("COMET_URL_OVERRIDE", "http://127.0.0.1:9/clientlib/")
+    elif trouble == "wrong key":
+        monkeypatch.setenv("COMET_API_KEY", "wrong0wrong0wrong0wrong0w")
+    else:
+        server.faults += [("/", "hang")] * 100
+    point.start()
+    train(point)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Warning: comet.ml: ") and "make sync" in line and "wrong0" not in line
+    wait_for(lambda: b"train/step_loss" in messages(point))
+    # the run's next jobs do not try again, and what they have to tell is in the archive
+    asked = len(server.calls)
+    with trackers_beside(point.folder, LIVE):
+        point.scores()
+    wait_for(lambda: b"test/SI-SDR" in messages(point))
+    assert capsys.readouterr().err == "" and len(server.calls) == asked
+
+
+def test_the_archive_can_be_uploaded_by_comets_own_command(server, point):
+    point.start()
+    train(point, tracking=OFFLINE)
+    assert server.calls == []
+    wait_for(lambda: archives(point))
+    (archive,) = archives(point)
+    command = [Path(sys.executable).with_name("comet"), "upload", str(archive)]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ((key, experiment),) = server.experiments.items()
+    assert key == load_sent(point.folder, "comet").key == archive.stem
+    assert experiment.values("train/step_loss") == point.told()
+    assert experiment.name == "learning_rate=0.01" and experiment.assets[0][:2] == ("asset", "config.yml")
+
+
+def test_what_was_kept_is_sent_later_and_once(server, point):
+    point.start()
+    tell(point, epochs=(1, 2))
+    point.resume(2)
+    tell(point, epochs=(3,))
+    sync_all(point)
+    ((key, experiment),) = server.experiments.items()
+    assert experiment.values("train/step_loss") == point.told()
+    server.calls.clear()
+    sync_all(point)
+    assert server.calls == []
+    point.scores(value=7.0)
+    sync_all(point)
+    assert [value for _, value in experiment.values("test/SI-SDR")] == [7.0] and list(server.experiments) == [key]
+
+
+@pytest.mark.parametrize("fault", [400, 403, 404, 429, 500, "drop"])
+@pytest.mark.parametrize("where", ["add/run", "experiment/metric"])
+def test_whatever_a_server_refuses_everything_is_there_in_the_end(server, point, fault, where):
+    server.faults.append((where, fault))
+    point.start()
+    tell(point)
+    try:
+        sync_all(point)
+    except UserError as problem:
+        assert "nothing is lost" in str(problem)
+        sync_all(point)
+    ((_, experiment),) = server.experiments.items()
+    assert sorted(set(experiment.values("train/step_loss"))) == point.told()
+    assert server.faults == []
+
+
+def test_a_server_that_fails_for_a_moment_gets_the_rest_while_training_goes_on(server, point, capsys):
+    server.faults.append(("experiment/metric", 500))
+    point.start()
+    train(point, until=lambda: (sent := load_sent(point.folder, "comet")) is not None and sent.epoch == 3)
+    ((_, experiment),) = server.experiments.items()
+    assert sorted(set(experiment.values("train/step_loss"))) == point.told()
+    assert capsys.readouterr().err == "" and not archives(point)
+
+
+def test_a_key_that_comet_knows_already_is_taken_up(server, point):
+    """As after a kill between making the experiment and noting it."""
+    point.start()
+    tell(point)
+    save_sent(point.folder, "comet", Sent("ab" * 16))
+    server.experiments["ab" * 16] = Experiment("separation/music", "lab", False)
+    sync_all(point)
+    ((key, experiment),) = server.experiments.items()
+    assert key == "ab" * 16 and experiment.values("train/step_loss") == point.told()
+
+
+def test_ctrl_c_in_the_job_does_not_leave_a_process_behind(server, point):
+    point.start()
+    with pytest.raises(KeyboardInterrupt), trackers_beside(point.folder, LIVE):
+        senders = psutil.Process().children(recursive=True)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert senders
+    psutil.wait_procs(senders, timeout=30)
+    assert not [sender for sender in senders if sender.is_running() and sender.status() != psutil.STATUS_ZOMBIE]

@@ -1,0 +1,115 @@
+"""`make jupyter`: a real notebook server, its password, and the command for a container."""
+
+import hashlib
+import itertools
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from jupyter_server.auth import passwd
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSWORD = "a good password"
+HASHES = {
+    "today's": passwd(PASSWORD),
+    "the original's": f"sha1:0123456789ab:{hashlib.sha1(PASSWORD.encode() + b'0123456789ab').hexdigest()}",
+}
+
+
+def environment(**variables):
+    names = ("JUPYTER_PASSWORD_HASH", "JUPYTER_HOST_IP", "JUPYTER_HOST_PORT", "DOCKER_IMAGE_NAME", "CODE_DIRECTORY")
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    return {**kept, "PYTHONPATH": str(ROOT / "workflow/scripts"), **variables}
+
+
+def run(*arguments, **variables):
+    command = [sys.executable, "-m", "separation.jupyter", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment(**variables), capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("form", HASHES)
+def test_the_server_lets_in_who_knows_the_password_and_tells_its_hash_to_nobody(form, port, tmp_path):
+    variables = environment(JUPYTER_HOST_PORT=port, JUPYTER_PASSWORD_HASH=HASHES[form], HOME=str(tmp_path))
+    command = [sys.executable, "-m", "separation.jupyter", "--gpus", "0"]
+    server = subprocess.Popen(command, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True)
+    said = []
+    try:
+        for line in server.stderr:
+            said.append(line)
+            if "is running at" in line:
+                break
+        url = f"http://127.0.0.1:{port}"
+        session = requests.Session()
+        # it says where it is a moment before it listens
+        session.mount("http://", HTTPAdapter(max_retries=Retry(connect=50, backoff_factor=0.05, backoff_max=1)))
+        assert session.get(f"{url}/api/contents").status_code == 403
+        session.get(f"{url}/login")
+        form_data = {"_xsrf": session.cookies["_xsrf"]}
+        wrong = session.post(f"{url}/login", {**form_data, "password": "a guess"})
+        assert wrong.status_code == 401
+        assert session.post(f"{url}/login", {**form_data, "password": PASSWORD}).status_code == 200
+        assert session.get(f"{url}/api/contents").status_code == 200
+        process = psutil.Process(server.pid)
+        assert HASHES[form] not in " ".join(process.cmdline())
+        assert process.environ()["CUDA_VISIBLE_DEVICES"] == "0"
+    finally:
+        server.kill()
+        server.wait()
+    assert HASHES[form] not in "".join(said)
+
+
+def test_a_container_gets_ports_folders_and_variables_by_name(tmp_path):
+    record = tmp_path / "record"
+    for name in ("docker", "podman"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{record}\n')
+        program.chmod(0o755)
+    variables = {
+        "JUPYTER_HOST_PORT": "9001",
+        "JUPYTER_PASSWORD_HASH": HASHES["today's"],
+        "DATA_DIRECTORY": "/data/here",
+    }
+    variables |= {"DOCKER_IMAGE_NAME": "lab/image:1", "DATA_DIRECTORY": "/data/here"}
+    variables |= {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = run("--gpus", "0,1", "--name", "mine", **variables)
+    assert done.returncode == 0, done.stderr
+    words = record.read_text().splitlines()
+    pairs = list(itertools.pairwise(words))
+    assert {("--name", "mine"), ("--gpus", '"device=0,1"'), ("--publish", "127.0.0.1:9001:9001")} <= set(pairs)
+    assert {("--volume", "/data/here:/data/here"), ("--volume", f"{ROOT}:{ROOT}"), ("--workdir", str(ROOT))} <= set(
+        pairs
+    )
+    assert ("--env", "JUPYTER_PASSWORD_HASH") in pairs and "argon2" not in record.read_text()
+    assert words[words.index("lab/image:1") + 1 :][:3] == ["python", "-m", "jupyterlab"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"JUPYTER_PASSWORD_HASH": "my plain password"}, "JUPYTER_PASSWORD_HASH: expected a hash such as argon2:"),
+        ({"JUPYTER_HOST_PORT": "many"}, "JUPYTER_HOST_PORT: expected a port, found 'many'"),
+    ],
+)
+def test_a_wrong_variable_is_one_line_and_a_password_is_not_repeated(variables, told):
+    done = run(**variables)
+    assert done.returncode == 1 and told in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "my plain password" not in done.stderr
+
+
+def test_without_docker_a_name_is_one_line(tmp_path):
+    done = run("--name", "mine", PATH=str(tmp_path))
+    assert done.returncode == 1 and done.stderr.startswith("Error: name: no docker or podman")

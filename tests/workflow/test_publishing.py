@@ -1,0 +1,156 @@
+"""A sweep with every service configured: what they have in the end, and that no secret went anywhere else."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pandas
+import psutil
+import pytest
+
+from comet_server import KEY as COMET_KEY
+from comet_server import CometServer
+from conftest import TINY
+from google_server import GoogleServer, private_key
+from separation.tracking.live import RUN_VARIABLE
+
+SWEEP = ("--config", f"sweep={TINY}")
+# what a user may have in the environment, each with a mark by which it is found again wherever it turns up
+MARKED = {
+    "WANDB_API_KEY": "marked0wandb0" + "0" * 27,
+    "JUPYTER_PASSWORD_HASH": "sha1:0123456789ab:marked0jupyter",
+    "AWS_SECRET_ACCESS_KEY": "marked0aws",
+}
+GATHERED = {"collect_scores": 1, "summarize_sweep": 1, "plot_sweep": 1, "render_report": 1}
+
+
+def wait_for(condition):
+    while not condition():
+        os.sched_yield()
+
+
+@pytest.fixture
+def services(tmp_path):
+    comet, google = CometServer(), GoogleServer()
+    (tmp_path / "keys").mkdir()
+    environment = {
+        **comet.environment,
+        "PATH_TO_GOOGLE_CREDENTIALS": str(google.credentials(tmp_path / "keys")),
+        "GOOGLE_API_URL": google.url,
+        RUN_VARIABLE: "",
+    }
+    google.name = "Source separation results"
+    yield comet, google, environment
+    comet.close()
+    google.close()
+
+
+def command_lines():
+    """The arguments of all processes of this machine."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        found.append(" ".join(process.info["cmdline"] or ()))
+    return "\n".join(found)
+
+
+def test_what_is_not_configured_is_not_planned(finished):
+    assert finished.planned("publish", *SWEEP) == {}
+    planned = finished.planned("publish", *SWEEP, COMET_API_KEY="x", PATH_TO_GOOGLE_CREDENTIALS="y")
+    assert planned == {"sync_comet": 1, "upload_sheet": 1}
+    assert finished.planned(*SWEEP, COMET_API_KEY="x", PATH_TO_GOOGLE_CREDENTIALS="y") == {}
+    planned = finished.planned("publish", *SWEEP, "tracking=none", COMET_API_KEY="x")
+    assert planned == {}
+
+
+def test_the_table_lies_beside_the_summary_and_a_workbook_is_made_on_request(project):
+    sheet = pandas.read_csv(project.path("results/sweeps/tiny_dpcl/sheet.csv"))
+    summary = pandas.read_csv(project.path("results/sweeps/tiny_dpcl/summary.csv"))
+    means = summary.set_index("point")["SI-SDR"].round(2)
+    assert len(sheet) == 2 and set(sheet["Notes"]) == {"tiny"}
+    for _, row in sheet.iterrows():
+        assert row["Overall SI-SDR"] == pytest.approx(means[row["Experiment key"]], abs=0.011)
+    project.run("results/sweeps/tiny_dpcl/sheet.xlsx", *SWEEP)
+    assert project.path("results/sweeps/tiny_dpcl/sheet.xlsx").stat().st_size > 1000
+
+
+def test_a_sweep_is_tracked_and_published_and_its_secrets_go_nowhere(project, services):
+    comet, google, environment = services
+    secrets = [*MARKED.values(), COMET_KEY, private_key().splitlines()[1]]
+    command = [sys.executable, "-m", "snakemake", "publish", *SWEEP, "trackers=[comet]",
+               "set=train_config.learning_rate=[0.01,0.002]"]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=project.folder, env={**os.environ, **environment, **MARKED}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    printed, seen = [], ""
+    for line in process.stdout:
+        printed.append(line)
+        seen += command_lines()
+    assert process.wait() == 0, "".join(printed)[-4000:]
+
+    points = [path for path in project.folder.glob("results/artifacts/dpcl-*")]
+    assert len(points) == 3 and len(comet.experiments) == 2
+    scores = pandas.read_csv(project.path("results/sweeps/tiny_dpcl/summary.csv")).set_index("point")["SI-SDR"]
+    pages = json.loads(project.path("results/sweeps/tiny_dpcl/published/comet.json").read_text())
+    for point, page in pages.items():
+        experiment = comet.experiments[page.rsplit("/", 1)[1]]
+        history = pandas.read_csv(project.path(f"results/artifacts/{point}/history.csv"))
+        # the point that the finished sweep had before knows its epochs from its log
+        assert [value for _, value in experiment.values("validation/loss")] == pytest.approx(
+            history["validation_loss"].tolist()
+        )
+        assert experiment.values("test/SI-SDR")[0][1] == pytest.approx(scores[point], abs=1e-4)
+        assert experiment.name.startswith("learning_rate=") and "tiny_dpcl" in experiment.tags
+        names = {name for _, name, _ in experiment.assets}
+        assert "config.yml" in names and any(name.endswith(".svg") for name in names)
+        assert any(name.endswith(".wav") for name in names)
+    (sheet,) = google.sheets.values()
+    assert sheet.title == "tiny_dpcl" and google.count() == 5
+    assert {re.search('","(.*)"', row[0]).group(1) for row in sheet.table()[2:]} == set(pages)
+
+    # nothing is left to do, and asked for once more nothing is sent
+    comet.calls.clear(), google.calls.clear()
+    done = project.run("publish", *SWEEP, "trackers=[comet]", "set=train_config.learning_rate=[0.01,0.002]",
+                       "--forcerun", "sync_comet", "upload_sheet", **environment)  # fmt: skip
+    assert comet.calls == [] and [what for what, _ in google.calls] == ["metadata", "read"]
+
+    # the secrets: in no file, no line of output, no command line; a service is told its own key and no other
+    texts = ["".join(printed), done.stdout, done.stderr, seen, *google.bodies]
+    texts += [body for body in comet.bodies]
+    for text in texts:
+        for secret in secrets:
+            assert secret not in text or (secret == COMET_KEY and text in comet.bodies)
+    assert "separation.tracking.sender" in seen
+    for path in project.folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            content = path.read_bytes()
+            found = [secret for secret in secrets if secret.encode() in content]
+            assert found == [], path
+
+
+def test_a_sweep_without_a_network_is_whole_and_warns_once(project, services):
+    _, _, environment = services
+    environment = {**environment, "COMET_URL_OVERRIDE": "http://127.0.0.1:9/clientlib/"}
+    done = project.run(*SWEEP, "set=train_config.learning_rate=[0.02,0.03]", **environment)
+    warnings = [line for line in (done.stdout + done.stderr).splitlines() if "comet.ml" in line]
+    assert len(warnings) == 1 and "make sync" in warnings[0]
+    points = pandas.read_csv(project.path("results/sweeps/tiny_dpcl/points.csv"))["point"]
+    for point in points:
+        folder = project.folder / "results/artifacts" / point
+        assert (folder / "checkpoints/best.model.pth").exists()
+        wait_for(lambda folder=folder: list(folder.glob("state/trackers/comet/*.zip")))
+
+
+def test_runs_have_readable_names_settings_and_scores_in_tensorboard(finished):
+    links = sorted((finished.folder / "results/tensorboard/tiny_dpcl").iterdir())
+    assert [re.fullmatch(r"learning_rate=(0\.01|0\.001) \([0-9a-f]{6}\)", link.name) is not None for link in links]
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+    runs = EventMultiplexer().AddRunsFromDirectory(str(finished.folder / "results/tensorboard")).Reload()
+    assert set(runs.Runs()) == {f"tiny_dpcl/{link.name}" for link in links}
+    for run in runs.Runs():
+        assert {"validation/loss", "test/SI-SDR"} <= set(runs.Runs()[run]["scalars"])
+        metadata = runs.SummaryMetadata(run, "_hparams_/session_start_info")
+        assert b"train_config.learning_rate" in metadata.plugin_data.content

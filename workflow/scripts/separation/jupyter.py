@@ -1,0 +1,107 @@
+"""Serves notebooks: `make jupyter`, in .venv or in the container image."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from separation.errors import UserError
+
+CONFIG = Path(__file__).with_name("jupyter_config.py")
+PORT = "8890"
+# argon2 as Jupyter writes it today, and the form of cookiecutter-nussl's time: algorithm, salt, digest
+_HASH = re.compile(r"argon2:\$argon2\S+|sha1:[0-9a-f]+:[0-9a-f]{40}|sha(224|256|384|512):[0-9a-f]+:[0-9a-f]+")
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Checks the variables that the server is set up by.
+
+    Raises:
+        UserError: one of them cannot be right; a password's hash is not repeated.
+    """
+    port = environment.get("JUPYTER_HOST_PORT") or PORT
+    if not (port.isdigit() and 0 < int(port) < 65536):
+        raise UserError(f"expected a port, found '{port}'", key="JUPYTER_HOST_PORT")
+    password = environment.get("JUPYTER_PASSWORD_HASH")
+    if password and not _HASH.fullmatch(password):
+        raise UserError(
+            "expected a hash such as argon2:... or sha1:<salt>:<digest>; make one with: "
+            "python -c 'from jupyter_server.auth import passwd; print(passwd())'",
+            key="JUPYTER_PASSWORD_HASH",
+        )
+
+
+def in_venv(environment: Mapping[str, str], gpus: str | None) -> tuple[list[str], dict[str, str]]:
+    """The command that serves notebooks in this environment, and its variables."""
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise UserError("jupyterlab is not installed here; envs/extra.sh jupyter installs it")
+    variables = dict(environment)
+    if gpus is not None:
+        variables["CUDA_VISIBLE_DEVICES"] = gpus
+    library = str(CONFIG.parents[1])
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [library, environment.get("PYTHONPATH")]))
+    return [sys.executable, "-m", "jupyterlab", f"--config={CONFIG}"], variables
+
+
+def in_container(environment: Mapping[str, str], gpus: str | None, name: str) -> tuple[list[str], dict[str, str]]:
+    """The command that serves notebooks in a container of the image DOCKER_IMAGE_NAME, and its variables.
+
+    The repository and the three directories are mounted at the same paths as on this machine, so that what a notebook
+    writes is found by every other command. Variables are passed by name: their values stand on no command line.
+    """
+    program = next((found for tool in ("docker", "podman") if (found := shutil.which(tool))), None)
+    if program is None:
+        raise UserError("no docker or podman on this machine; leave name= out to serve from .venv", key="name")
+    code = str(Path(environment.get("CODE_DIRECTORY") or os.getcwd()).absolute())
+    port = environment.get("JUPYTER_HOST_PORT") or PORT
+    command = [program, "run", "--rm", "--interactive", "--name", name]
+    if gpus:
+        command += ["--gpus", f'"device={gpus}"']
+    command += ["--publish", f"{environment.get('JUPYTER_HOST_IP') or '127.0.0.1'}:{port}:{port}"]
+    mounted = [code]
+    for variable in ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY"):
+        folder = environment.get(variable)
+        if folder:
+            command += ["--env", variable]
+            path = str(Path(folder).absolute())
+            if not any(Path(path).is_relative_to(other) for other in mounted):
+                mounted.append(path)
+    for path in mounted:
+        command += ["--volume", f"{path}:{path}"]
+    for variable in ("JUPYTER_PASSWORD_HASH", "JUPYTER_HOST_PORT", "JUPYTER_HOST_IP", "PYTHONPATH"):
+        command += ["--env", variable]
+    image = environment.get("DOCKER_IMAGE_NAME") or "separation-workflow:latest"
+    config = CONFIG if CONFIG.is_relative_to(code) else Path(code) / "workflow/scripts/separation/jupyter_config.py"
+    command += ["--workdir", code, image, "python", "-m", "jupyterlab", f"--config={config}"]
+    # inside, the server listens to the container's own network; what of it is reachable is said above
+    variables = {**environment, "JUPYTER_HOST_PORT": port, "JUPYTER_HOST_IP": "0.0.0.0"}
+    variables["PYTHONPATH"] = str(Path(code) / "workflow/scripts")
+    return command, variables
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line of `make jupyter`; becomes the server."""
+    parser = argparse.ArgumentParser(prog="jupyter", description="Serves notebooks.")
+    parser.add_argument("--gpus", default=None, help="devices that notebooks see, such as 0 or 0,1")
+    parser.add_argument("--name", default=None, help="serve from a container of this name")
+    asked = parser.parse_args(arguments)
+    try:
+        check_environment(os.environ)
+        if asked.name:
+            command, variables = in_container(os.environ, asked.gpus, asked.name)
+        else:
+            command, variables = in_venv(os.environ, asked.gpus)
+    except UserError as problem:
+        print(f"Error: {problem}", file=sys.stderr)
+        return 1
+    os.execvpe(command[0], command, variables)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

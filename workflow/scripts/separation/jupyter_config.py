@@ -1,0 +1,15 @@
+"""Configuration of the notebook server, read by Jupyter. The password's hash comes from the environment: on a command
+line everybody on the machine could read it."""
+
+import os
+
+c = get_config()  # noqa: F821  (Jupyter gives it)
+password = os.environ.get("JUPYTER_PASSWORD_HASH", "")
+c.ServerApp.ip = os.environ.get("JUPYTER_HOST_IP") or "127.0.0.1"
+c.ServerApp.port = int(os.environ.get("JUPYTER_HOST_PORT") or 8890)
+c.ServerApp.port_retries = 0
+c.ServerApp.open_browser = False
+c.ServerApp.allow_root = True
+if password:
+    c.PasswordIdentityProvider.hashed_password = password
+    c.IdentityProvider.token = ""

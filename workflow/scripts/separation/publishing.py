@@ -1,0 +1,32 @@
+"""What of a sweep is published, and where to: read from the options that reach a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from separation.resolved import options_of
+from separation.sheet_table import PointFacts, SheetTable, sheet_table
+from separation.sweep_tables import read_points
+from separation.tracking.state import link_of
+
+
+def table_of_sweep(points_csv: Path, scores: Path, run_options: Mapping[str, Any]) -> SheetTable:
+    """The table that people keep of a sweep, with links to the trackers that know its points."""
+    artifacts = Path(run_options["artifacts"])
+    facts = {}
+    for point in dict.fromkeys(read_points(points_csv)["point"]):
+        options = options_of(run_options, point)
+        facts[point] = PointFacts(
+            notes=options["info"].get("notes") or "",
+            train=_name(options["readers"]["train"], "train"),
+            validation=_name(options["readers"]["val"], "val"),
+            link=link_of(artifacts / point),
+        )
+    return sheet_table(points_csv, scores, facts)
+
+
+def _name(reader: Mapping[str, Any], key: str) -> str:
+    """A dataset by its name, with the split where that is not the one that the column says."""
+    return reader["dataset"] if reader["split"] == key else f"{reader['dataset']}/{reader['split']}"

@@ -1,0 +1,113 @@
+"""TensorBoard beyond the curves: runs under names that people read, their settings and test scores in its HParams tab.
+
+A training writes its curves to ARTIFACTS/<point>/tensorboard, whose name would be an id. results/tensorboard/<sweep>/
+<label> (<first digits of the id>) is a link to it, and `make tensorboard` shows that folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from separation.config import default_config, load_settings
+from separation.errors import UserError
+from separation.events import EVENTS_FILE, last_words, read_events
+
+LINKS = Path("results/tensorboard")
+FOLDER = "tensorboard"
+# what the HParams tab compares runs by
+_METRICS = ("validation/loss", "train/loss", "test/SI-SDR", "test/SI-SDRi", "test/SDR")
+
+
+def write_hparams(folder: Path, swept: Mapping[str, Any]) -> None:
+    """Writes the swept settings of a point into its TensorBoard events.
+
+    Args:
+        folder: ARTIFACTS/<point>.
+        swept: its settings by dotted key; lists and mappings are written as JSON.
+    """
+    from torch.utils.tensorboard.summary import hparams
+
+    values = {
+        key: value if isinstance(value, (bool, int, float, str)) else json.dumps(value) for key, value in swept.items()
+    }
+    experiment, start, _ = hparams(values, dict.fromkeys(_METRICS, 0.0))
+    with _events(folder, "hparams") as writer:
+        writer.file_writer.add_summary(experiment)
+        writer.file_writer.add_summary(start)
+
+
+def write_scores(folder: Path, evaluation: str, means: Mapping[str, float], step: int) -> None:
+    """Writes the mean test scores of one evaluation, as test/<metric>.
+
+    Args:
+        folder: ARTIFACTS/<point>.
+        evaluation: its id; an earlier one's scores are replaced.
+        means: by metric.
+        step: at which they appear, the number of epochs.
+    """
+    with _events(folder, evaluation) as writer:
+        for metric, value in means.items():
+            writer.add_scalar(f"test/{metric}", value, step)
+
+
+def _events(folder: Path, suffix: str) -> Any:
+    """A writer of a file of its own, in the place of an earlier one; a resumed training adds files, not lines."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    for earlier in (folder / FOLDER).glob(f"*.{suffix}"):
+        earlier.unlink()
+    return SummaryWriter(str(folder / FOLDER), filename_suffix=f".{suffix}")
+
+
+def link_run(folder: Path, links: Path = LINKS) -> Path | None:
+    """Links a point's events under its readable name; None where its log does not say how it is called."""
+    folder = Path(folder)
+    told = next((e.values for e in last_words(read_events(folder / EVENTS_FILE)) if e.kind == "point"), None)
+    if told is None:
+        return None
+    link = (
+        links
+        / _readable(told.get("sweep") or "sweep")
+        / f"{_readable(told.get('label') or '')} ({folder.name[-12:-6]})"
+    )
+    link.parent.mkdir(parents=True, exist_ok=True)
+    target = os.path.relpath((folder / FOLDER).absolute(), link.parent.absolute())
+    if not (link.is_symlink() and os.readlink(link) == target):
+        partial = link.with_name(f".{link.name}.{os.getpid()}")
+        partial.symlink_to(target, target_is_directory=True)
+        os.replace(partial, link)
+    return link
+
+
+def _readable(label: str) -> str:
+    """A label as the name of a folder."""
+    text = "".join("_" if letter in "/\\\0\n" else letter for letter in label).strip(" .")
+    return text[:150] or "as written"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Links all points below ARTIFACTS and drops links that lead nowhere; prints the folder of links."""
+    argparse.ArgumentParser(prog="tensorboard_runs", description=main.__doc__).parse_args(arguments)
+    try:
+        artifacts = load_settings(default_config(), os.environ).artifacts
+    except UserError as problem:
+        print(f"Error: {problem}", file=sys.stderr)
+        return 1
+    LINKS.mkdir(parents=True, exist_ok=True)
+    for link in LINKS.glob("*/*"):
+        if link.is_symlink() and not link.exists():
+            link.unlink()
+    for log in sorted(artifacts.glob(f"*/{EVENTS_FILE}")):
+        link_run(log.parents[1])
+    print(LINKS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

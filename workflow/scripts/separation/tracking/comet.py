@@ -1,0 +1,175 @@
+"""comet.ml as a tracker. Its client swallows its own failures, so they are read from its log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from separation.tracking.base import Tracker, Unreachable
+from separation.tracking.described import Batch, Description
+from separation.tracking.state import FOLDER, Sent
+
+# seconds in which the client itself repeats what was refused for the number of requests; comet counts by the minute
+THROTTLED = 90
+# the client's modules whose errors mean that something has not arrived; its heart may miss a beat
+_SENDERS = ("comet_ml.streamer", "comet_ml.file_upload", "comet_ml.batch_utils")
+# a point tells what it wants to be known of itself; nothing is collected from code, command line or environment
+_COLLECT_NOTHING = {
+    "log_code": False,
+    "log_graph": False,
+    "auto_param_logging": False,
+    "auto_metric_logging": False,
+    "auto_output_logging": False,
+    "log_env_details": False,
+    "log_git_metadata": False,
+    "log_git_patch": False,
+    "parse_args": False,
+    "display_summary_level": 0,
+}
+
+
+class _Failures(logging.Handler):
+    """Notes what comet's client logs as errors."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[tuple[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append((record.name, record.getMessage().splitlines()[0]))
+
+    def of(self, loggers: tuple[str, ...]) -> list[str]:
+        """What was logged by some of its modules."""
+        return [message for name, message in self.messages if name.startswith(loggers)]
+
+
+class Comet(Tracker):
+    """Experiments on comet.ml; the key is COMET_API_KEY's."""
+
+    name, title = "comet", "comet.ml"
+
+    def __init__(self, options: Mapping[str, Any], patience: float):
+        super().__init__(options, patience)
+        seconds = str(max(1, round(patience)))
+        # by default a client without a network blocks for half a minute, and an exit for up to an hour
+        for variable, value in {
+            "COMET_GET_OR_ADD_EXPERIMENT_RETRY_TOTAL": "0",
+            "COMET_GET_OR_ADD_EXPERIMENT_RETRY_CONNECT": "0",
+            "COMET_GET_OR_ADD_EXPERIMENT_RETRY_READ": "0",
+            "COMET_GET_OR_ADD_EXPERIMENT_RETRY_STATUS": "0",
+            "COMET_HTTP_SESSION_RETRY_TOTAL": "0",
+            "COMET_TIMEOUT_HTTP": seconds,
+            "COMET_TIMEOUT_API": seconds,
+            "COMET_TIMEOUT_CLEANING": seconds,
+            "COMET_TIMEOUT_UPLOAD": seconds,
+            "COMET_TIMEOUT_FILE_UPLOAD": seconds,
+        }.items():
+            os.environ[variable] = value
+        os.environ.setdefault("COMET_LOGGING_CONSOLE", "CRITICAL")
+        os.environ.setdefault("COMET_ERROR_TRACKING_ENABLE", "0")
+        os.environ.setdefault("COMET_DISABLE_ANNOUNCEMENT", "1")
+        import comet_ml
+
+        self.comet_ml = comet_ml
+        self.failures = _Failures()
+        logging.getLogger("comet_ml").addHandler(self.failures)
+        self.experiment: Any = None
+
+    def new_key(self) -> str:
+        return secrets.token_hex(16)
+
+    def open(self, folder: Path, description: Description, sent: Sent) -> str | None:
+        if not os.environ.get("COMET_API_KEY"):
+            raise Unreachable("COMET_API_KEY is not set")
+        # of a run that was cut short in its first moment it is not known whether comet has heard
+        began = time.monotonic()
+        for existing in (sent.created, not sent.created):
+            if time.monotonic() - began > self.patience / 2:
+                break  # it was the network
+            self.failures.messages.clear()
+            try:
+                self.experiment = self._connect(description, sent, existing)
+            except Exception as problem:  # the client has many of its own, and none of them may hurt a run
+                self.failures.messages.append(("", f"{type(problem).__name__}: {problem}"))
+                continue
+            if self.experiment.alive:
+                return self.experiment.url
+        raise Unreachable(self.failures.messages[0][1] if self.failures.messages else "no connection")
+
+    def _connect(self, description: Description, sent: Sent, existing: bool) -> Any:
+        if existing:
+            return self.comet_ml.ExistingExperiment(previous_experiment=sent.key, **_COLLECT_NOTHING)
+        return self.comet_ml.Experiment(experiment_key=sent.key, **self._place(description), **_COLLECT_NOTHING)
+
+    def _place(self, description: Description) -> dict[str, Any]:
+        return {
+            "project_name": self.options.get("project") or description.project,
+            "workspace": self.options.get("workspace") or os.environ.get("COMET_WORKSPACE") or None,
+        }
+
+    def send(self, batch: Batch) -> None:
+        self.failures.messages.clear()
+        _log(self.experiment, batch)
+        delivered = self.experiment.flush(timeout=THROTTLED)
+        if refusals := self.failures.of(_SENDERS):
+            raise Unreachable(refusals[0], refused=True)
+        streamer = getattr(self.experiment, "streamer", None)
+        if not delivered or streamer is None or not streamer.has_connection_to_server():
+            raise Unreachable("the connection was lost")
+        if batch.files and streamer.has_upload_failed():
+            raise Unreachable("a file was not taken", refused=True)
+
+    def close(self, finished: bool) -> None:
+        if self.experiment is not None:
+            self.experiment.end()
+            self.experiment = None
+
+    def archive(self, folder: Path, description: Description, batch: Batch, sent: Sent) -> Path | None:
+        target = folder / FOLDER / "comet" / f"{sent.key}.zip"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        workplace = Path(tempfile.mkdtemp(prefix=".comet.", dir=target.parent))
+        try:
+            options = {"offline_directory": str(workplace), **_COLLECT_NOTHING}
+            if sent.created:
+                experiment = self.comet_ml.ExistingOfflineExperiment(previous_experiment=sent.key, **options)
+            else:
+                experiment = self.comet_ml.OfflineExperiment(
+                    experiment_key=sent.key, **self._place(description), **options
+                )
+            _log(experiment, batch)
+            experiment.end()
+            (written,) = workplace.glob("*.zip")
+            os.replace(written, target)
+        finally:
+            shutil.rmtree(workplace, ignore_errors=True)
+        return target
+
+    def drop_archive(self, folder: Path) -> None:
+        shutil.rmtree(folder / FOLDER / "comet", ignore_errors=True)
+
+
+def _log(experiment: Any, batch: Batch) -> None:
+    if batch.description is not None:
+        about = batch.description
+        experiment.set_name(about.name)
+        experiment.add_tags(list(about.tags))
+        experiment.log_parameters(dict(about.parameters), nested_support=False)
+        experiment.log_others({"point": about.point, "notes": about.notes})
+    for metrics in batch.metrics:
+        experiment.log_metrics(dict(metrics.values), step=metrics.step, epoch=metrics.epoch)
+    if batch.scores:
+        experiment.log_metrics(batch.scores)
+    for file in batch.files:
+        if file.kind == "audio":
+            experiment.log_audio(str(file.path), file_name=file.name)
+        elif file.kind == "image":
+            experiment.log_image(str(file.path), name=file.name)
+        else:
+            experiment.log_asset(str(file.path), file_name=file.name, overwrite=True)

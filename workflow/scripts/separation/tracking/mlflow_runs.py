@@ -1,0 +1,112 @@
+"""MLflow as a tracker: by default a store in a local folder, or the server that MLFLOW_TRACKING_URI names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from separation.tracking.base import Tracker, Unreachable
+from separation.tracking.described import Batch, Description
+from separation.tracking.state import Sent
+
+_LONGEST_PARAMETER = 6000  # characters, MLflow's limit
+_MOST_METRICS, _MOST_PARAMETERS = 1000, 100  # in one call
+
+
+class Mlflow(Tracker):
+    """Runs in MLflow, one for a point, found again by the tag `point`."""
+
+    name, title = "mlflow", "MLflow"
+
+    def __init__(self, options: Mapping[str, Any], patience: float):
+        super().__init__(options, patience)
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"file:{Path(options['directory']).absolute()}"
+        # a folder needs no network, no server and no archive
+        self.local = self.uri.startswith("file:") or "://" not in self.uri
+        if self.local:
+            # files serve one person's experiments well; MLflow would rather have a database, and asks for this word
+            os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(max(1, round(patience)))
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        import mlflow
+        import mlflow.entities
+        from mlflow.exceptions import MlflowException
+
+        self.entities, self.problem = mlflow.entities, MlflowException
+        self.client = mlflow.MlflowClient(tracking_uri=self.uri)
+        self.run = ""
+
+    def new_key(self) -> str:
+        return ""  # MLflow gives it
+
+    def open(self, folder: Path, description: Description, sent: Sent) -> str | None:
+        try:
+            if not sent.key:
+                sent.key = self._run_of(description)
+            self.run = sent.key
+            run = self.client.get_run(self.run)
+            if run.info.status != "RUNNING":
+                self.client.update_run(self.run, status="RUNNING")
+        except self.problem as refused:
+            raise Unreachable(str(refused)) from None
+        return None if self.local else f"{self.uri}/#/experiments/{run.info.experiment_id}/runs/{self.run}"
+
+    def _run_of(self, description: Description) -> str:
+        """The point's run, made where there is none: a job that was killed may have made it and not noted it."""
+        name = self.options.get("experiment") or description.project
+        experiment = self.client.get_experiment_by_name(name)
+        number = experiment.experiment_id if experiment else self.client.create_experiment(name)
+        found = self.client.search_runs([number], filter_string=f"tags.point = '{description.point}'", max_results=1)
+        if found:
+            return found[0].info.run_id
+        tags = {"point": description.point, "mlflow.note.content": description.notes}
+        return self.client.create_run(number, run_name=description.name, tags=tags).info.run_id
+
+    def send(self, batch: Batch) -> None:
+        now, metric = int(time.time() * 1000), self.entities.Metric
+        numbers = [
+            metric(_name(name), value, now, metrics.step)
+            for metrics in batch.metrics
+            for name, value in metrics.values.items()
+        ]
+        numbers += [metric(_name(name), value, now, 0) for name, value in batch.scores.items()]
+        parameters = []
+        if batch.description is not None:
+            parameters = [
+                self.entities.Param(_name(key), str(value)[:_LONGEST_PARAMETER])
+                for key, value in batch.description.parameters.items()
+            ]
+        try:
+            for tag in batch.description.tags if batch.description else ():
+                self.client.set_tag(self.run, _name(tag), "")
+            for first in range(0, len(parameters), _MOST_PARAMETERS):
+                self.client.log_batch(self.run, params=parameters[first : first + _MOST_PARAMETERS])
+            for first in range(0, len(numbers), _MOST_METRICS):
+                self.client.log_batch(self.run, metrics=numbers[first : first + _MOST_METRICS])
+            for file in batch.files:
+                place = _name(file.name).rpartition("/")[0] or None
+                self.client.log_artifact(self.run, str(file.path), place)
+        except self.problem as refused:
+            raise Unreachable(str(refused)) from None
+
+    def close(self, finished: bool) -> None:
+        if self.run:
+            self.client.set_terminated(self.run, "FINISHED" if finished else "KILLED")
+            self.run = ""
+
+    def archive(self, folder: Path, description: Description, batch: Batch, sent: Sent) -> Path | None:
+        return None  # the event log is all there is, and all that is needed
+
+    def drop_archive(self, folder: Path) -> None:
+        pass
+
+
+def _name(name: str) -> str:
+    """A name of MLflow's letters: letters, digits, and _-. /"""
+    return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)

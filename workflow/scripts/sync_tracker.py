@@ -1,0 +1,22 @@
+"""Sends a tracker what it does not have of a sweep's points. Called by Snakemake."""
+
+import json
+from pathlib import Path
+
+from separation.jobs import job
+
+with job(snakemake):
+    from separation.files import write_json
+    from separation.sweep_tables import read_points
+    from separation.tracking.described import sweep_figures
+    from separation.tracking.sync import sync_points
+
+    run_options, tracker = snakemake.config["run_options"], json.loads(snakemake.params.spec)["tracker"]
+    points = dict.fromkeys(read_points(Path(snakemake.input.points))["point"])
+    pages = sync_points(
+        tracker,
+        run_options["tracking"][tracker],
+        [Path(run_options["artifacts"]) / point for point in points],
+        sweep_figures(snakemake.wildcards.sweep, Path(snakemake.input.figures).parent),
+    )
+    write_json(snakemake.output.receipt, pages)

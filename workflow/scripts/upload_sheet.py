@@ -1,0 +1,23 @@
+"""Writes the table of a sweep to Google Sheets. Called by Snakemake."""
+
+import json
+import os
+from pathlib import Path
+
+from separation.jobs import job
+
+with job(snakemake):
+    from separation.files import read_json, write_json
+    from separation.google_sheets import upload_sheet
+    from separation.publishing import table_of_sweep
+
+    run_options, receipt = snakemake.config["run_options"], Path(snakemake.output.receipt)
+    uploaded = upload_sheet(
+        table_of_sweep(Path(snakemake.input.points), Path(snakemake.input.scores), run_options),
+        credentials=Path(os.environ["PATH_TO_GOOGLE_CREDENTIALS"]),
+        template=run_options["publishing"]["template"],
+        patience=float(run_options["publishing"]["patience"]),
+        known=read_json(receipt) if receipt.exists() else None,
+        **json.loads(snakemake.params.spec),
+    )
+    write_json(receipt, uploaded)

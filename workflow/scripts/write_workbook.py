@@ -1,0 +1,12 @@
+"""Writes the table of a sweep as a workbook. Called by Snakemake."""
+
+from pathlib import Path
+
+from separation.jobs import job
+
+with job(snakemake):
+    from separation.publishing import table_of_sweep
+    from separation.sheet_table import write_workbook
+
+    points, scores = Path(snakemake.input.points), Path(snakemake.input.scores)
+    write_workbook(table_of_sweep(points, scores, snakemake.config["run_options"]), Path(snakemake.output.workbook))
