@@ -13,10 +13,12 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 from separation.errors import UserError
 from separation.gpus import count_gpus
 from separation.points import load_workflow
+from separation.recordings import reachable_packages
 from separation.runs import check_name
 
 try:
-    WORK = load_workflow(config, os.environ)
+    # jobs go by the answer that the main process was given
+    WORK = load_workflow(config, os.environ, reachable_packages if workflow.is_main_process else None)
     check_name(WORK)
     GPUS = count_gpus(config.get("gpus", 0), os.environ)
 except UserError as problem:

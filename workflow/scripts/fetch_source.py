@@ -6,6 +6,13 @@ from pathlib import Path
 from separation.jobs import job
 
 with job(snakemake):
-    from separation.data.sources import fetch_source
+    from separation.data.sources import Access, fetch_source
 
-    fetch_source(json.loads(snakemake.params.spec), Path(snakemake.output.manifest), workers=snakemake.threads)
+    options = snakemake.config["run_options"]
+    access = Access(
+        workers=snakemake.threads,
+        downloads=Path(options["downloads"]),
+        offline=options["offline"],
+        places=options["places"].get(snakemake.wildcards.source, {}),
+    )
+    fetch_source(json.loads(snakemake.params.spec), Path(snakemake.output.manifest), access=access)

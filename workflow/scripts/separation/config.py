@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Settings:
         data, cache, artifacts: directories, as written (a relative one starts at the working directory).
         container: the image in which jobs may run, as Snakemake names it.
         resources: what a job of each rule asks for, by rule.
+        offline: whether nothing may be fetched from the network.
+        shards: how many `mixtures` and `files` one job takes on.
         variables: what `${VAR}` in an experiment or recipe is replaced by.
     """
 
@@ -41,6 +43,8 @@ class Settings:
     container: str
     resources: Mapping[str, Mapping[str, int]]
     variables: Mapping[str, str]
+    offline: bool = False
+    shards: Mapping[str, int] = field(default_factory=lambda: {"mixtures": 5000, "files": 5000})
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ def load_settings(config: Mapping[str, Any], environment: Mapping[str, str]) -> 
         container=_container(environment.get("DOCKER_IMAGE_NAME") or value["container"]),
         resources=value["resources"],
         variables={**variables, **environment},
+        offline=str(value["offline"]).lower() == "true",
+        shards=value["shards"],
         **directories,
     )
 

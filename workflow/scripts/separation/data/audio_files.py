@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,3 +62,27 @@ def write_pcm_atomically(target: str | Path, steps: np.ndarray, sample_rate: int
     """As write_pcm, by way of a temporary file beside the target; the folder is made where it is missing."""
     with atomic_path(target) as temporary:
         write_pcm(temporary, steps, sample_rate, bitdepth)
+
+
+def pcm_file(steps: np.ndarray, sample_rate: int, bitdepth: int = 16) -> bytes:
+    """A WAV file as bytes, the same that write_pcm writes, many times as fast.
+
+    Args:
+        steps: integers, (frames,) or (frames, channels).
+        sample_rate: Hz.
+        bitdepth: 16, 24 or 32.
+    """
+    channels = 1 if steps.ndim == 1 else steps.shape[1]
+    if bitdepth == 16:
+        data = steps.astype("<i2").tobytes()
+    elif bitdepth == 32:
+        data = steps.astype("<i4").tobytes()
+    else:  # the three lower bytes of four
+        data = steps.astype("<i4").reshape(-1, 1).view(np.uint8)[:, :3].tobytes()
+    width = bitdepth // 8 * channels
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF", 36 + len(data) + len(data) % 2, b"WAVE", b"fmt ", 16, 1, channels, sample_rate, sample_rate * width, width, bitdepth,
+        b"data", len(data),
+    )  # fmt: skip
+    return header + data + bytes(len(data) % 2)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +21,58 @@ from separation.data.audio_files import to_pcm, write_pcm_atomically
 from separation.data.parallel import run_in_order
 from separation.data.source_files import finish_manifest, read_source_manifest, remove_strays, start_manifest
 from separation.data.toy_music import build_toy_music
+from separation.data.toy_speech import build_toy_speech
 from separation.errors import UserError
 from separation.files import sha256_of
 
 logger = logging.getLogger(__name__)
 
-# A builder takes (args, folder, workers), writes `<split>/<song>/<class>.<suffix>` below the folder, returns `files`,
-# dicts of path, split, song, class, frames, sample_rate, size and sha256, and `attribution`: by whom, what licence.
-Builder = Callable[[dict[str, Any], Path, int], dict[str, Any]]
-BUILDERS: dict[str, Builder] = {"toy_music": build_toy_music}
+@dataclass(frozen=True)
+class Access:
+    """How a source is reached, which changes nothing of what it is.
+
+    Attributes:
+        workers: number of processes.
+        downloads: where what is fetched is kept.
+        offline: fetch nothing.
+        places: where a user's folders, lists and scripts lie; see recipes.Steps.
+    """
+
+    workers: int = 1
+    downloads: Path = Path("results/data/downloads")
+    offline: bool = False
+    places: Mapping[str, Any] = field(default_factory=dict)
+
+
+# A builder takes (source, folder, access), writes or links its files below the folder, returns `files`, dicts of path,
+# split, song, class, frames, sample_rate, size and sha256, and `attribution`: by whom, what licence.
+Builder = Callable[[dict[str, Any], Path, Access], dict[str, Any]]
+BUILDERS: dict[str, Builder] = {
+    "toy_music": lambda source, folder, access: build_toy_music(source.get("args") or {}, folder, access.workers),
+    "toy_speech": lambda source, folder, access: build_toy_speech(
+        source.get("args") or {}, folder, access.workers, access.downloads, access.offline
+    ),
+}
 FILES_PER_PROCESS = 60  # take as long as starting one
 
 
-def fetch_source(spec: dict[str, Any], manifest: Path, workers: int = 1) -> None:
-    """Builds or fetches the audio of a source: `<split>/<song>/<class>.wav` beside the manifest.
+def fetch_source(spec: dict[str, Any], manifest: Path, workers: int = 1, access: Access | None = None) -> None:
+    """Builds or fetches the audio of a source, files or links beside the manifest.
 
     Args:
         spec: `source`: `name`, `kind` (one of BUILDERS) and `args` of that builder.
         manifest: written last.
         workers: number of processes; the files are the same bytes for any.
+        access: how the source is reached; `workers` where it is left out.
 
     Raises:
-        UserError: the kind is unknown, or the builder refuses an argument.
+        UserError: the kind is unknown, the builder refuses an argument, or something cannot be fetched.
     """
     source = spec["source"]
     if source["kind"] not in BUILDERS:
         raise UserError(f"expected one of {', '.join(sorted(BUILDERS))}, found {source['kind']!r}", key="source.kind")
     folder = start_manifest(manifest)
-    built = BUILDERS[source["kind"]](source.get("args") or {}, folder, workers)
+    built = BUILDERS[source["kind"]](source, folder, access or Access(workers))
     logger.info("%d files of source %s", len(built["files"]), source["name"])
     _finish(manifest, spec, built["files"], built["attribution"])
 

@@ -1,0 +1,72 @@
+"""JAMS documents of scaper's scenes, written as text: what jams.JAMS.save writes, without building its objects."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from separation.nussl_compat import scaper
+
+
+@functools.cache
+def _empty() -> dict[str, Any]:
+    """A document with one scaper annotation and no event, by jams itself."""
+    import jams
+
+    document = jams.JAMS()
+    annotation = jams.Annotation(namespace="scaper", duration=1.0)
+    annotation.sandbox.scaper = {}
+    document.annotations.append(annotation)
+    document.file_metadata.duration = 1.0
+    return json.loads(document.dumps())
+
+
+def jams_text(events: Sequence[Mapping[str, Any]], noted: Mapping[str, Any]) -> str:
+    """The JAMS document of one scene.
+
+    Args:
+        events: values of the observations, in order of event_time.
+        noted: the sandbox `scaper`, with at least `duration`.
+    """
+    document = copy.deepcopy(_empty())
+    (annotation,) = document["annotations"]
+    annotation["data"] = [observation(event) for event in events]
+    annotation["sandbox"]["scaper"] = noted
+    annotation["duration"] = document["file_metadata"]["duration"] = noted["duration"]
+    return json.dumps(document, indent=1, default=_plain) + "\n"
+
+
+def observation(event: Mapping[str, Any]) -> dict[str, Any]:
+    """One event as an observation of the namespace `scaper`: its duration is the one after stretching."""
+    stretch = event["time_stretch"] or 1.0
+    return {
+        "time": float(event["event_time"]),
+        "duration": float(event["event_duration"] * stretch),
+        "value": dict(event),
+        "confidence": 1.0,
+    }
+
+
+def polyphony(events: Sequence[Mapping[str, Any]], duration: float) -> tuple[int, float]:
+    """The greatest number of events at one time, and how evenly they are spread: scaper's own figures."""
+    data = [SimpleNamespace(**observation(event)) for event in events]
+    intervals = np.array([[each.time, each.time + each.duration] for each in data])
+    annotation = SimpleNamespace(
+        data=data,
+        duration=duration,
+        namespace="scaper",
+        to_interval_values=lambda: (intervals, [each.value for each in data]),
+    )
+    return scaper.util.max_polyphony(annotation), scaper.util.polyphony_gini(annotation)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} is not of JSON's types")
