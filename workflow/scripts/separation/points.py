@@ -354,6 +354,12 @@ class Workflow:
         elif options != self.run_options["common"]:
             self.run_options["points"][point_id] = options
 
+    def mixtures_of_shard(self, dataset: str, split: str, number: int) -> tuple[int, int]:
+        """The first mixture of a shard, and the one after its last."""
+        total = self.datasets[dataset].recipe["mixture_parameters"][split]["num_mixtures"]
+        count = self.shards[dataset, split]
+        return total * number // count, total * (number + 1) // count
+
     def cache_workers(self, cache: str, split: str, default: int) -> int:
         """Worker processes that fill a cache: `num_cache_workers` of the block, else `default`."""
         return max(1, self._cache_workers.get((cache, split), default))

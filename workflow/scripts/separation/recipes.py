@@ -15,14 +15,35 @@ from pathlib import Path
 from typing import Any
 
 from separation.config import ROOT, Recipe, Settings
-from separation.errors import UserError
 from separation.files import read_json
 from separation.identity import STAGE_VERSIONS, canonical_json, digest, slug
 from separation.splits import listing
 
 AUDIO_SUFFIXES = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .rf64 .wv1 .wv2 .sph .m4a .aac .mp4 .wma".split()
-)
+    [
+        ".wav",
+        ".wave",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".caf",
+        ".w64",
+        ".rf64",
+        ".wv1",
+        ".wv2",
+        ".sph",
+        ".m4a",
+        ".aac",
+        ".mp4",
+        ".wma",
+    ]
+)  # fmt: skip
 # options that came later, with the value at which they change nothing: then they are in no id
 NEUTRAL: dict[str, Any] = {
     "allow_repeated_label": False, "background": None, "reverb": None, "guards": {"action": "stop"},
@@ -102,7 +123,9 @@ def steps_of(recipe: Recipe, settings: Settings, reachable: Callable[[], str] | 
         "version": STAGE_VERSIONS["resample_source"],
     }
     resampled = f"resampled_{value['sample_rate']}_{digest([organize_spec, resample_spec])[:8]}"
-    versions = [STAGE_VERSIONS[stage] for stage in ("fetch_source", "organize_source", "resample_source", "mix_dataset")]
+    versions = [
+        STAGE_VERSIONS[stage] for stage in ("fetch_source", "organize_source", "resample_source", "mix_dataset")
+    ]
     whole = {**value, "organize": organize_spec["organize"], "version": versions}
     dataset = f"{slug(recipe.name)}-{digest(whole)}"
     mixtures, shards = {}, {}
@@ -247,7 +270,9 @@ def _least_event_duration(value: Mapping[str, Any]) -> float:
     for parameters in value["mixture_parameters"].values():
         events = {**value["event_parameters"], **(parameters.get("event_parameters") or {})}
         distributions = [events["event_duration"]]
-        distributions += [own["event_duration"] for own in (events.get("by_label") or {}).values() if own.get("event_duration")]
+        distributions += [
+            own["event_duration"] for own in (events.get("by_label") or {}).values() if own.get("event_duration")
+        ]
         for kind, *numbers in distributions:
             bound = {
                 "const": lambda n: n[0], "choose": lambda n: min(n[0]), "choose_weighted": lambda n: min(n[0]),
@@ -287,7 +312,7 @@ def _toy_speech(
 
 
 def unavailable(settings: Settings) -> str:
-    """Why Debian's packages cannot be had here, as far as that shows without a look at the network; "" where they can."""
+    """Why Debian's packages cannot be had here, as far as that shows without asking the network; "" where not."""
     if (settings.data / "downloads" / "debian").is_dir():
         return ""
     if settings.offline:

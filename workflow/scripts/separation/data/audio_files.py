@@ -82,7 +82,7 @@ def pcm_file(steps: np.ndarray, sample_rate: int, bitdepth: int = 16) -> bytes:
     width = bitdepth // 8 * channels
     header = struct.pack(
         "<4sI4s4sIHHIIHH4sI",
-        b"RIFF", 36 + len(data) + len(data) % 2, b"WAVE", b"fmt ", 16, 1, channels, sample_rate, sample_rate * width, width, bitdepth,
-        b"data", len(data),
+        b"RIFF", 36 + len(data) + len(data) % 2, b"WAVE", b"fmt ", 16, 1, channels, sample_rate,
+        sample_rate * width, width, bitdepth, b"data", len(data),
     )  # fmt: skip
     return header + data + bytes(len(data) % 2)

@@ -1,4 +1,4 @@
-"""Real recordings of speech out of Debian's packages: fetched and unpacked in a private folder, nothing is installed."""
+"""Real recordings of speech out of Debian's packages: fetched and unpacked privately, nothing is installed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ PACKAGES = (
     Package(
         "fillets-ng-data-cs", "usr/share/games/fillets-ng/sound", r"-[mv]-[^-/]*\.ogg$",
         # the small fish and the big one
-        {"fish_small_cs": r"-m-[^-/]*$", "fish_big_cs": r"-v-[^-/]*$"}, "69e975cf5bb42928c4a8b3a9e3c9bcc97767d1846bb411b030161efff6d6a7ed",
+        {"fish_small_cs": r"-m-[^-/]*$", "fish_big_cs": r"-v-[^-/]*$"},
+        "69e975cf5bb42928c4a8b3a9e3c9bcc97767d1846bb411b030161efff6d6a7ed",
         "ALTAR interactive, Ivo Danihelka, Pavel Danihelka and others (http://fillets.sourceforge.net); "
         "GNU General Public License, version 2",
     ),

@@ -116,7 +116,9 @@ def _check_whole(items: list[dict[str, Any]], count: int, folder: Path) -> None:
     for item in items:
         for path in (item["mixture"], item["jams"], *item["sources"].values()):
             if not (folder / path).is_file():
-                raise UserError("this file of a shard is missing; delete the folder and mix it again", file=folder / path)
+                raise UserError(
+                    "this file of a shard is missing; delete the folder and mix it again", file=folder / path
+                )
 
 
 def mix_item(plan: Plan, index: int) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import scipy.signal
 
 SAMPLE_RATE = 16000
 ATTRIBUTION = """\
-The utterances in this folder were made by this workflow: synthetic voices, no recordings of anybody. They take the place
-of real recordings where those cannot be had, and results on them are no results on speech. They are in the public domain
-(CC0-1.0, https://creativecommons.org/publicdomain/zero/1.0/).
+The utterances in this folder were made by this workflow: synthetic voices, no recordings of anybody. They take the
+place of real recordings where those cannot be had, and results on them are no results on speech. They are in the public
+domain (CC0-1.0, https://creativecommons.org/publicdomain/zero/1.0/).
 """
 _FRAME = 0.01  # seconds between changes of the filters
-# first three formants of vowels of a man, Hz (rounded from G. E. Peterson, H. L. Barney, "Control methods used in a study
-# of the vowels", J. Acoust. Soc. Am. 24 (2), 1952)
+# first three formants of vowels of a man, Hz (rounded from G. E. Peterson, H. L. Barney, "Control methods used in a
+# study of the vowels", J. Acoust. Soc. Am. 24 (2), 1952)
 _VOWELS = np.array(
     [[270, 2290, 3010], [390, 1990, 2550], [530, 1840, 2480], [660, 1720, 2410], [730, 1090, 2440],
      [570, 840, 2410], [440, 1020, 2240], [300, 870, 2240], [640, 1190, 2390], [490, 1350, 1690]]

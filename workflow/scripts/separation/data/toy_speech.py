@@ -33,7 +33,9 @@ UNSEEN = {"debian": ("ivrvoice_ru", "fish_big_cs"), "synthetic": ("voice_4", "vo
 UTTERANCES_PER_PROCESS = 100
 
 
-def build_toy_speech(args: dict[str, Any], folder: Path, workers: int, downloads: Path, offline: bool) -> dict[str, Any]:
+def build_toy_speech(
+    args: dict[str, Any], folder: Path, workers: int, downloads: Path, offline: bool
+) -> dict[str, Any]:
     """Writes the utterances of all splits as `<split>/<speaker>/<utterance>.wav`, mono, 16 bits.
 
     All are of the class `speech`; mixtures take their sources from different speakers. No utterance is in two splits.
@@ -41,8 +43,8 @@ def build_toy_speech(args: dict[str, Any], folder: Path, workers: int, downloads
 
     Args:
         args: `recordings` (debian: recordings out of Debian's packages; synthetic: voices that the workflow makes),
-            `seed`, `utterances` (per split: for each speaker at most), `min_duration` and `max_duration` of an utterance
-            (s), `test_speakers`; DEFAULTS where left out.
+            `seed`, `utterances` (per split: for each speaker at most), `min_duration` and `max_duration` of an
+            utterance (s), `test_speakers`; DEFAULTS where left out.
         folder: where the splits go.
         workers: number of processes; the files are the same bytes for any.
         downloads: where packages are kept.
