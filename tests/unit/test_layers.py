@@ -11,8 +11,8 @@ LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts" / "separa
 
 PURE = {
     "axes", "config", "errors", "files", "gpus", "identity", "jobs", "key_paths", "model_check", "plan", "points",
-    "provenance", "prune", "recipes", "recordings", "resolved", "rows", "runs", "schema", "splits",
-    "sweep", "translation", "vocabulary", "yaml_reader", "yaml_writer",
+    "provenance", "prune", "recipes", "recordings", "resolved", "rows", "runs", "schema", "source_check",
+    "splits",     "sweep", "translation", "vocabulary", "yaml_reader", "yaml_writer",
 }  # fmt: skip
 LAYERS = [
     PURE | {"nussl_compat"},

@@ -11,6 +11,7 @@ import soundfile
 
 from separation.data import mixing, scenes
 from separation.errors import UserError
+from separation.files import sha256_of
 from tiny_source import build_source, bytes_below, mixing_spec
 
 LABELS = ["vocals", "bass", "drums", "other"]
@@ -88,7 +89,7 @@ def test_the_manifest_tells_what_lies_beside_it(train):
         assert set(item["sources"]) == set(LABELS)
         assert set(item["sha256"]) == {item["mixture"], *item["sources"].values()}
         for path, digest in item["sha256"].items():
-            assert mixing.sha256_of(train.parent / path) == digest
+            assert sha256_of(train.parent / path) == digest
             info = soundfile.info(train.parent / path)
             assert (info.samplerate, info.channels, info.frames, info.subtype) == (8000, 1, 8000, "PCM_16")
         listed |= {item["jams"], *item["sha256"]}
@@ -240,7 +241,7 @@ def test_excerpts_in_which_a_source_hardly_sounds_are_drawn_again(resampled, tmp
             soundfile.write(copied / entry["path"], audio, rate)
             entry |= {
                 "size": (copied / entry["path"]).stat().st_size,
-                "sha256": mixing.sha256_of(copied / entry["path"]),
+                "sha256": sha256_of(copied / entry["path"]),
             }
     (copied / "manifest.json").write_text(json.dumps(contents))
     spec = mixing_spec(min_activity=0.5, mixture_parameters={"train": _split(num_mixtures=4)})

@@ -6,6 +6,12 @@ each a job of its own, whose records the rule of the whole brings together.
 """
 
 
+def script_manifest(wildcards):
+    """What the script of a source has made; other sources have none."""
+    made = "file" in WORK.run_options["places"].get(wildcards.source, {})
+    return [f"{DATA}/{wildcards.source}/script/manifest.json"] if made else []
+
+
 def organized_manifest(wildcards):
     organized = WORK.resampled[wildcards.source, wildcards.resampled][0]
     return f"{DATA}/{wildcards.source}/{organized}/manifest.json"
@@ -21,7 +27,28 @@ def shard_records(folder, count):
     return [f"{folder}/shards/{number:04d}.json" for number in range(count)] if count > 1 else []
 
 
+rule run_script:
+    output:
+        manifest=update(f"{DATA}/{{source}}/script/manifest.json"),
+    log:
+        "logs/run_script/{source}.log",
+    benchmark:
+        "results/benchmarks/run_script/{source}.tsv"
+    threads: asked("run_script", "threads", 2)
+    resources:
+        mem_mb=asked("run_script", "mem_mb", 4000),
+        runtime=asked("run_script", "runtime", 240),
+    params:
+        spec=lambda wildcards: WORK.sources[wildcards.source].spec,
+    message:
+        "Running the script of {wildcards.source}"
+    script:
+        "../scripts/run_script.py"
+
+
 rule fetch_source:
+    input:
+        script=script_manifest,
     output:
         manifest=update(f"{DATA}/{{source}}/fetched/manifest.json"),
     log:

@@ -9,10 +9,13 @@ with job(snakemake):
     from separation.data.sources import Access, fetch_source
 
     options = snakemake.config["run_options"]
+    places = dict(options["places"].get(snakemake.wildcards.source, {}))
+    if snakemake.input.script:
+        places["made"] = Path(snakemake.input.script[0]).parent / "files"
     access = Access(
         workers=snakemake.threads,
         downloads=Path(options["downloads"]),
         offline=options["offline"],
-        places=options["places"].get(snakemake.wildcards.source, {}),
+        places=places,
     )
     fetch_source(json.loads(snakemake.params.spec), Path(snakemake.output.manifest), access=access)

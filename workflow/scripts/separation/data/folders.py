@@ -38,11 +38,7 @@ def build_from_folders(source: dict[str, Any], folder: Path, access: Access) -> 
     Raises:
         UserError: a folder is missing, or a download fails.
     """
-    roots = {name: Path(path) for name, path in access.places.get("folders", {}).items()}
-    if not roots and "made" in access.places:
-        roots = {"": Path(access.places["made"])}
-    if not roots:
-        roots = _fetched(access)
+    roots = folders_of(access)
     return {
         "name": source["name"],
         "files": link_files(roots, folder, access.workers),
@@ -51,6 +47,18 @@ def build_from_folders(source: dict[str, Any], folder: Path, access: Access) -> 
         "kept": _link_texts(roots, folder),
         "times": True,
     }
+
+
+def folders_of(access: Access) -> dict[str, Path]:
+    """The folders of a source by name: a user's own, what a script made, or what is fetched.
+
+    Raises:
+        UserError: a download fails.
+    """
+    if "made" in access.places:
+        return {"": Path(access.places["made"])}
+    folders = {name: Path(path) for name, path in access.places.get("folders", {}).items()}
+    return folders or _fetched(access)
 
 
 def _empty_folders(name: str, root: Path) -> list[str]:

@@ -24,7 +24,7 @@ from separation.nussl_compat import scaper
 
 logger = logging.getLogger(__name__)
 
-MIXTURES_PER_PROCESS = 30  # take as long as starting one, which imports scaper
+MIXTURES_PER_PROCESS = 300  # take as long as starting one, which imports scaper
 
 
 def mix_dataset(

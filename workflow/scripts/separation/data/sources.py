@@ -23,6 +23,7 @@ from separation.data.assignment import assign
 from separation.data.audio_files import pcm_file, quick_path, to_pcm
 from separation.data.folders import build_from_folders, place_link
 from separation.data.guards import find_problems, settle, write_problems
+from separation.data.musdb import build_musdb
 from separation.data.parallel import run_in_order
 from separation.data.source_files import (
     PROBLEMS,
@@ -66,6 +67,8 @@ BUILDERS: dict[str, Builder] = {
         source.get("args") or {}, folder, access.workers, access.downloads, access.offline
     ),
     "folder": build_from_folders,
+    "script": build_from_folders,
+    "musdb18": build_musdb,
 }
 FILES_PER_PROCESS = 60  # take as long as starting one
 
@@ -145,6 +148,11 @@ def _guarded(
     access: Access,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:  # fmt: skip
     """The files with class, song, speaker and split that pass the guards, and how many problems there were."""
+    if all("class" in entry for entry in source["files"]):  # the source knows
+        files = [entry for entry in source["files"] if entry["split"] in guards["splits"]]
+        problems = find_problems(files, guards, {})
+        write_problems(folder / PROBLEMS, problems)
+        return settle(files, problems, source["name"])
     measured = {entry["path"]: entry for entry in source["files"]}
 
     def read(path: str) -> str:
