@@ -25,7 +25,7 @@ rule evaluate_point:
     params:
         spec=lambda wildcards: WORK.evaluations[wildcards.point, wildcards.evaluation][0].spec,
     message:
-        "Evaluating {wildcards.point}"
+        said_of_points("Evaluating {wildcards.point}")
     script:
         "../scripts/evaluate_point.py"
 

@@ -25,6 +25,6 @@ rule train_point:
     params:
         spec=lambda wildcards: WORK.trainings[wildcards.point].spec,
     message:
-        "Training {wildcards.point}"
+        said_of_points("Training {wildcards.point}")
     script:
         "../scripts/train_point.py"
