@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -34,12 +33,18 @@ def jams_text(events: Sequence[Mapping[str, Any]], noted: Mapping[str, Any]) -> 
         events: values of the observations, in order of event_time.
         noted: the sandbox `scaper`, with at least `duration`.
     """
-    document = copy.deepcopy(_empty())
-    (annotation,) = document["annotations"]
-    annotation["data"] = [observation(event) for event in events]
-    annotation["sandbox"]["scaper"] = noted
-    annotation["duration"] = document["file_metadata"]["duration"] = noted["duration"]
-    return json.dumps(document, indent=1, default=_plain) + "\n"
+    empty, duration = _empty(), noted["duration"]
+    annotation = empty["annotations"][0] | {
+        "data": [observation(event) for event in events],
+        "sandbox": {"scaper": noted},
+        "duration": duration,
+    }
+    document = empty | {
+        "annotations": [annotation],
+        "file_metadata": empty["file_metadata"] | {"duration": duration},
+    }
+    # on one line: indentation would take longer than all else
+    return json.dumps(document, default=_plain) + "\n"
 
 
 def observation(event: Mapping[str, Any]) -> dict[str, Any]:

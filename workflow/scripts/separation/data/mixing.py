@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from separation.data.audio_files import pcm_file, quick_path, to_pcm
+from separation.data.audio_files import pcm_file
 from separation.data.jams_files import jams_text, polyphony
 from separation.data.parallel import run_in_order
 from separation.data.plans import Plan, make_plan
@@ -130,7 +131,8 @@ def mix_item(plan: Plan, index: int) -> dict[str, Any]:
     name = f"{index:06d}"
     scene = draw_scene(plan, index)
     mixture, events, scale = _quantised([render_event(event, plan.format) for event in scene.events], plan)
-    (plan.folder / f"{name}_events").mkdir(parents=True, exist_ok=True)
+    folder = str(plan.folder)
+    os.makedirs(f"{folder}/{name}_events", exist_ok=True)
     audio, sources = {f"{name}.wav": mixture}, {}
     numbers = {"background": 0, "foreground": 0}
     labels = [event["label"] for event in scene.events]
@@ -142,13 +144,12 @@ def mix_item(plan: Plan, index: int) -> dict[str, Any]:
         sources[f"{label}::{labels[:place].count(label)}" if repeated else label] = path
         audio[path] = steps
     digests = {}
+    # no renaming: until the manifest is there, nothing vouches for a file, and the next run writes it again
     for path, steps in audio.items():
         content = pcm_file(steps, plan.sample_rate, plan.bitdepth)
         digests[path] = hashlib.sha256(content).hexdigest()
-        with quick_path(plan.folder / path) as temporary:
-            temporary.write_bytes(content)
-    with quick_path(plan.folder / f"{name}.jams") as temporary:
-        temporary.write_text(_document(scene, plan, name, list(sources.values()), scale), encoding="utf-8")
+        _write(f"{folder}/{path}", content)
+    _write(f"{folder}/{name}.jams", _document(scene, plan, name, list(sources.values()), scale).encode())
     return {
         "name": name,
         "mixture": f"{name}.wav",
@@ -168,14 +169,20 @@ def _quantised(audio: list[np.ndarray], plan: Plan) -> tuple[np.ndarray, list[np
     """
     mixture = sum(audio)
     room = mixture if plan.reverb is None else with_reverb(_kept_below_one(mixture), plan.sample_rate, plan.reverb)
-    peak = max(float(np.abs(each).max()) for each in (mixture, room, *audio))
+    whole = (mixture, *audio) if room is mixture else (mixture, room, *audio)
+    peak = max(max(float(each.max()), -float(each.min())) for each in whole)
     # room for half a step of rounding per event
     limit = 1 - (len(audio) + 1) * 2.0 ** (1 - plan.bitdepth)
     scale = 1.0 if peak <= limit else float(limit / peak)
-    events = [to_pcm(each * scale if scale != 1.0 else each, plan.bitdepth) for each in audio]
-    if plan.reverb is None:
-        return sum(events), events, scale
-    return to_pcm(room * scale, plan.bitdepth), events, scale
+    factor = scale * 2.0 ** (plan.bitdepth - 1)
+    events = [np.rint(each * factor) for each in audio]
+    # whole numbers, so their sum is exact
+    return (sum(events) if plan.reverb is None else np.rint(room * factor)), events, scale
+
+
+def _write(path: str, content: bytes) -> None:
+    with open(path, "wb", buffering=0) as file:
+        file.write(content)
 
 
 def _kept_below_one(mixture: np.ndarray) -> np.ndarray:

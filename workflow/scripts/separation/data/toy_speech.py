@@ -19,7 +19,6 @@ from separation.files import sha256_of
 
 logger = logging.getLogger(__name__)
 
-LABEL = "speech"
 DEFAULTS: dict[str, Any] = {
     "recordings": "debian",
     "seed": 0,
@@ -27,7 +26,10 @@ DEFAULTS: dict[str, Any] = {
     "min_duration": 2.5,
     "max_duration": 12.0,
     "test_speakers": "seen",
+    "classes": "voice",
 }
+# of whom the recordings are, as their packages say or as the voices are made
+FEMALE = frozenset({"allison_en", "june_fr", "ivrvoice_ru", "fish_small_cs", "voice_1", "voice_3", "voice_4"})
 # speakers of the test split alone, where they are to be unseen: one woman and one man of each kind of recordings
 UNSEEN = {"debian": ("ivrvoice_ru", "fish_big_cs"), "synthetic": ("voice_4", "voice_5")}
 UTTERANCES_PER_PROCESS = 100
@@ -38,13 +40,14 @@ def build_toy_speech(
 ) -> dict[str, Any]:
     """Writes the utterances of all splits as `<split>/<speaker>/<utterance>.wav`, mono, 16 bits.
 
-    All are of the class `speech`; mixtures take their sources from different speakers. No utterance is in two splits.
+    Their classes are `female` and `male` (`classes: voice`), or all are of the class `speech` (`one`); mixtures take
+    several sources of one class from different speakers. No utterance is in two splits.
     Speakers of the test split are those of the training split (`test_speakers: seen`), or others (`unseen`).
 
     Args:
         args: `recordings` (debian: recordings out of Debian's packages; synthetic: voices that the workflow makes),
             `seed`, `utterances` (per split: for each speaker at most), `min_duration` and `max_duration` of an
-            utterance (s), `test_speakers`; DEFAULTS where left out.
+            utterance (s), `test_speakers`, `classes`; DEFAULTS where left out.
         folder: where the splits go.
         workers: number of processes; the files are the same bytes for any.
         downloads: where packages are kept.
@@ -62,7 +65,7 @@ def build_toy_speech(
         usable = {speaker: _usable(named, settings) for speaker, named in recordings.items()}
         chosen = _chosen(usable, settings)
         calls = [
-            (split, speaker, name, usable[speaker][name], folder)
+            (split, _class(speaker, settings), speaker, name, usable[speaker][name], folder)
             for split, speaker, names in chosen
             for name in names
         ]  # fmt: skip
@@ -71,7 +74,7 @@ def build_toy_speech(
     else:
         voices = {voice: range(sum(settings["utterances"].values())) for voice in synthetic_speech.VOICES}
         calls = [
-            (split, voice, number, settings, folder)
+            (split, _class(voice, settings), voice, number, settings, folder)
             for split, voice, numbers in _chosen(voices, settings)
             for number in numbers
         ]  # fmt: skip
@@ -82,7 +85,11 @@ def build_toy_speech(
 
 def _checked(args: dict[str, Any]) -> dict[str, Any]:
     settings = DEFAULTS | args
-    for key, allowed in {"recordings": ("debian", "synthetic"), "test_speakers": ("seen", "unseen")}.items():
+    for key, allowed in {
+        "recordings": ("debian", "synthetic"),
+        "test_speakers": ("seen", "unseen"),
+        "classes": ("voice", "one"),
+    }.items():
         if settings[key] not in allowed:
             raise UserError(f"expected {' or '.join(allowed)}, found {settings[key]!r}", key=f"source.args.{key}")
     unknown = sorted(set(settings) - set(DEFAULTS))
@@ -94,6 +101,12 @@ def _checked(args: dict[str, Any]) -> dict[str, Any]:
             key="source.args.max_duration",
         )
     return settings
+
+
+def _class(speaker: str, settings: dict[str, Any]) -> str:
+    if settings["classes"] == "one":
+        return "speech"
+    return "female" if speaker in FEMALE else "male"
 
 
 def _usable(named: list[tuple[str, Path]], settings: dict[str, Any]) -> dict[str, Path]:
@@ -124,23 +137,25 @@ def _chosen(usable: dict[str, Any], settings: dict[str, Any]) -> list[tuple[str,
     return chosen
 
 
-def write_recording(split: str, speaker: str, name: str, path: Path, folder: Path) -> dict[str, Any]:
+def write_recording(split: str, label: str, speaker: str, name: str, path: Path, folder: Path) -> dict[str, Any]:
     """Writes one recording as a WAV file of 16 bits at its own rate; its entry of the manifest."""
     audio, sample_rate = soundfile.read(path, dtype="float64", always_2d=True)
-    return _written(split, speaker, name, audio.mean(axis=1), sample_rate, folder)
+    return _written(split, label, speaker, name, audio.mean(axis=1), sample_rate, folder)
 
 
-def write_synthetic(split: str, voice: str, number: int, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+def write_synthetic(
+    split: str, label: str, voice: str, number: int, settings: dict[str, Any], folder: Path
+) -> dict[str, Any]:
     """Makes and writes one synthetic utterance; its entry of the manifest."""
     spread = min(settings["max_duration"], 3 * settings["min_duration"]) - settings["min_duration"]
     rng = np.random.default_rng([settings["seed"], list(synthetic_speech.VOICES).index(voice), number])
     duration = settings["min_duration"] + spread * rng.random()
     audio = synthetic_speech.utterance(synthetic_speech.VOICES[voice], duration, rng)
-    return _written(split, voice, f"{number:04d}", audio, synthetic_speech.SAMPLE_RATE, folder)
+    return _written(split, label, voice, f"{number:04d}", audio, synthetic_speech.SAMPLE_RATE, folder)
 
 
 def _written(
-    split: str, speaker: str, name: str, audio: np.ndarray, sample_rate: int, folder: Path
+    split: str, label: str, speaker: str, name: str, audio: np.ndarray, sample_rate: int, folder: Path
 ) -> dict[str, Any]:  # fmt: skip
     relative = f"{split}/{speaker}/{name}.wav"
     write_pcm_atomically(folder / relative, to_pcm(audio), sample_rate)
@@ -148,7 +163,7 @@ def _written(
         "path": relative,
         "split": split,
         "song": f"{speaker}.{name}",
-        "class": LABEL,
+        "class": label,
         "speaker": speaker,
         "frames": len(audio),
         "sample_rate": sample_rate,
