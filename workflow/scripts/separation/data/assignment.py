@@ -81,8 +81,8 @@ def matched(path: str, patterns: Sequence[Mapping[str, str]]) -> dict[str, str] 
 @functools.cache
 def _expression(pattern: str) -> re.Pattern:
     parts, named = [], set()
-    for part in re.split(r"(\{\w+\}|\*)", re.sub(r"\.\w{2,4}$", "", pattern)):
-        name = part[1:-1] if part.startswith("{") else ""
+    for part in re.split(r"(\{\w+(?::[^}]*)?\}|\*)", re.sub(r"\.\w{2,4}$", "", pattern)):
+        name, _, shape = part[1:-1].partition(":") if part.startswith("{") else ("", "", "")
         if part == "*" or name == "_":
             parts.append("[^/]*")
         elif not name:
@@ -93,7 +93,9 @@ def _expression(pattern: str) -> re.Pattern:
             parts.append(f"(?P={name})")
         else:
             named.add(name)
-            parts.append(f"(?P<{name}>{'.+' if name == 'song' else '[^/]+'})")
+            free = ".+" if name == "song" else "[^/]+"
+            # fnmatch gives an expression of its own, closed by \\Z or \\z
+            parts.append(f"(?P<{name}>{re.sub(r'..$', '', fnmatch.translate(shape)) if shape else free})")
     return re.compile("".join(parts))
 
 

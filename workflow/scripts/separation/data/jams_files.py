@@ -60,7 +60,13 @@ def observation(event: Mapping[str, Any]) -> dict[str, Any]:
 
 def polyphony(events: Sequence[Mapping[str, Any]], duration: float) -> tuple[int, float]:
     """The greatest number of events at one time, and how evenly they are spread: scaper's own figures."""
-    data = [SimpleNamespace(**observation(event)) for event in events]
+    times = ((each["time"], each["duration"], each["value"]["role"]) for each in map(observation, events))
+    return _polyphony(tuple(times), duration)
+
+
+@functools.lru_cache(maxsize=1024)
+def _polyphony(times: tuple[tuple[float, float, str], ...], duration: float) -> tuple[int, float]:
+    data = [SimpleNamespace(time=time, duration=length, value={"role": role}) for time, length, role in times]
     intervals = np.array([[each.time, each.time + each.duration] for each in data])
     annotation = SimpleNamespace(
         data=data,
@@ -68,7 +74,7 @@ def polyphony(events: Sequence[Mapping[str, Any]], duration: float) -> tuple[int
         namespace="scaper",
         to_interval_values=lambda: (intervals, [each.value for each in data]),
     )
-    return scaper.util.max_polyphony(annotation), scaper.util.polyphony_gini(annotation)
+    return scaper.util.max_polyphony(annotation), float(scaper.util.polyphony_gini(annotation))
 
 
 def _plain(value: Any) -> Any:

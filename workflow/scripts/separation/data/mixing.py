@@ -167,17 +167,25 @@ def _quantised(audio: list[np.ndarray], plan: Plan) -> tuple[np.ndarray, list[np
 
     All are turned down by one factor where the mixture or an event would clip. Reverb is added to the mixture alone.
     """
-    mixture = sum(audio)
-    room = mixture if plan.reverb is None else with_reverb(_kept_below_one(mixture), plan.sample_rate, plan.reverb)
-    whole = (mixture, *audio) if room is mixture else (mixture, room, *audio)
-    peak = max(max(float(each.max()), -float(each.min())) for each in whole)
     # room for half a step of rounding per event
     limit = 1 - (len(audio) + 1) * 2.0 ** (1 - plan.bitdepth)
-    scale = 1.0 if peak <= limit else float(limit / peak)
+    peaks = [_peak(each) for each in audio]
+    scale, room = 1.0, None
+    # where even the sum of the peaks leaves room, so does the mixture
+    if plan.reverb is not None or sum(peaks) > limit:
+        room = sum(audio)
+        if plan.reverb is not None:
+            room = with_reverb(_kept_below_one(room), plan.sample_rate, plan.reverb)
+        peak = max(_peak(room), *peaks)
+        scale = 1.0 if peak <= limit else float(limit / peak)
     factor = scale * 2.0 ** (plan.bitdepth - 1)
     events = [np.rint(each * factor) for each in audio]
     # whole numbers, so their sum is exact
     return (sum(events) if plan.reverb is None else np.rint(room * factor)), events, scale
+
+
+def _peak(audio: np.ndarray) -> float:
+    return max(float(audio.max()), -float(audio.min()))
 
 
 def _write(path: str, content: bytes) -> None:
@@ -186,8 +194,7 @@ def _write(path: str, content: bytes) -> None:
 
 
 def _kept_below_one(mixture: np.ndarray) -> np.ndarray:
-    peak = float(np.abs(mixture).max())
-    if peak > 1:
+    if _peak(mixture) > 1:
         raise UserError("mixtures with reverb must not clip; use a lower ref_db", key="ref_db")
     return mixture
 
