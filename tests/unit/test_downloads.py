@@ -79,7 +79,7 @@ def test_attempts_are_bounded_and_the_next_address_is_tried(server, tmp_path):
     assert downloads.fetch_file(_download(server, urls=urls), tmp_path, offline=False).read_bytes() == CONTENT
     assert len(server.asked) == downloads.ATTEMPTS + 1
     server.answers = [503] * 99
-    with pytest.raises(UserError, match="cannot be fetched: .*the server answers 503; put the file with sha256:"):
+    with pytest.raises(UserError, match=r"cannot be fetched: .*the server answers 503; put the file with sha256:"):
         downloads.fetch_file(_download(server, file="other.bin"), tmp_path, offline=False)
     assert len(server.asked) == 2 * downloads.ATTEMPTS + 1
 
