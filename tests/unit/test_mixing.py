@@ -11,6 +11,7 @@ import soundfile
 
 from separation.data import mixing, scenes
 from separation.errors import UserError
+from separation.files import sha256_of
 from tiny_source import build_source, bytes_below, mixing_spec
 
 LABELS = ["vocals", "bass", "drums", "other"]
@@ -88,7 +89,7 @@ def test_the_manifest_tells_what_lies_beside_it(train):
         assert set(item["sources"]) == set(LABELS)
         assert set(item["sha256"]) == {item["mixture"], *item["sources"].values()}
         for path, digest in item["sha256"].items():
-            assert mixing.sha256_of(train.parent / path) == digest
+            assert sha256_of(train.parent / path) == digest
             info = soundfile.info(train.parent / path)
             assert (info.samplerate, info.channels, info.frames, info.subtype) == (8000, 1, 8000, "PCM_16")
         listed |= {item["jams"], *item["sha256"]}
@@ -240,7 +241,7 @@ def test_excerpts_in_which_a_source_hardly_sounds_are_drawn_again(resampled, tmp
             soundfile.write(copied / entry["path"], audio, rate)
             entry |= {
                 "size": (copied / entry["path"]).stat().st_size,
-                "sha256": mixing.sha256_of(copied / entry["path"]),
+                "sha256": sha256_of(copied / entry["path"]),
             }
     (copied / "manifest.json").write_text(json.dumps(contents))
     spec = mixing_spec(min_activity=0.5, mixture_parameters={"train": _split(num_mixtures=4)})
@@ -316,3 +317,107 @@ def test_a_recipe_that_does_not_fit_is_told_in_one_line(changes, words, resample
 
 def test_every_event_parameter_is_drawn_by_scaper():
     assert set(scenes.SHARED) | {"snr"} == set(scenes.PARAMETERS)
+
+
+def test_shards_give_the_bytes_of_the_whole(train, resampled, tmp_path):
+    folder = tmp_path / "train"
+    spec, shards = mixing_spec(), [folder / "shards" / f"{number:04d}.json" for number in range(2)]
+    for shard, numbers in zip(shards, (range(0, 2), range(2, 6)), strict=True):
+        mixing.mix_shard(spec, "train", resampled, shard, numbers)
+    mixing.mix_dataset(spec, "train", resampled, folder / "manifest.json", shards=shards)
+    assert bytes_below(folder, ".wav") == bytes_below(train.parent, ".wav")
+    assert (folder / "manifest.json").read_bytes() == train.read_bytes()
+    with pytest.raises(UserError, match="expected the records of 6 mixtures, found 4"):
+        mixing.mix_dataset(spec, "train", resampled, folder / "manifest.json", shards=shards[1:])
+
+
+def test_a_background_lies_under_the_whole_mixture_at_ref_db(resampled, tmp_path):
+    from separation.nussl_compat import nussl
+
+    events = mixing_spec()["event_parameters"] | {"event_duration": ["const", 0.5], "event_time": ["const", 0.3]}
+    parameters = {"train": _split(labels=["vocals"], num_mixtures=3)}
+    background = {"labels": ["drums"], "source_time": ["uniform", 0, 3]}
+    spec = mixing_spec(
+        event_parameters=events, mixture_parameters=parameters, background=background, coherent=False, min_activity=0
+    )
+    folder, manifest = _mixed(resampled, tmp_path, spec)
+    for item in manifest["items"]:
+        assert item["sources"] == {
+            "drums": f"{item['name']}_events/background0_drums.wav",
+            "vocals": f"{item['name']}_events/foreground0_vocals.wav",
+        }
+        mixture, sources = _audio(folder, item)
+        assert np.array_equal(sum(source.astype(int) for source in sources.values()), mixture)
+        assert not sources["vocals"][:2390].any() and sources["drums"][:2390].any()
+        assert _loudness(sources["drums"]) == pytest.approx(-40, abs=0.2)
+        jams.load(str(folder / item["jams"]), validate=True, strict=True)
+    assert set(nussl.datasets.Scaper(str(folder))[0]["sources"]) == {"drums::0", "vocals::0"}
+
+
+def test_reverb_is_heard_in_the_mixture_alone(resampled, tmp_path):
+    spec = mixing_spec(mixture_parameters={"train": _split(num_mixtures=1)})
+    dry, manifest = _mixed(resampled, tmp_path / "dry", spec)
+    (item,) = manifest["items"]
+    wet, _ = _mixed(resampled, tmp_path / "wet", spec | {"reverb": 0.5})
+    (dry_mixture, sources), (wet_mixture, others) = _audio(dry, item), _audio(wet, item)
+    assert all(np.array_equal(sources[label], others[label]) for label in LABELS)
+    assert len(wet_mixture) == len(dry_mixture) and not np.array_equal(wet_mixture, dry_mixture)
+    (annotation,) = jams.load(str(wet / item["jams"])).annotations.search(namespace="scaper")
+    assert annotation.sandbox.scaper["reverb"] == 0.5
+
+
+def test_labels_may_repeat_with_different_files(resampled, tmp_path):
+    spec = mixing_spec(
+        mixture_parameters={"train": _split(labels=["vocals", "vocals"], num_mixtures=4)},
+        coherent=False,
+        allow_repeated_label=True,
+        min_activity=0,
+    )
+    _, manifest = _mixed(resampled, tmp_path, spec)
+    for item in manifest["items"]:
+        assert list(item["sources"]) == ["vocals::0", "vocals::1"]
+        assert len(set(item["conditions"]["songs"].split("+"))) == 2
+    with pytest.raises(UserError, match="allow_repeated_label: true allows"):
+        _mixed(resampled, tmp_path / "no", spec | {"allow_repeated_label": False})
+    spec["mixture_parameters"]["train"]["labels"] = ["vocals"] * 3
+    with pytest.raises(UserError, match="up to 3 sources of a mixture are of the class 'vocals', which has 2"):
+        _mixed(resampled, tmp_path / "many", spec)
+
+
+def test_the_original_words_for_labels_and_files_are_read(resampled, tmp_path):
+    words = {"label": ["choose", ["vocals", "bass"]], "source_file": ["choose", []]}
+    events = mixing_spec()["event_parameters"] | words
+    parameters = {"train": {"num_mixtures": 4, "scene_duration": 1.0, "num_sources": 2}}
+    spec = mixing_spec(event_parameters=events, mixture_parameters=parameters, coherent=False)
+    _, manifest = _mixed(resampled, tmp_path, spec)
+    assert all(set(item["sources"]) == {"vocals", "bass"} for item in manifest["items"])
+
+
+def test_a_split_may_have_its_own_words(resampled, tmp_path):
+    own = {"event_parameters": {"snr": ["const", 3], "by_label": {"vocals": {"snr": ["const", 9]}}}, "ref_db": -30}
+    _, manifest = _mixed(resampled, tmp_path, mixing_spec(mixture_parameters={"train": _split(coherent=False, **own)}))
+    for item in manifest["items"]:
+        assert item["conditions"]["snr_vocals"] == 9 and not item["conditions"]["coherent"]
+    assert manifest["counts"]["incoherent"] == 2
+
+
+@pytest.mark.parametrize("effects", [{}, {"pitch_shift": ["uniform", -2, 2], "time_stretch": ["uniform", 0.8, 1.2]}])
+def test_audio_is_that_of_scaper_itself(effects, resampled, tmp_path):
+    from separation.nussl_compat import scaper
+
+    events = mixing_spec()["event_parameters"] | {"event_duration": ["uniform", 0.3, 0.9]} | effects
+    spec = mixing_spec(
+        event_parameters=events | {"event_time": ["uniform", 0, 1]},
+        mixture_parameters={"train": _split(num_mixtures=2)},
+        coherent=False,
+        min_activity=0,
+    )
+    folder, manifest = _mixed(resampled, tmp_path, spec)
+    for item in manifest["items"]:
+        audio, _, _, events = scaper.generate_from_jams(str(folder / item["jams"]))
+        mixture, sources = _audio(folder, item)
+        assert np.abs(audio[:, 0] * 32768 - mixture).max() <= 0.5 * len(LABELS) + 0.01
+        paths = {path: label for label, path in item["sources"].items()}
+        ordered = [sources[paths[path]] for path in sorted(paths, key=lambda path: path.split("foreground")[1])]
+        for ours, theirs in zip(ordered, events, strict=True):
+            assert np.abs(theirs[:, 0] * 32768 - ours).max() <= 0.51

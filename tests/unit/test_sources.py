@@ -11,6 +11,7 @@ import soundfile
 from separation.data import sources
 from separation.data.source_files import read_source_manifest
 from separation.errors import UserError
+from separation.files import sha256_of
 from tiny_source import build_source, bytes_below, recipe
 
 
@@ -26,7 +27,7 @@ def _write_source(folder, audio, sample_rate, *, name="a"):
     soundfile.write(path, audio, sample_rate, subtype="FLOAT")
     entry = {"path": f"train/song/{name}.wav", "split": "train", "song": "song", "class": name}
     entry |= {"frames": len(audio), "sample_rate": sample_rate, "size": path.stat().st_size}
-    entry["sha256"] = sources.sha256_of(path)
+    entry["sha256"] = sha256_of(path)
     manifest = folder / "manifest.json"
     manifest.write_text(json.dumps({"files": [entry], "attribution": "nobody"}))
     return manifest
@@ -153,7 +154,11 @@ def test_a_changed_file_stops_the_run_in_one_line_that_names_file_and_remedy(tmp
 @pytest.mark.parametrize(
     ("step", "spec", "words"),
     [
-        ("fetch", {"source": {"name": "x", "kind": "toys"}}, "source.kind: expected one of toy_music, found 'toys'"),
+        (
+            "fetch",
+            {"source": {"name": "x", "kind": "toys"}},
+            "source.kind: expected one of folder, musdb18, script, toy_music, toy_speech, found 'toys'",
+        ),
         ("organize", {"organize": {"by": "colour"}}, "organize.by: expected class, found 'colour'"),
     ],
 )

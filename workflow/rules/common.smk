@@ -15,14 +15,19 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 from separation.errors import UserError
 from separation.gpus import count_gpus
 from separation.points import load_workflow
+from separation.recordings import reachable_packages
 from separation.runs import check_name
+from separation.source_check import check_sources
 
 # Planning makes millions of objects that live to the end; looking through them again and again is a tenth of its time.
 gc.set_threshold(200_000, 50, 50)
 
 try:
-    WORK = load_workflow(config, os.environ)
+    # jobs go by the answer that the main process was given
+    WORK = load_workflow(config, os.environ, reachable_packages if workflow.is_main_process else None)
     check_name(WORK)
+    if workflow.is_main_process:
+        check_sources(WORK)
     GPUS = count_gpus(config.get("gpus", 0), os.environ)
 except UserError as problem:
     # a user's mistake is one line, not a traceback
@@ -47,7 +52,8 @@ wildcard_constraints:
     resampled=r"resampled_\d+_[0-9a-f]{8}",
     dataset=r"[a-z0-9_]+-[0-9a-f]{12}",
     # not the folders of a source, which lie as deep
-    split=r"(?!fetched|organized_|resampled_)[A-Za-z0-9_]+",
+    split=r"(?!(?:fetched|script)$|organized_|resampled_)[A-Za-z0-9_]+",
+    shard=r"\d{4,}",
     cache=r"[a-z0-9_]+-[0-9a-f]{12}",
     point=r"[a-z0-9_]+-[a-z0-9_]+-s\d+-[0-9a-f]{12}",
     evaluation=r"[a-z0-9_]+-[0-9a-f]{12}",

@@ -1,11 +1,54 @@
 """From a recipe to mixtures.
 
 In: config/datasets/<dataset>.yml. Out: DATA/<source>/{fetched,organized_*,resampled_*}/manifest.json and
-DATA/<dataset>/<split>/manifest.json, each beside the audio that it lists.
+DATA/<dataset>/<split>/manifest.json, each beside the audio that it lists. What is large is resampled and mixed in shards,
+each a job of its own, whose records the rule of the whole brings together.
 """
 
 
+def script_manifest(wildcards):
+    """What the script of a source has made; other sources have none."""
+    made = "file" in WORK.run_options["places"].get(wildcards.source, {})
+    return [f"{DATA}/{wildcards.source}/script/manifest.json"] if made else []
+
+
+def organized_manifest(wildcards):
+    organized = WORK.resampled[wildcards.source, wildcards.resampled][0]
+    return f"{DATA}/{wildcards.source}/{organized}/manifest.json"
+
+
+def resampled_manifest(wildcards):
+    dataset = WORK.datasets[wildcards.dataset]
+    return f"{DATA}/{dataset.source}/{dataset.resampled}/manifest.json"
+
+
+def shard_records(folder, count):
+    """The records of the shards of something large; of something small there are none."""
+    return [f"{folder}/shards/{number:04d}.json" for number in range(count)] if count > 1 else []
+
+
+rule run_script:
+    output:
+        manifest=update(f"{DATA}/{{source}}/script/manifest.json"),
+    log:
+        "logs/run_script/{source}.log",
+    benchmark:
+        "results/benchmarks/run_script/{source}.tsv"
+    threads: asked("run_script", "threads", 2)
+    resources:
+        mem_mb=asked("run_script", "mem_mb", 4000),
+        runtime=asked("run_script", "runtime", 240),
+    params:
+        spec=lambda wildcards: WORK.sources[wildcards.source].spec,
+    message:
+        "Running the script of {wildcards.source}"
+    script:
+        "../scripts/run_script.py"
+
+
 rule fetch_source:
+    input:
+        script=script_manifest,
     output:
         manifest=update(f"{DATA}/{{source}}/fetched/manifest.json"),
     log:
@@ -44,10 +87,34 @@ rule organize_source:
         "../scripts/organize_source.py"
 
 
+rule resample_shard:
+    input:
+        organized=organized_manifest,
+    output:
+        shard=temp(f"{DATA}/{{source}}/{{resampled}}/shards/{{shard}}.json"),
+    log:
+        "logs/resample_shard/{source}/{resampled}/{shard}.log",
+    benchmark:
+        "results/benchmarks/resample_shard/{source}/{resampled}/{shard}.tsv"
+    threads: asked("resample_source", "threads", 2)
+    resources:
+        mem_mb=asked("resample_source", "mem_mb", 2000),
+        runtime=asked("resample_source", "runtime", 60),
+    params:
+        spec=lambda wildcards: WORK.resampled[wildcards.source, wildcards.resampled][1].spec,
+        part=lambda wildcards: (int(wildcards.shard), WORK.shards[wildcards.source, wildcards.resampled]),
+    message:
+        "Resampling {wildcards.source}, shard {wildcards.shard}"
+    script:
+        "../scripts/resample_shard.py"
+
+
 rule resample_source:
     input:
-        organized=lambda wildcards: "{}/{}/{}/manifest.json".format(
-            DATA, wildcards.source, WORK.resampled[wildcards.source, wildcards.resampled][0]
+        organized=organized_manifest,
+        shards=lambda wildcards: shard_records(
+            f"{DATA}/{wildcards.source}/{wildcards.resampled}",
+            WORK.shards[wildcards.source, wildcards.resampled],
         ),
     output:
         manifest=update(f"{DATA}/{{source}}/{{resampled}}/manifest.json"),
@@ -67,10 +134,34 @@ rule resample_source:
         "../scripts/resample_source.py"
 
 
+rule mix_shard:
+    input:
+        resampled=resampled_manifest,
+    output:
+        shard=temp(f"{DATA}/{{dataset}}/{{split}}/shards/{{shard}}.json"),
+    log:
+        "logs/mix_shard/{dataset}/{split}/{shard}.log",
+    benchmark:
+        "results/benchmarks/mix_shard/{dataset}/{split}/{shard}.tsv"
+    threads: asked("mix_dataset", "threads", 2)
+    resources:
+        mem_mb=asked("mix_dataset", "mem_mb", 2000),
+        runtime=asked("mix_dataset", "runtime", 240),
+    params:
+        spec=lambda wildcards: WORK.mixtures[wildcards.dataset, wildcards.split].spec,
+        mixtures=lambda wildcards: WORK.mixtures_of_shard(wildcards.dataset, wildcards.split, int(wildcards.shard)),
+    message:
+        "Mixing {wildcards.dataset}, {wildcards.split}, shard {wildcards.shard}"
+    script:
+        "../scripts/mix_shard.py"
+
+
 rule mix_dataset:
     input:
-        resampled=lambda wildcards: "{}/{}/{}/manifest.json".format(
-            DATA, WORK.datasets[wildcards.dataset].source, WORK.datasets[wildcards.dataset].resampled
+        resampled=resampled_manifest,
+        shards=lambda wildcards: shard_records(
+            f"{DATA}/{wildcards.dataset}/{wildcards.split}",
+            WORK.shards[wildcards.dataset, wildcards.split],
         ),
     output:
         manifest=update(f"{DATA}/{{dataset}}/{{split}}/manifest.json"),

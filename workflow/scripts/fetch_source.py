@@ -6,6 +6,16 @@ from pathlib import Path
 from separation.jobs import job
 
 with job(snakemake):
-    from separation.data.sources import fetch_source
+    from separation.data.sources import Access, fetch_source
 
-    fetch_source(json.loads(snakemake.params.spec), Path(snakemake.output.manifest), workers=snakemake.threads)
+    options = snakemake.config["run_options"]
+    places = dict(options["places"].get(snakemake.wildcards.source, {}))
+    if snakemake.input.script:
+        places["made"] = Path(snakemake.input.script[0]).parent / "files"
+    access = Access(
+        workers=snakemake.threads,
+        downloads=Path(options["downloads"]),
+        offline=options["offline"],
+        places=places,
+    )
+    fetch_source(json.loads(snakemake.params.spec), Path(snakemake.output.manifest), access=access)

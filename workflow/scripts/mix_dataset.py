@@ -14,4 +14,5 @@ with job(snakemake):
         Path(snakemake.input.resampled),
         Path(snakemake.output.manifest),
         workers=snakemake.threads,
+        shards=[Path(shard) for shard in snakemake.input.shards],
     )

@@ -6,6 +6,12 @@ from pathlib import Path
 from separation.jobs import job
 
 with job(snakemake):
-    from separation.data.sources import organize_source
+    from separation.data.sources import Access, organize_source
 
-    organize_source(json.loads(snakemake.params.spec), Path(snakemake.input.fetched), Path(snakemake.output.manifest))
+    places = snakemake.config["run_options"]["places"].get(snakemake.wildcards.source, {})
+    organize_source(
+        json.loads(snakemake.params.spec),
+        Path(snakemake.input.fetched),
+        Path(snakemake.output.manifest),
+        Access(places=places),
+    )

@@ -13,4 +13,5 @@ with job(snakemake):
         Path(snakemake.input.organized),
         Path(snakemake.output.manifest),
         workers=snakemake.threads,
+        shards=[Path(shard) for shard in snakemake.input.shards],
     )

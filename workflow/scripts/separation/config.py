@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class Settings:
         data, cache, artifacts: directories, as written (a relative one starts at the working directory).
         container: the image in which jobs may run, as Snakemake names it.
         resources: what a job of each rule asks for, by rule.
+        offline: whether nothing may be fetched from the network.
+        shards: how many `mixtures` and `files` one job takes on.
         variables: what `${VAR}` in an experiment or recipe is replaced by.
         tracking: `mode` (live, offline or none), `names` of the trackers that are fed, and the options of each by name.
         publishing: where the table of a sweep goes; `sheet` says whether there are credentials for Google Sheets.
@@ -46,6 +48,8 @@ class Settings:
     variables: Mapping[str, str]
     tracking: Mapping[str, Any]
     publishing: Mapping[str, Any]
+    offline: bool = False
+    shards: Mapping[str, int] = field(default_factory=lambda: {"mixtures": 5000, "files": 5000})
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ def load_settings(config: Mapping[str, Any], environment: Mapping[str, str]) -> 
         variables={**variables, **environment},
         tracking=_tracking(value, environment),
         publishing={**value["publishing"], "sheet": bool(environment.get("PATH_TO_GOOGLE_CREDENTIALS"))},
+        offline=str(value["offline"]).lower() == "true",
+        shards=value["shards"],
         **directories,
     )
 

@@ -284,6 +284,22 @@ def mend_infinity_in_scaper(scaper: types.ModuleType) -> None:
     scaper.core.np = _Overlay(numpy, Inf=numpy.inf)
 
 
+def spare_scaper_the_headers(scaper: types.ModuleType) -> None:
+    """scaper opens a source file for each event, to know its duration (scaper/core.py:1474): once is enough while the
+    file stays as it is."""
+    import soundfile
+
+    @functools.lru_cache(maxsize=65536)
+    def known(path: str, time: int, size: int) -> Any:
+        return soundfile.info(path)
+
+    def info(path: str) -> Any:
+        found = os.stat(path)
+        return known(path, found.st_mtime_ns, found.st_size)
+
+    scaper.core.soundfile = _Overlay(soundfile, info=info)
+
+
 # ---------------------------------------------------------------- importing
 
 
@@ -307,6 +323,7 @@ def _import_nussl() -> types.ModuleType:
 def _import_scaper() -> types.ModuleType:
     scaper = importlib.import_module("scaper")
     mend_infinity_in_scaper(scaper)
+    spare_scaper_the_headers(scaper)
     return scaper
 
 

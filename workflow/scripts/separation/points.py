@@ -22,6 +22,7 @@ from separation.identity import (
     without_excluded,
 )
 from separation.model_check import check_config, check_data
+from separation.recipes import Dataset, Work, steps_of
 from separation.rows import Row, fill_varying_keys
 from separation.splits import SPLITS, Split, listing
 from separation.sweep import Point, Sweep
@@ -39,26 +40,6 @@ AUDIO_ARRAYS = ("mix_audio", "source_audio")
 BASELINE_KEYS = tuple(key for key in CACHED_KEYS if key != "output_type")
 
 _TRAINING_VERSIONS = canonical_json({key: STAGE_VERSIONS[key] for key in ("features", "train")})
-
-
-@dataclass(frozen=True)
-class Work:
-    """Something that a job makes: the canonical JSON that its result depends on."""
-
-    id: str
-    spec: str
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A dataset made from a recipe, with the source it is mixed from."""
-
-    id: str
-    name: str
-    source: str
-    resampled: str
-    splits: tuple[str, ...]
-    recipe: Mapping[str, Any]
 
 
 @dataclass
@@ -88,6 +69,7 @@ class Workflow:
         sources, organized, resampled: by path below DATA, what each step makes.
         datasets: by id.
         mixtures: by (dataset id, split).
+        shards: into how many jobs the mixtures of (dataset id, split) and the files of (source, resampled) are divided.
         caches: by (cache id, split).
         trainings: by point id, in the sweep's order.
         evaluations: by (point id, evaluation id).
@@ -97,13 +79,19 @@ class Workflow:
         run_options: settings that change no result, for the jobs; see `options_of`.
     """
 
-    def __init__(self, experiment: configuration.Experiment, settings: configuration.Settings):
-        self.experiment, self.settings = experiment, settings
+    def __init__(
+        self,
+        experiment: configuration.Experiment,
+        settings: configuration.Settings,
+        reachable: Callable[[], str] | None = None,
+    ):
+        self.experiment, self.settings, self._reachable = experiment, settings, reachable
         self.sources: dict[str, Work] = {}
         self.organized: dict[tuple[str, str], Work] = {}
         self.resampled: dict[tuple[str, str], tuple[str, Work]] = {}
         self.datasets: dict[str, Dataset] = {}
         self.mixtures: dict[tuple[str, str], Work] = {}
+        self.shards: dict[tuple[str, str], int] = {}
         self.caches: dict[tuple[str, str], tuple[Work, Split]] = {}
         self.trainings: dict[str, Training] = {}
         self.evaluations: dict[tuple[str, str], tuple[Work, Split]] = {}
@@ -116,6 +104,9 @@ class Workflow:
             "caches": {},
             "evaluations": {},
             "baselines": {},
+            "places": {},
+            "downloads": str(settings.data / "downloads"),
+            "offline": settings.offline,
         }
         self._recipes: dict[str, Dataset] = {}
         self._checked: dict[tuple[int, ...], Point] = {}
@@ -370,32 +361,19 @@ class Workflow:
     def _dataset(self, name: str) -> Dataset:
         if name in self._recipes:
             return self._recipes[name]
-        recipe = configuration.load_recipe(name, self.settings.variables)
-        value = normalized(recipe.value)
-        source_spec = {"source": value["source"], "version": STAGE_VERSIONS["fetch_source"]}
-        source = f"{slug(value['source']['name'])}-{digest(source_spec)}"
-        organize_spec = {"organize": value["organize"], "version": STAGE_VERSIONS["organize_source"]}
-        organized = f"organized_{digest(organize_spec)[:8]}"
-        resample_spec = {
-            **{key: value[key] for key in ("sample_rate", "num_channels") if key in value},
-            "version": STAGE_VERSIONS["resample_source"],
-        }
-        resampled = f"resampled_{value['sample_rate']}_{digest([organize_spec, resample_spec])[:8]}"
-        recipe_spec = {**value, "version": [source_spec["version"], organize_spec["version"], resample_spec["version"]]}
-        recipe_spec["version"].append(STAGE_VERSIONS["mix_dataset"])
-        dataset_id = f"{slug(name)}-{digest(recipe_spec)}"
-        splits = tuple(value["mixture_parameters"])
-        self.sources[source] = Work(source, canonical_json(source_spec))
-        self.organized[source, organized] = Work(organized, canonical_json(organize_spec))
-        self.resampled[source, resampled] = (organized, Work(resampled, canonical_json(resample_spec)))
-        for split in splits:
-            mixing = {key: inner for key, inner in value.items() if key not in ("source", "organize")}
-            mixing["mixture_parameters"] = {split: value["mixture_parameters"][split]}
-            mixing["version"] = STAGE_VERSIONS["mix_dataset"]
-            self.mixtures[dataset_id, split] = Work(dataset_id, canonical_json(mixing))
-        self.datasets[dataset_id] = Dataset(dataset_id, name, source, resampled, splits, value)
-        self._recipes[name] = self.datasets[dataset_id]
-        return self._recipes[name]
+        steps = steps_of(configuration.load_recipe(name, self.settings.variables), self.settings, self._reachable)
+        source, organized, resampled = steps.source.id, steps.organized.id, steps.resampled.id
+        self.sources[source] = steps.source
+        self.organized[source, organized] = steps.organized
+        self.resampled[source, resampled] = (organized, steps.resampled)
+        for split, work in steps.mixtures.items():
+            self.mixtures[work.id, split] = work
+            self.shards[work.id, split] = steps.mix_shards[split]
+        self.shards[source, resampled] = steps.resample_shards
+        self.run_options["places"][source] = steps.places
+        self.notices += steps.notices
+        self.datasets[steps.dataset.id] = self._recipes[name] = steps.dataset
+        return steps.dataset
 
     # settings that change no result ------------------------------------------------------------------------------
 
@@ -415,6 +393,12 @@ class Workflow:
             self.run_options["common"] = options
         elif options != self.run_options["common"]:
             self.run_options["points"][point_id] = options
+
+    def mixtures_of_shard(self, dataset: str, split: str, number: int) -> tuple[int, int]:
+        """The first mixture of a shard, and the one after its last."""
+        total = self.datasets[dataset].recipe["mixture_parameters"][split]["num_mixtures"]
+        count = self.shards[dataset, split]
+        return total * number // count, total * (number + 1) // count
 
     def cache_workers(self, cache: str, split: str, default: int) -> int:
         """Worker processes that fill a cache: `num_cache_workers` of the block, else `default`."""
@@ -451,12 +435,21 @@ def _method(train_config: Mapping[str, Any]) -> str:
     return "mi"
 
 
-def load_workflow(config: Mapping[str, Any], environment: Mapping[str, str]) -> Workflow:
+def load_workflow(
+    config: Mapping[str, Any],
+    environment: Mapping[str, str],
+    reachable: Callable[[configuration.Settings], str] | None = None,
+) -> Workflow:
     """Reads the configuration and the experiment that it names.
+
+    Args:
+        config: Snakemake's.
+        environment: variables.
+        reachable: asked where a recipe takes what it can get; see recipes.steps_of.
 
     Raises:
         UserError: in one line, where something that a user wrote is wrong.
     """
     settings = configuration.load_settings(config, environment)
     experiment = configuration.load_experiment(settings.sweep, settings.variables)
-    return Workflow(experiment, settings)
+    return Workflow(experiment, settings, reachable and (lambda: reachable(settings)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,9 +39,10 @@ def to_pcm(audio: np.ndarray, bitdepth: int = 16) -> np.ndarray:
         int64 array of the same shape, in steps of 2^(1 - bitdepth).
     """
     full_scale = 2 ** (bitdepth - 1)
-    return np.clip(np.rint(np.asarray(audio, dtype=np.float64) * full_scale), -full_scale, full_scale - 1).astype(
-        np.int64
-    )
+    steps = np.multiply(audio, float(full_scale), dtype=np.float64)
+    np.rint(steps, out=steps)
+    np.clip(steps, -full_scale, full_scale - 1, out=steps)
+    return steps.astype(np.int64)
 
 
 def write_pcm(target: str | Path, steps: np.ndarray, sample_rate: int, bitdepth: int = 16) -> None:
@@ -61,3 +63,27 @@ def write_pcm_atomically(target: str | Path, steps: np.ndarray, sample_rate: int
     """As write_pcm, by way of a temporary file beside the target; the folder is made where it is missing."""
     with atomic_path(target) as temporary:
         write_pcm(temporary, steps, sample_rate, bitdepth)
+
+
+def pcm_file(steps: np.ndarray, sample_rate: int, bitdepth: int = 16) -> bytes:
+    """A WAV file as bytes, the same that write_pcm writes, many times as fast.
+
+    Args:
+        steps: whole numbers of any type, (frames,) or (frames, channels).
+        sample_rate: Hz.
+        bitdepth: 16, 24 or 32.
+    """
+    channels = 1 if steps.ndim == 1 else steps.shape[1]
+    if bitdepth == 16:
+        data = steps.astype("<i2").tobytes()
+    elif bitdepth == 32:
+        data = steps.astype("<i4").tobytes()
+    else:  # the three lower bytes of four
+        data = steps.astype("<i4").reshape(-1, 1).view(np.uint8)[:, :3].tobytes()
+    width = bitdepth // 8 * channels
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF", 36 + len(data) + len(data) % 2, b"WAVE", b"fmt ", 16, 1, channels, sample_rate,
+        sample_rate * width, width, bitdepth, b"data", len(data),
+    )  # fmt: skip
+    return header + data + bytes(len(data) % 2)

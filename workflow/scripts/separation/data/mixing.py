@@ -2,88 +2,56 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
-from dataclasses import dataclass, field
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from separation.data.audio_files import SUBTYPES, quick_path, to_pcm, write_pcm
+from separation.data.audio_files import pcm_file
+from separation.data.jams_files import jams_text, polyphony
 from separation.data.parallel import run_in_order
-from separation.data.scenes import Scene, check_event_parameters, draw_scene
-from separation.data.source_files import (
-    by_split_and_class,
-    finish_manifest,
-    read_source_manifest,
-    remove_strays,
-    start_manifest,
-)
+from separation.data.plans import Plan, make_plan
+from separation.data.rendering import render_event, with_reverb
+from separation.data.scenes import Scene, draw_scene, folder_labels
+from separation.data.source_files import finish_manifest, read_source_manifest, remove_strays, start_manifest
 from separation.errors import UserError
-from separation.files import sha256_of
+from separation.files import read_json, write_json
+from separation.nussl_compat import scaper
 
 logger = logging.getLogger(__name__)
 
-MIXTURES_PER_PROCESS = 30  # take as long as starting one, which imports scaper
+MIXTURES_PER_PROCESS = 300  # take as long as starting one, which imports scaper
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything that the mixtures of a split are made from; what a process needs to make any of them.
-
-    Attributes:
-        split, sample_rate (Hz), num_channels, duration (s), ref_db (LUFS of an event of 0 dB), bitdepth, seed: as in
-            the recipe.
-        labels: one event per label; empty where `num_sources` classes are drawn per mixture.
-        num_sources: number of events.
-        coherent: whether the events of a mixture come from one song and time.
-        incoherent_fraction: share of the mixtures for which they do not all the same.
-        min_activity: share of its excerpt in which each event sounds at least.
-        event_parameters: label -> parameter -> scaper distribution or None; under None those of all other labels.
-        songs: class -> song -> absolute path of the resampled file.
-        foreground: absolute path of the folder of the classes.
-        folder: where the files go.
-    """
-
-    split: str
-    sample_rate: int
-    num_channels: int
-    duration: float
-    ref_db: float
-    bitdepth: int
-    seed: int
-    labels: tuple[str, ...]
-    num_sources: int
-    coherent: bool
-    incoherent_fraction: float
-    min_activity: float
-    event_parameters: dict[str | None, dict[str, Any]]
-    songs: dict[str, dict[str, str]]
-    foreground: str
-    folder: Path = field(compare=False)
-
-    def is_coherent(self, index: int) -> bool:
-        """Whether mixture `index` is of one song and time. Incoherent ones are spread evenly over the indices."""
-        before, after = (math.floor(count * self.incoherent_fraction + 1e-9) for count in (index, index + 1))
-        return self.coherent and before == after
-
-
-def mix_dataset(spec: dict[str, Any], split: str, resampled: Path, manifest: Path, workers: int = 1) -> None:
+def mix_dataset(
+    spec: dict[str, Any],
+    split: str,
+    resampled: Path,
+    manifest: Path,
+    workers: int = 1,
+    shards: Sequence[Path] = (),
+) -> None:
     """Mixes one split of a dataset into the folder of its manifest.
 
     Per item: `000000.wav` (the mixture), `000000_events/foreground0_<label>.wav` (the events, which add up to the
-    mixture) and `000000.jams`. A mixture depends on the recipe, the split's name and its number alone: neither the
-    number of workers nor the number of mixtures changes it. nussl.datasets.Scaper reads the folder; for its sake the
-    JAMS files hold absolute paths, as scaper writes them. The manifest holds none.
+    mixture, but for reverb) and `000000.jams`. A mixture depends on the recipe, the split's name and its number alone:
+    neither the number of workers, nor that of shards, nor that of mixtures changes it. nussl.datasets.Scaper reads the
+    folder; for its sake the JAMS files hold absolute paths, as scaper writes them. The manifest holds none.
 
     Args:
         spec: sample_rate, mixture_parameters, event_parameters, and optionally num_channels (1), ref_db (-40), bitdepth
-            (16), seed (0), coherent (true), min_activity (0.25), as a recipe has them.
+            (16), seed (0), coherent (true), allow_repeated_label, background, reverb, min_activity (0.25), as a recipe
+            has them.
         split: a key of mixture_parameters.
         resampled: the manifest of resample_source.
         manifest: written last.
         workers: number of processes.
+        shards: what mix_shard has written for all mixtures of the split, in order; none are mixed here then.
 
     Raises:
         UserError: the recipe asks for what the source does not have, or a source file is missing or changed.
@@ -92,11 +60,13 @@ def mix_dataset(spec: dict[str, Any], split: str, resampled: Path, manifest: Pat
     plan = make_plan(spec, split, source, Path(resampled).resolve().parent, Path(manifest).resolve().parent)
     start_manifest(manifest)
     count = spec["mixture_parameters"][split]["num_mixtures"]
-    calls = [(plan, index) for index in range(count)]
-    items = run_in_order(mix_item, calls, workers=workers, share=MIXTURES_PER_PROCESS, what=f"mixtures of {split}")
-    remove_strays(
-        manifest, [path for item in items for path in (item["mixture"], item["jams"], *item["sources"].values())]
-    )
+    if shards:
+        items = [item for shard in shards for item in read_json(shard)["items"]]
+        _check_whole(items, count, plan.folder)
+    else:
+        items = _mixed(plan, range(count), workers)
+    kept = [path for item in items for path in (item["mixture"], item["jams"], *item["sources"].values())]
+    remove_strays(manifest, [*kept, *(Path(shard).relative_to(Path(manifest).parent).as_posix() for shard in shards)])
     contents = {
         "split": split,
         "sample_rate": plan.sample_rate,
@@ -110,68 +80,46 @@ def mix_dataset(spec: dict[str, Any], split: str, resampled: Path, manifest: Pat
         },
         "attribution": source["attribution"],
     }
+    if source.get("problems"):
+        contents["counts"]["source_problems"] = source["problems"]
     finish_manifest(manifest, spec, contents)
 
 
-def make_plan(spec: dict[str, Any], split: str, source: dict[str, Any], resampled: Path, folder: Path) -> Plan:
-    """Checks a recipe against the source and brings together what its mixtures need.
+def mix_shard(
+    spec: dict[str, Any], split: str, resampled: Path, shard: Path, mixtures: range, workers: int = 1
+) -> None:  # fmt: skip
+    """Mixes some of a split's mixtures into the folder above that of the shard's record.
 
-    Raises:
-        UserError: a value is out of range, or the source lacks the split, a class, or songs.
+    Args:
+        spec, split, resampled, workers: as of mix_dataset.
+        shard: the record, `<split>/shards/<number>.json`, written last.
+        mixtures: their numbers.
     """
-    if split not in spec["mixture_parameters"]:
-        raise UserError(
-            f"expected a split {split!r}, found {_listed(spec['mixture_parameters'])}", key="mixture_parameters"
-        )
-    parameters, key = spec["mixture_parameters"][split], f"mixture_parameters.{split}"
-    available = by_split_and_class(source["files"])
-    if split not in available:
-        raise UserError(f"the source has no split of this name, only {_listed(available)}", key=key)
-    classes = available[split]
-    labels, num_sources = tuple(parameters.get("labels") or ()), parameters.get("num_sources")
-    if bool(labels) == bool(num_sources):
-        raise UserError("expected either labels (one event each) or num_sources (drawn from all classes)", key=key)
-    missing = [label for label in labels if label not in classes]
-    if missing:
-        raise UserError(f"the source has no class {missing[0]!r}, only {_listed(classes)}", key=f"{key}.labels")
-    if num_sources and num_sources > len(classes):
-        raise UserError(
-            f"expected at most {len(classes)}, the classes of the source, found {num_sources}", key=f"{key}.num_sources"
-        )
-    coherent = spec.get("coherent", True)
-    if coherent and not labels:
-        raise UserError("expected labels, or coherent: false: classes drawn at random have no song in common", key=key)
-    if coherent and not set.intersection(*(set(classes[label]) for label in labels)):
-        raise UserError(f"no song has all of {_listed(labels)}", key=f"{key}.labels")
-    if len({entry["sample_rate"] for entry in source["files"]} | {spec["sample_rate"]}) > 1:
-        raise UserError(f"expected files of {spec['sample_rate']} Hz in {resampled}", key="sample_rate")
-    fraction = parameters.get("incoherent_fraction", 0.0)
-    if not 0 <= fraction <= 1:
-        raise UserError(f"expected a share from 0 to 1, found {fraction}", key=f"{key}.incoherent_fraction")
-    if spec.get("bitdepth", 16) not in SUBTYPES:
-        raise UserError(f"expected one of {_listed(SUBTYPES)}, found {spec['bitdepth']}", key="bitdepth")
-    return Plan(
-        split=split,
-        sample_rate=int(spec["sample_rate"]),
-        num_channels=spec.get("num_channels", 1),
-        duration=float(parameters["scene_duration"]),
-        ref_db=float(spec.get("ref_db", -40.0)),
-        bitdepth=spec.get("bitdepth", 16),
-        seed=spec.get("seed", 0),
-        labels=labels,
-        num_sources=len(labels) or num_sources,
-        coherent=coherent,
-        incoherent_fraction=fraction,
-        min_activity=spec.get("min_activity", 0.25),
-        event_parameters=check_event_parameters(spec["event_parameters"], list(classes), str(resampled / split)),
-        songs={
-            label: {song: str(resampled / path) for song, path in songs.items()}
-            for label, songs in classes.items()
-            if not labels or label in labels
-        },
-        foreground=str(resampled / split),
-        folder=folder,
+    source = read_source_manifest(resampled)
+    folder = Path(shard).resolve().parents[1]
+    plan = make_plan(spec, split, source, Path(resampled).resolve().parent, folder)
+    (folder / "manifest.json").unlink(missing_ok=True)  # while files change, nothing vouches for them
+    write_json(shard, {"items": _mixed(plan, mixtures, workers, part=Path(shard).stem)})
+
+
+def _mixed(plan: Plan, numbers: range, workers: int, part: str = "") -> list[dict[str, Any]]:
+    what = f"mixtures of {plan.split}" + (f", shard {part}" if part else "")
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    return run_in_order(
+        mix_item, [(plan, number) for number in numbers], workers=workers, share=MIXTURES_PER_PROCESS, what=what
     )
+
+
+def _check_whole(items: list[dict[str, Any]], count: int, folder: Path) -> None:
+    """Raises where shards do not hold all mixtures, or their files are not there."""
+    if [item["name"] for item in items] != [f"{number:06d}" for number in range(count)]:
+        raise UserError(f"expected the records of {count} mixtures, found {len(items)}", file=folder / "shards")
+    for item in items:
+        for path in (item["mixture"], item["jams"], *item["sources"].values()):
+            if not (folder / path).is_file():
+                raise UserError(
+                    "this file of a shard is missing; delete the folder and mix it again", file=folder / path
+                )
 
 
 def mix_item(plan: Plan, index: int) -> dict[str, Any]:
@@ -182,17 +130,26 @@ def mix_item(plan: Plan, index: int) -> dict[str, Any]:
     """
     name = f"{index:06d}"
     scene = draw_scene(plan, index)
-    mixture, events, scale = _quantised(scene, plan)
-    (plan.folder / f"{name}_events").mkdir(parents=True, exist_ok=True)
-    sources = {}
-    for number, (label, event) in enumerate(zip(scene.labels, events, strict=True)):
-        sources[label] = f"{name}_events/foreground{number}_{label}.wav"
-        with quick_path(plan.folder / sources[label]) as path:
-            write_pcm(path, event, plan.sample_rate, plan.bitdepth)
-    with quick_path(plan.folder / f"{name}.wav") as path:
-        write_pcm(path, mixture, plan.sample_rate, plan.bitdepth)
-    with quick_path(plan.folder / f"{name}.jams") as path:
-        path.write_text(_document(scene, plan, name, list(sources.values()), scale), encoding="utf-8")
+    mixture, events, scale = _quantised([render_event(event, plan.format) for event in scene.events], plan)
+    folder = str(plan.folder)
+    os.makedirs(f"{folder}/{name}_events", exist_ok=True)
+    audio, sources = {f"{name}.wav": mixture}, {}
+    numbers = {"background": 0, "foreground": 0}
+    labels = [event["label"] for event in scene.events]
+    for place, (event, steps) in enumerate(zip(scene.events, events, strict=True)):
+        label, role = event["label"], event["role"]
+        path = f"{name}_events/{role}{numbers[role]}_{label}.wav"
+        numbers[role] += 1
+        repeated = labels.count(label) > 1
+        sources[f"{label}::{labels[:place].count(label)}" if repeated else label] = path
+        audio[path] = steps
+    digests = {}
+    # no renaming: until the manifest is there, nothing vouches for a file, and the next run writes it again
+    for path, steps in audio.items():
+        content = pcm_file(steps, plan.sample_rate, plan.bitdepth)
+        digests[path] = hashlib.sha256(content).hexdigest()
+        _write(f"{folder}/{path}", content)
+    _write(f"{folder}/{name}.jams", _document(scene, plan, name, list(sources.values()), scale).encode())
     return {
         "name": name,
         "mixture": f"{name}.wav",
@@ -200,39 +157,95 @@ def mix_item(plan: Plan, index: int) -> dict[str, Any]:
         "sources": sources,
         "frames": len(mixture),
         # of the audio: a JAMS file differs with the place of its folder
-        "sha256": {path: sha256_of(plan.folder / path) for path in (f"{name}.wav", *sources.values())},
+        "sha256": digests,
         "conditions": scene.conditions | {"turned_down_db": max(0.0, -20 * math.log10(scale))},
     }
 
 
-def _quantised(scene: Scene, plan: Plan) -> tuple[np.ndarray, list[np.ndarray], float]:
+def _quantised(audio: list[np.ndarray], plan: Plan) -> tuple[np.ndarray, list[np.ndarray], float]:
     """The mixture and the events in whole steps of the bit depth, so that the events add up to the mixture exactly.
 
-    All are turned down by one factor where the mixture or an event would clip.
+    All are turned down by one factor where the mixture or an event would clip. Reverb is added to the mixture alone.
     """
-    peak = max(np.abs(audio).max() for audio in (sum(scene.audio), *scene.audio))
     # room for half a step of rounding per event
-    limit = 1 - (len(scene.audio) + 1) * 2.0 ** (1 - plan.bitdepth)
-    scale = 1.0 if peak <= limit else float(limit / peak)
-    events = [to_pcm(audio * scale, plan.bitdepth) for audio in scene.audio]
-    return sum(events), events, scale
+    limit = 1 - (len(audio) + 1) * 2.0 ** (1 - plan.bitdepth)
+    peaks = [_peak(each) for each in audio]
+    scale, room = 1.0, None
+    # where even the sum of the peaks leaves room, so does the mixture
+    if plan.reverb is not None or sum(peaks) > limit:
+        room = sum(audio)
+        if plan.reverb is not None:
+            room = with_reverb(_kept_below_one(room), plan.sample_rate, plan.reverb)
+        peak = max(_peak(room), *peaks)
+        scale = 1.0 if peak <= limit else float(limit / peak)
+    factor = scale * 2.0 ** (plan.bitdepth - 1)
+    events = [np.rint(each * factor) for each in audio]
+    # whole numbers, so their sum is exact
+    return (sum(events) if plan.reverb is None else np.rint(room * factor)), events, scale
+
+
+def _peak(audio: np.ndarray) -> float:
+    return max(float(audio.max()), -float(audio.min()))
+
+
+def _write(path: str, content: bytes) -> None:
+    with open(path, "wb", buffering=0) as file:
+        file.write(content)
+
+
+def _kept_below_one(mixture: np.ndarray) -> np.ndarray:
+    if _peak(mixture) > 1:
+        raise UserError("mixtures with reverb must not clip; use a lower ref_db", key="ref_db")
+    return mixture
 
 
 def _document(scene: Scene, plan: Plan, name: str, events: list[str], scale: float) -> str:
-    """The JAMS file of a scene, completed by what scaper writes when it saves the audio itself."""
-    noted = scene.jam.annotations.search(namespace="scaper")[0].sandbox.scaper
+    """The JAMS file of a scene, with what scaper notes when it saves the audio itself."""
+    background, foreground = scene.specs
+    greatest, gini = polyphony(scene.events, plan.duration)
+    labels = folder_labels(plan)
+    repeated = True if plan.allow_repeated_label is None else plan.allow_repeated_label
     # nussl.datasets.Scaper opens these as they stand: only an absolute path is right from any working directory
     mixture = str(plan.folder / f"{name}.wav")
-    noted.audio_path = noted.soundscape_audio_path = mixture
-    noted.isolated_events_audio_path = [str(plan.folder / event) for event in events]
-    noted.isolated_events_path = str(plan.folder / f"{name}_events")
-    noted.jams_path = str(plan.folder / f"{name}.jams")
-    noted.save_isolated_events = noted.fix_clipping = True
-    noted.peak_normalization_scale_factor = scale
-    noted.ref_db_change = 20 * math.log10(scale)
-    noted.ref_db_generated = plan.ref_db + noted.ref_db_change
-    return scene.jam.dumps(indent=1) + "\n"
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(str(name) for name in names)
+    change = 20 * math.log10(scale)
+    noted = {
+        "duration": plan.duration,
+        "original_duration": plan.duration,
+        "fg_path": plan.foreground,
+        "bg_path": plan.foreground,
+        "fg_spec": foreground,
+        "bg_spec": background,
+        "fg_labels": labels,
+        "bg_labels": labels,
+        "protected_labels": [],
+        "sr": plan.sample_rate,
+        "ref_db": plan.ref_db,
+        "n_channels": plan.num_channels,
+        "fade_in_len": 0.01,
+        "fade_out_len": 0.01,
+        "n_events": len(foreground),
+        "polyphony_max": greatest,
+        "polyphony_gini": gini,
+        "allow_repeated_label": repeated,
+        "allow_repeated_source": True,
+        "reverb": plan.reverb,
+        "scaper_version": scaper.__version__,
+        "soundscape_audio_path": mixture,
+        "isolated_events_audio_path": [str(plan.folder / event) for event in events],
+        "audio_path": mixture,
+        "jams_path": str(plan.folder / f"{name}.jams"),
+        "fix_clipping": True,
+        "peak_normalization": False,
+        "save_isolated_events": True,
+        "isolated_events_path": str(plan.folder / f"{name}_events"),
+        "disable_sox_warnings": True,
+        "no_audio": False,
+        "txt_path": None,
+        "txt_sep": "\t",
+        "disable_instantiation_warnings": True,
+        "peak_normalization_scale_factor": scale,
+        "ref_db_change": change,
+        "ref_db_generated": plan.ref_db + change,
+        "quick_pitch_time": False,
+    }
+    return jams_text(scene.events, noted)

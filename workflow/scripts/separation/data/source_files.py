@@ -12,6 +12,9 @@ from separation.files import read_json, sha256_of, write_json, write_text
 
 MANIFEST_FORMAT = 1
 ATTRIBUTION = "ATTRIBUTION.txt"  # whom the audio is by, and its licence
+# beside a manifest whose files lie elsewhere: when each was last written, so that an older file in its place is noticed
+TIMES = "times.json"
+PROBLEMS = "problems.csv"
 
 
 def start_manifest(manifest: Path) -> Path:
@@ -32,11 +35,18 @@ def finish_manifest(manifest: Path, spec: dict[str, Any], contents: dict[str, An
     write_json(manifest, {"format": MANIFEST_FORMAT, "recipe": spec, **contents})
 
 
+def write_times(manifest: Path, files: Iterable[dict[str, Any]]) -> None:
+    """Notes when the files of a manifest, or what their links lead to, were last written."""
+    folder = Path(manifest).parent
+    write_json(folder / TIMES, {entry["path"]: (folder / entry["path"]).stat().st_mtime_ns for entry in files})
+
+
 def read_source_manifest(manifest: Path) -> dict[str, Any]:
     """Reads a manifest and makes sure that its files are the ones it was written for.
 
-    A file of another size than the manifest says, or written after the manifest, is hashed; one whose content changed
-    is an error. (A later file with the same content, as a copy of the folder may hold, is none.)
+    A file of another size than the manifest says, or written after the manifest (or, where times.json tells, at another
+    time than then), is hashed; one whose content changed is an error. (Another file with the same content, as a copy of
+    the folder may hold, is none.)
 
     Raises:
         UserError: a file is missing, or its content changed.
@@ -44,6 +54,7 @@ def read_source_manifest(manifest: Path) -> dict[str, Any]:
     manifest = Path(manifest)
     contents = read_json(manifest)
     written = manifest.stat().st_mtime_ns
+    times = read_json(manifest.with_name(TIMES)) if manifest.with_name(TIMES).exists() else {}
     for entry in contents["files"]:
         path = manifest.parent / entry["path"]
         remedy = f"delete {manifest} and run the workflow again to make it anew"
@@ -51,7 +62,8 @@ def read_source_manifest(manifest: Path) -> dict[str, Any]:
             found = path.stat()
         except FileNotFoundError:
             raise UserError(f"this file of {manifest} is missing; {remedy}", file=path) from None
-        if found.st_size == entry["size"] and found.st_mtime_ns <= written:
+        known = times.get(entry["path"])
+        if found.st_size == entry["size"] and (known == found.st_mtime_ns if known else found.st_mtime_ns <= written):
             continue
         if sha256_of(path) != entry["sha256"]:
             raise UserError(f"its content is no longer what {manifest} says; put the file back, or {remedy}", file=path)
@@ -66,7 +78,11 @@ def remove_strays(manifest: Path, kept: Iterable[str]) -> None:
         kept: relative paths of the files that stay.
     """
     folder = Path(manifest).parent
-    stay = {Path(manifest), folder / ATTRIBUTION, *(folder / path for path in kept)}
+    stay = {
+        Path(manifest),
+        *(folder / name for name in (ATTRIBUTION, TIMES, PROBLEMS)),
+        *(folder / path for path in kept),
+    }
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(OSError):  # not empty

@@ -1,0 +1,171 @@
+"""Mixtures a second, against scaper.generate with isolated events: `python benchmarks/mixing.py [processes]`.
+
+The same sources, the same draws and the same number of processes, one after the other in turns. First the results are
+compared: audio to one step of 16 bits, JAMS by all they say of the events and the scene.
+"""
+
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[variable] = "1"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
+os.environ["PYTHONPATH"] = str(ROOT / "workflow" / "scripts") + os.pathsep + str(ROOT / "benchmarks")
+
+import joblib
+import numpy as np
+import soundfile
+
+from separation.data import mixing, plans, scenes
+from separation.nussl_compat import scaper
+
+RATE, DURATION, MIXTURES, TURNS = 16000, 4.0, 160, 5
+
+
+def write_source(folder: Path) -> dict:
+    """Resampled sources of four classes, 12 files of 30 s each: noise with moving filters and pauses."""
+    rng = np.random.default_rng(0)
+    files = []
+    for label in ("a", "b", "c", "d"):
+        for song in range(12):
+            noise = rng.normal(size=30 * RATE).cumsum() * 0.01
+            noise -= np.convolve(noise, np.ones(200) / 200, mode="same")
+            envelope = np.repeat(rng.uniform(0.1, 1, 60), RATE // 2)
+            audio = 0.3 * noise * envelope / np.abs(noise).max()
+            path = folder / "train" / label / f"{song:02d}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, audio, RATE, subtype="PCM_16")
+            entry = {"path": f"train/{label}/{song:02d}.wav", "split": "train", "class": label, "song": f"{song:02d}"}
+            files.append(entry | {"sample_rate": RATE, "frames": len(audio)})
+    return {"files": files, "attribution": ""}
+
+
+def spec(count: int) -> dict:
+    return {
+        "sample_rate": RATE,
+        "mixture_parameters": {"train": {"num_mixtures": count, "scene_duration": DURATION, "num_sources": 2}},
+        "event_parameters": {
+            "source_time": ["uniform", 0, 1000],
+            "event_duration": ["const", DURATION],
+            "snr": ["uniform", -5, 5],
+        },
+        "coherent": False,
+        "min_activity": 0,
+    }
+
+
+def original(plan: plans.Plan, index: int, folder: Path) -> None:
+    """One mixture as cookiecutter-nussl makes it: scaper draws, makes the audio and saves it."""
+    state = scenes._random_state(plan, index, 0)
+    labels = scenes._drawn_labels(plan, state)
+    songs = scenes._drawn_songs(plan, labels, state)
+    soundscape = scaper.Scaper(plan.duration, plan.foreground, plan.foreground, random_state=state)
+    soundscape.sr, soundscape.ref_db, soundscape.n_channels = plan.sample_rate, plan.ref_db, 1
+    for label, song in zip(labels, songs, strict=True):
+        soundscape.add_event(
+            label=("const", label), source_file=("const", plan.songs[label][song]), **plan.event_parameters[None]
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        soundscape.generate(
+            str(folder / f"{index:06d}.wav"),
+            str(folder / f"{index:06d}.jams"),
+            fix_clipping=True,
+            save_isolated_events=True,
+            disable_instantiation_warnings=True,
+        )
+
+
+def ours(plan: plans.Plan, index: int, folder: Path) -> None:
+    mixing.mix_item(plan, index)
+
+
+def run(function, plan: plans.Plan, folder: Path, processes: int) -> tuple[float, float]:
+    """Mixtures a second, and CPU time per mixture (ms) of one process; the processes are there and warm."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    began, spent = time.perf_counter(), cpu_seconds()
+    joblib.Parallel(n_jobs=processes)(joblib.delayed(function)(plan, index, folder) for index in range(MIXTURES))
+    return MIXTURES / (time.perf_counter() - began), (cpu_seconds() - spent) / MIXTURES * 1000
+
+
+def cpu_seconds() -> float:
+    """Of this process and those that it has waited for, such as sox."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def compare(first: Path, second: Path) -> int:
+    """The greatest difference of audio in steps of 16 bits; stops where the JAMS files differ in what they say."""
+    greatest = 0
+    for path in sorted(first.rglob("*.wav")):
+        ones, rate = soundfile.read(path)
+        others, other_rate = soundfile.read(second / path.relative_to(first))
+        assert (len(ones), rate) == (len(others), other_rate), path
+        greatest = max(greatest, float(np.abs(ones - others).max()) * 32768)
+    left_out = {
+        "audio_path",
+        "jams_path",
+        "soundscape_audio_path",
+        "isolated_events_audio_path",
+        "isolated_events_path",
+    }
+    for path in sorted(first.glob("*.jams")):
+        contents = []
+        for folder in (first, second):
+            document = json.loads((folder / path.name).read_text())
+            noted = document["annotations"][0]["sandbox"]["scaper"]
+            # where the files lie, and options that name no content
+            for key in left_out:
+                noted[key] = Path(str(noted[key])).name if isinstance(noted[key], str) else None
+            noted["isolated_events_path"] = None
+            contents.append(document)
+        assert contents[0] == contents[1], f"{path.name} differs"
+    return greatest
+
+
+def main() -> None:
+    processes = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    subprocess.run(["sox", "--version"], check=True, capture_output=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        source = write_source(work / "source")
+        given = spec(MIXTURES)
+        folders = {"scaper": work / "scaper", "workflow": work / "workflow"}
+        plan = plans.make_plan(given, "train", source, work / "source", folders["workflow"])
+        functions = {"scaper": original, "workflow": ours}
+        for name, function in functions.items():  # the processes import, files come into memory
+            run(function, plan, folders[name], processes)
+        print(
+            f"greatest difference: {compare(folders['scaper'], folders['workflow']):.2f} steps of 16 bits; JAMS agree"
+        )
+        rates, costs = ({name: [] for name in functions} for _ in range(2))
+        for _ in range(TURNS):
+            for name, function in functions.items():
+                rate, cost = run(function, plan, folders[name], processes)
+                rates[name].append(rate)
+                costs[name].append(cost)
+        ratios = [new / old for new, old in zip(rates["workflow"], rates["scaper"], strict=True)]
+        for name, each in rates.items():
+            print(f"{name:>8}: {statistics.median(each):6.1f} mixtures/s ({min(each):.1f} to {max(each):.1f})")
+        told = f"{statistics.median(ratios):6.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+        print(f"   ratio: {told}, {processes} processes")
+        if processes == 1:  # steadier than the clock on a machine with other work
+            ratios = [old / new for new, old in zip(costs["workflow"], costs["scaper"], strict=True)]
+            medians = {name: statistics.median(each) for name, each in costs.items()}
+            told = f"scaper {medians['scaper']:.1f} ms, workflow {medians['workflow']:.1f} ms"
+            print(f"CPU time: {told}, ratio {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""Runs a script of the user that makes a source. Called by Snakemake."""
+
+import json
+from pathlib import Path
+
+from separation.jobs import job
+
+with job(snakemake):
+    from separation.data.user_scripts import run_user_script
+
+    places = snakemake.config["run_options"]["places"][snakemake.wildcards.source]
+    run_user_script(
+        json.loads(snakemake.params.spec),
+        Path(snakemake.output.manifest),
+        Path(places["file"]),
+        Path(places["yaml"]) if "yaml" in places else None,
+    )

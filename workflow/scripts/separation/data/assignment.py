@@ -1,0 +1,212 @@
+"""Which class, song, speaker and split a file belongs to, by its path, by list files or by a table."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import functools
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from separation.errors import UserError
+
+FIELDS = ("split", "class", "song", "speaker")
+_PATTERNS = {"class": ["{class}/{song}"], "song": ["{song}/{class}"], "list": ["{class}/{song}"]}
+
+
+def assign(
+    paths: Sequence[str], organize: Mapping[str, Any], splits: Sequence[str], read: Any
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Reads what each file is.
+
+    Args:
+        paths: of the files, relative to the source's folder.
+        organize: of a recipe: by, patterns, splits, seed, lists, rest, table, ignore.
+        splits: the recipe's splits.
+        read: path of a list or table, as the recipe has it -> its text.
+
+    Returns:
+        per file that has a place: `path`, `split`, `class`, `song`, and `speaker` where it is known (a file that lists
+        put into two splits stands there twice); and the paths of the files that have none.
+
+    Raises:
+        UserError: nothing tells a file's split or class.
+    """
+    ignored = organize.get("ignore") or []
+    paths = [path for path in paths if not any(fnmatch.fnmatch(path, pattern) for pattern in ignored)]
+    by = organize.get("by", "class")
+    if by == "fold":
+        found = _by_table(paths, organize, read)
+    elif by == "list":
+        found = _by_lists(paths, organize, read)
+    else:
+        found = _by_patterns(paths, organize, splits)
+    found = _with_splits(found, organize, splits)
+    placed = {entry["path"] for entry in found}
+    return found, [path for path in paths if path not in placed]
+
+
+def _by_patterns(paths: Sequence[str], organize: Mapping[str, Any], splits: Sequence[str]) -> list[dict[str, str]]:
+    patterns = organize.get("patterns")
+    if not patterns:
+        if organize.get("by", "class") == "pattern":
+            raise UserError("expected `patterns`, found none", key="organize.patterns")
+        # folders named after the splits, where all files lie in such
+        inside = bool(paths) and all(path.split("/")[0] in splits for path in paths)
+        lead = "{split}/" if inside else ""
+        patterns = [{"match": lead + each} for each in _PATTERNS[organize.get("by", "class")]]
+    result = []
+    for path in paths:
+        entry = matched(path, patterns)
+        if entry is not None:
+            result.append({"path": path, **entry})
+    return result
+
+
+def matched(path: str, patterns: Sequence[Mapping[str, str]]) -> dict[str, str] | None:
+    """What the first pattern that matches says of a path; None where none does."""
+    for pattern in patterns:
+        found = _expression(pattern["match"]).fullmatch(path.rpartition(".")[0])
+        if found:
+            named = {name: value for name, value in found.groupdict().items() if value and name in FIELDS}
+            return named | {key: pattern[key] for key in ("class", "split") if key in pattern}
+    return None
+
+
+@functools.cache
+def _expression(pattern: str) -> re.Pattern:
+    parts, named = [], set()
+    for part in re.split(r"(\{\w+(?::[^}]*)?\}|\*)", re.sub(r"\.\w{2,4}$", "", pattern)):
+        name, _, shape = part[1:-1].partition(":") if part.startswith("{") else ("", "", "")
+        if part == "*" or name == "_":
+            parts.append("[^/]*")
+        elif not name:
+            parts.append(re.escape(part))
+        elif name not in FIELDS:
+            raise UserError(f"expected one of {', '.join(FIELDS)} or _, found {part}", key="organize.patterns")
+        elif name in named:
+            parts.append(f"(?P={name})")
+        else:
+            named.add(name)
+            free = ".+" if name == "song" else "[^/]+"
+            # fnmatch gives an expression of its own, closed by \\Z or \\z
+            parts.append(f"(?P<{name}>{re.sub(r'..$', '', fnmatch.translate(shape)) if shape else free})")
+    return re.compile("".join(parts))
+
+
+def _by_lists(paths: Sequence[str], organize: Mapping[str, Any], read: Any) -> list[dict[str, str]]:
+    if not organize.get("lists"):
+        raise UserError("expected `lists`, one file per split, found none", key="organize.lists")
+    known, listed, result = set(paths), set(), []
+    lists = {name: path for name, path in organize["lists"].items() if not name.endswith("_sha256")}
+    patterns = organize.get("patterns") or [{"match": each} for each in (*_PATTERNS["list"], "{song}")]
+    for split, place in lists.items():
+        for number, line in enumerate(read(place).splitlines(), start=1):
+            words = [word.strip() for word in re.split(r"[\t,]", line)]
+            if not words[0] or words[0].startswith("#"):
+                continue
+            path = words[0].removeprefix("./")
+            if path not in known:
+                raise UserError(f"the source has no audio file {path!r}", file=place, line=number)
+            listed.add(path)
+            entry = {**(matched(path, patterns) or {}), "split": split}
+            entry |= dict(zip(("class", "song", "speaker"), words[1:], strict=False))
+            if "class" not in entry:
+                raise UserError(
+                    f"nothing tells the class of {path!r}: add it after a tab, or give `patterns`",
+                    file=place, line=number,
+                )  # fmt: skip
+            result.append({"path": path, **entry})
+    if organize.get("rest"):
+        for path in paths:
+            entry = matched(path, patterns) if path not in listed else None
+            if entry and "class" in entry:
+                result.append({"path": path, **entry, "split": organize["rest"]})
+    return result
+
+
+def _by_table(paths: Sequence[str], organize: Mapping[str, Any], read: Any) -> list[dict[str, str]]:
+    table = organize.get("table")
+    if not table:
+        raise UserError("expected `table`, found none", key="organize.table")
+    split_of = {str(fold): split for split, folds in table["folds"].items() for fold in folds}
+    known, result = set(paths), []
+    rows = csv.DictReader(read(table["file"]).splitlines())
+    for row in rows:
+        try:
+            path, entry = table["path"].format(**row), {"class": row[table["class"]]}
+            fold = row[table["fold"]]
+            entry |= {name: row[table[name]] for name in ("speaker", "song") if name in table}
+        except KeyError as error:
+            raise UserError(
+                f"the table has no column {error}, only {', '.join(rows.fieldnames or [])}",
+                file=table["file"], key="organize.table",
+            ) from None  # fmt: skip
+        if fold not in split_of:
+            continue
+        if path not in known:
+            raise UserError(f"the source has no audio file {path!r}", file=table["file"], line=rows.line_num)
+        result.append({"path": path, **entry, "split": split_of[fold]})
+    return result
+
+
+def _with_splits(
+    found: list[dict[str, str]], organize: Mapping[str, Any], splits: Sequence[str]
+) -> list[dict[str, str]]:  # fmt: skip
+    """Files with their split, and with the song where nothing tells it: the file's own name."""
+    shares = organize.get("splits") or {}
+    for entry in found:
+        if "class" not in entry:
+            raise UserError(f"no pattern tells the class of {entry['path']!r}", key="organize.patterns")
+        entry.setdefault("song", Path(entry["path"]).stem)
+    without = [entry for entry in found if "split" not in entry]
+    if not without:
+        return found
+    if not shares:
+        raise UserError(
+            f"nothing tells the split of {without[0]['path']!r}: name the top folders {', '.join(splits)}, or give "
+            "organize.splits, such as {train: 0.8, val: 0.1, test: 0.1}",
+            key="organize.splits",
+        )
+    patterns = {split: value for split, value in shares.items() if isinstance(value, list)}
+    numbers = {split: float(value) for split, value in shares.items() if not isinstance(value, list)}
+    if numbers and not patterns and abs(sum(numbers.values()) - 1) > 1e-6:
+        raise UserError(f"expected shares that add up to 1, found {sum(numbers.values()):g}", key="organize.splits")
+    drawn = _drawn(without, numbers, int(organize.get("seed", 0))) if numbers else {}
+    result = []
+    for entry in found:
+        if "split" in entry:
+            result.append(entry)
+            continue
+        named = [
+            split for split, each in patterns.items() if any(fnmatch.fnmatch(entry["path"], one) for one in each)
+        ]  # fmt: skip
+        split = named[0] if named else drawn.get(_unit(entry))
+        if split is not None:
+            result.append({**entry, "split": split})
+    return result
+
+
+def _unit(entry: Mapping[str, str]) -> str:
+    """What must not be parted between splits: a speaker, else a song."""
+    return f"speaker {entry['speaker']}" if "speaker" in entry else f"{entry['song']}"
+
+
+def _drawn(entries: list[dict[str, str]], shares: dict[str, float], seed: int) -> dict[str, str]:
+    """Speakers or songs in splits. Each class is dealt out by itself where its files are songs of its own."""
+    drawn: dict[str, str] = {}
+    for name in sorted({entry["class"] for entry in entries}):
+        units = sorted({_unit(entry) for entry in entries if entry["class"] == name} - set(drawn))
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+        order = np.random.default_rng([seed, number]).permutation(len(units))
+        ends = np.round(np.cumsum(list(shares.values())) / sum(shares.values()) * len(units)).astype(int)
+        start = 0
+        for split, end in zip(shares, ends, strict=True):
+            drawn |= {units[place]: split for place in order[start:end]}
+            start = end
+    return drawn

@@ -1,0 +1,179 @@
+"""Files that would spoil the mixtures: found before anything is mixed, and told together in one table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from separation.errors import UserError
+from separation.files import write_text
+
+logger = logging.getLogger(__name__)
+
+SILENT_PEAK = 10 ** (-60 / 20)  # of full scale
+CLIPPED_SHARE = 1e-4
+# where the same audio lies in several splits it stays in the one that is evaluated
+KEPT_FIRST = {"test": 0, "val": 1}
+_ROWS_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file, and what is done about it: stop, skip or use."""
+
+    path: str
+    split: str
+    kind: str
+    detail: str
+    action: str
+
+
+def find_problems(
+    files: Sequence[Mapping[str, Any]], guards: Mapping[str, Any], empty_folders: Mapping[str, str]
+) -> list[Problem]:
+    """All problems of a source's files, in order of their paths.
+
+    Args:
+        files: entries with `path`, `split`, `class`, `song` and what measures.measure_file says.
+        guards: of a recipe: `action`, `by_problem`, `min_duration` (s), `num_channels`.
+        empty_folders: folder without audio -> the class that it stands for.
+    """
+    problems: list[Problem] = []
+
+    def note(entry: Mapping[str, Any], kind: str, detail: str) -> None:
+        problems.append(Problem(entry["path"], entry["split"], kind, detail, action_of(guards, kind)))
+
+    readable = []
+    for entry in files:
+        if "unreadable" in entry:
+            note(entry, "unreadable", entry["unreadable"])
+        elif entry["damaged"]:
+            note(entry, "damaged", entry["damaged"])
+        else:
+            readable.append(entry)
+    usual = {key: _usual(readable, key, guards) for key in ("num_channels", "sample_rate")}
+    for entry in readable:
+        duration = entry["frames"] / entry["sample_rate"]
+        if entry["peak"] <= SILENT_PEAK:
+            note(entry, "silent", f"its peak is {_db(entry['peak'])}")
+        if entry["clipped"] > CLIPPED_SHARE:
+            note(entry, "clipped", f"{entry['clipped']:.2%} of its samples are at full scale")
+        if duration < guards["min_duration"]:
+            note(entry, "too_short", f"{duration:.3g} s, mixtures need {guards['min_duration']:g} s")
+        for key, kind, unit in (("num_channels", "channels", " channels"), ("sample_rate", "sample_rate", " Hz")):
+            if entry[key] != usual[key]:
+                note(entry, kind, f"{entry[key]}{unit}, expected {usual[key]}{unit}")
+    _note_equals([entry for entry in readable if entry["peak"] > SILENT_PEAK], note)
+    left_out = {(problem.path, problem.split) for problem in problems if problem.action != "use"}
+    action = action_of(guards, "empty_class")
+    for split, name in sorted({(entry["split"], entry["class"]) for entry in files}):
+        own = [entry for entry in files if (entry["split"], entry["class"]) == (split, name)]
+        if all((entry["path"], split) in left_out for entry in own):
+            detail = f"none of the {len(own)} files of class {name} in {split} can be used"
+            problems.append(Problem(f"{name}/", split, "empty_class", detail, action))
+    classes = {entry["class"] for entry in files}
+    for folder, name in empty_folders.items():
+        if name not in classes:
+            problems.append(Problem(f"{folder}/", "", "empty_class", "the folder holds no audio files", action))
+    return sorted(problems, key=lambda problem: (problem.path, problem.kind, problem.split))
+
+
+def action_of(guards: Mapping[str, Any], kind: str) -> str:
+    """What a recipe has done about a kind of problem."""
+    return (guards.get("by_problem") or {}).get(kind, guards.get("action", "stop"))
+
+
+def _usual(entries: list[Mapping[str, Any]], key: str, guards: Mapping[str, Any]) -> int | None:
+    """The number of channels, or the rate, that files should have: that of most, the greater one of two as frequent.
+
+    Channels must be those of the mixtures where these are not mixed down.
+    """
+    if key == "num_channels" and guards["num_channels"] != 1:
+        return guards["num_channels"]
+    counts = Counter(entry[key] for entry in entries)
+    return max(counts, key=lambda value: (counts[value], value)) if counts else None
+
+
+def _note_equals(entries: list[Mapping[str, Any]], note: Any) -> None:
+    """Notes audio that is there twice; the first file stays, or the one of the split that is evaluated."""
+    equals: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        equals.setdefault(entry["audio"], []).append(entry)
+    for same in equals.values():
+        kept, *others = sorted(same, key=lambda entry: (KEPT_FIRST.get(entry["split"], 2), entry["path"]))
+        for entry in others:
+            if entry["split"] != kept["split"]:
+                twin = "it" if entry["path"] == kept["path"] else f"the same audio as {kept['path']}, it"
+                note(entry, "in_two_splits", f"{twin} is in {entry['split']} and in {kept['split']}")
+            else:
+                note(entry, "duplicate", f"the same audio as {kept['path']}")
+
+
+def settle(
+    files: Sequence[Mapping[str, Any]], problems: Sequence[Problem], place: str
+) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
+    """Reports the problems and leaves out the files that are to be skipped.
+
+    Args:
+        files: entries with `path` and `split`.
+        problems: of find_problems.
+        place: the source, for the report.
+
+    Returns:
+        the files that are used; how many problems there are of each kind, by `<kind>_<action>`.
+
+    Raises:
+        UserError: one of them stops the run.
+    """
+    if not problems:
+        return list(files), {}
+    report = table(problems)
+    logger.warning("%d problems in %s:\n%s", len(problems), place, report)
+    print(f"{len(problems)} problems in {place}:\n{report}", file=sys.stderr, flush=True)
+    stopping = [problem for problem in problems if problem.action == "stop"]
+    if stopping:
+        kinds = Counter(problem.kind for problem in stopping)
+        told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        raise UserError(
+            f"{len({problem.path for problem in stopping})} files are not fit to be mixed ({told}), listed above; "
+            "mend or remove them, or set guards.action: skip, or guards.by_problem, in the recipe",
+            file=stopping[0].path if len(stopping) == 1 else place,
+        )
+    skipped = {(problem.path, problem.split) for problem in problems if problem.action == "skip"}
+    kept = [entry for entry in files if (entry["path"], entry["split"]) not in skipped]
+    counts = Counter(f"{problem.kind}_{'used' if problem.action == 'use' else 'skipped'}" for problem in problems)
+    return kept, dict(sorted(counts.items()))
+
+
+def table(problems: Sequence[Problem]) -> str:
+    """The problems as lines of equal columns."""
+    heads = ("file", "problem", "what was found", "action")
+    rows = [(each.path, each.kind, each.detail, each.action) for each in problems[:_ROWS_SHOWN]]
+    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(3)]
+    lines = [
+        "  ".join([*(f"{row[column]:<{widths[column]}}" for column in range(3)), row[3]]) for row in (heads, *rows)
+    ]
+    if len(problems) > _ROWS_SHOWN:
+        lines.append(f"... and {len(problems) - _ROWS_SHOWN} more, all of them in problems.csv")
+    return "\n".join(lines)
+
+
+def _db(peak: float) -> str:
+    return f"{20 * math.log10(peak):.0f} dB" if peak > 0 else "0"
+
+
+def write_problems(target: Path, problems: Sequence[Problem]) -> None:
+    """Writes all problems as a CSV file: file, split, problem, found, action."""
+    written = io.StringIO()
+    rows = csv.writer(written, lineterminator="\n")
+    rows.writerow(["file", "split", "problem", "found", "action"])
+    rows.writerows([each.path, each.split, each.kind, each.detail, each.action] for each in problems)
+    write_text(target, written.getvalue())

@@ -1,0 +1,130 @@
+"""MUSDB18: the .stem.mp4 files of the whole and of its 7 s previews, or the WAV files of MUSDB18-HQ.
+
+Z. Rafii, A. Liutkus, F.-R. Stöter, S. I. Mimilakis, R. Bittner, "The MUSDB18 corpus for music separation", 2017.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from separation.data.audio_files import pcm_file, quick_path, to_pcm
+from separation.data.folders import attribution_of, folders_of, place_link
+from separation.data.measures import measure_file
+from separation.data.parallel import run_in_order
+from separation.errors import UserError
+
+if TYPE_CHECKING:
+    from separation.data.sources import Access
+
+logger = logging.getLogger(__name__)
+
+STEMS = ("drums", "bass", "other", "vocals")  # in the order in which a .stem.mp4 file has them, after the mixture
+SAMPLE_RATE = 44100
+
+
+def build_musdb(source: dict[str, Any], folder: Path, access: Access) -> dict[str, Any]:
+    """Writes or links the stems of MUSDB18 as `<split>/<track>/<stem>.wav`: train, val and test.
+
+    val are the validation tracks that the package musdb names, out of the folder `train`.
+
+    Args:
+        source: of a recipe, as it goes into ids.
+        folder: where the splits go.
+        access: how the source is reached.
+
+    Returns:
+        `files`, with class, song and split and what measures.measure_file says; `attribution`.
+
+    Raises:
+        UserError: the folder is not that of MUSDB18, a file cannot be decoded, or ffmpeg is missing.
+    """
+    roots = folders_of(access)
+    (root,) = roots.values()
+    calls = _tracks(_root(root))
+    if any(path.suffix == ".mp4" for _, path in calls) and not shutil.which("ffmpeg"):
+        raise UserError(
+            "decoding .stem.mp4 files needs the program ffmpeg (Debian, Ubuntu: apt install ffmpeg); MUSDB18-HQ does "
+            "without",
+            file=root,
+        )
+    tracks = run_in_order(write_track, [(*call, folder) for call in calls], workers=access.workers, what="tracks")
+    return {
+        "name": source["name"],
+        "files": [entry for track in tracks for entry in track],
+        "attribution": attribution_of(source, roots),
+        "times": True,
+    }
+
+
+def _root(root: Path) -> Path:
+    """The folder with `train` and `test`; archives hold it inside another."""
+    inner = [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
+    found = [path for path in inner if (path / "train").is_dir() and (path / "test").is_dir()]
+    if not found:
+        raise UserError("expected the folders train and test of MUSDB18, found none", file=root)
+    return found[0]
+
+
+def _tracks(root: Path) -> list[tuple[str, Path]]:
+    """(split, .stem.mp4 file or folder of stems) of each track."""
+    validation = set(_validation_tracks())
+    found = []
+    for subset in ("train", "test"):
+        for path in sorted((root / subset).iterdir()):
+            name = path.name.removesuffix(".stem.mp4")
+            if path.name.endswith(".stem.mp4") or (path.is_dir() and (path / "vocals.wav").is_file()):
+                found.append(("val" if subset == "train" and name in validation else subset, path))
+    if not found:
+        raise UserError("expected tracks, .stem.mp4 files or folders with stems, found none", file=root / "train")
+    return found
+
+
+def _validation_tracks() -> list[str]:
+    # found, not imported: musdb imports what it may never need
+    package = importlib.util.find_spec("musdb")
+    setup = Path(package.origin).parent / "configs" / "mus.yaml"
+    return yaml.safe_load(setup.read_text(encoding="utf-8"))["validation_tracks"]
+
+
+def write_track(split: str, path: Path, folder: Path) -> list[dict[str, Any]]:
+    """Links or decodes the stems of one track; their entries.
+
+    Raises:
+        UserError: a file cannot be decoded, or has not five streams.
+    """
+    song = path.name.removesuffix(".stem.mp4")
+    place = folder / split / song
+    place.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        for stem in STEMS:
+            if (path / f"{stem}.wav").exists():
+                place_link(place / f"{stem}.wav", str((path / f"{stem}.wav").absolute()))
+    else:
+        for stem, audio in zip(STEMS, _decoded(path)[1:], strict=True):
+            with quick_path(place / f"{stem}.wav") as temporary:
+                temporary.write_bytes(pcm_file(to_pcm(audio), SAMPLE_RATE))
+    return [
+        {"path": f"{split}/{song}/{stem}.wav", "split": split, "song": song, "class": stem}
+        | measure_file(place / f"{stem}.wav")
+        for stem in sorted(STEMS)
+        if (place / f"{stem}.wav").exists()
+    ]
+
+
+def _decoded(path: Path) -> Any:
+    """The streams of a .stem.mp4 file, (5, frames, 2): mixture, drums, bass, other, vocals."""
+    import stempeg
+
+    try:
+        streams, rate = stempeg.read_stems(str(path))
+    except Exception as error:  # whatever ffmpeg and its wrappers make of a damaged file
+        raise UserError(f"cannot be decoded: {error}", file=path) from error
+    if streams.ndim != 3 or len(streams) != 1 + len(STEMS) or rate != SAMPLE_RATE:
+        raise UserError(f"expected five streams of {SAMPLE_RATE} Hz, found {streams.shape} of {rate} Hz", file=path)
+    return streams

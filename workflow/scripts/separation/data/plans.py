@@ -1,0 +1,253 @@
+"""What the mixtures of a split are made from: a recipe checked against its source."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from separation.data.audio_files import SUBTYPES
+from separation.data.rendering import Format
+from separation.data.scenes import check_event_parameters, distribution
+from separation.data.source_files import by_split_and_class
+from separation.errors import UserError
+
+# what a split may have otherwise than the recipe
+OVERRIDES = (
+    "coherent", "allow_repeated_label", "background", "reverb", "ref_db", "seed", "min_activity",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the mixtures of a split are made from; what a process needs to make any of them.
+
+    Attributes:
+        split, sample_rate (Hz), num_channels, duration (s), ref_db (LUFS of an event of 0 dB), bitdepth, seed: as in
+            the recipe.
+        labels: one event per label; empty where `num_sources` classes are drawn per mixture.
+        num_sources: number of events.
+        allow_repeated_label: whether classes that are drawn may be the same; None where the recipe says nothing.
+        pool: the classes to draw from, and the probability of each or None for equal ones.
+        coherent: whether the events of a mixture come from one song and time.
+        incoherent_fraction: share of the mixtures for which they do not all the same.
+        min_activity: share of its excerpt in which each event sounds at least.
+        event_parameters: label -> parameter -> scaper distribution or None; under None those of all other labels.
+        background_labels: one of these lies under every mixture; empty for none.
+        background_time: distribution of where the background starts in its file.
+        reverb: reverberance of the mixture from 0 to 1, or None.
+        songs: class -> song -> absolute path of the resampled file.
+        speakers: path -> speaker, for files whose speaker is known.
+        foreground: absolute path of the folder of the classes.
+        folder: where the files go.
+    """
+
+    split: str
+    sample_rate: int
+    num_channels: int
+    duration: float
+    ref_db: float
+    bitdepth: int
+    seed: int
+    labels: tuple[str, ...]
+    num_sources: int
+    allow_repeated_label: bool | None
+    pool: tuple[tuple[str, ...], tuple[float, ...] | None]
+    coherent: bool
+    incoherent_fraction: float
+    min_activity: float
+    event_parameters: dict[str | None, dict[str, Any]]
+    background_labels: tuple[str, ...]
+    background_time: tuple
+    reverb: float | None
+    songs: dict[str, dict[str, str]]
+    speakers: dict[str, str]
+    foreground: str
+    folder: Path = field(compare=False)
+
+    def is_coherent(self, index: int) -> bool:
+        """Whether mixture `index` is of one song and time. Incoherent ones are spread evenly over the indices."""
+        before, after = (math.floor(count * self.incoherent_fraction + 1e-9) for count in (index, index + 1))
+        return self.coherent and before == after
+
+    @property
+    def format(self) -> Format:
+        """The scene's format."""
+        return Format(self.sample_rate, self.num_channels, self.duration, self.ref_db)
+
+    @functools.cached_property
+    def _names(self) -> dict[str, str]:
+        return {path: song for songs in self.songs.values() for song, path in songs.items()}
+
+    @functools.cached_property
+    def _sorted(self) -> dict[str, list[str]]:
+        return {label: sorted(songs) for label, songs in self.songs.items()}
+
+    def sorted_songs(self, label: str) -> list[str]:
+        """The songs of a class, in order."""
+        return self._sorted[label]
+
+    def shared_songs(self, labels: tuple[str, ...]) -> list[str]:
+        """The songs that have all of the labels, in order."""
+        return sorted(set.intersection(*(set(self.songs[label]) for label in labels)))
+
+    def song_of(self, path: str) -> str:
+        """The song of a file."""
+        return self._names[path]
+
+    def speaker_of(self, label: str, song: str) -> str:
+        """Who speaks or plays in a file; the song itself where that is not known."""
+        return self.speakers.get(self.songs[label][song], song)
+
+
+def make_plan(spec: dict[str, Any], split: str, source: dict[str, Any], resampled: Path, folder: Path) -> Plan:
+    """Checks a recipe against the source and brings together what its mixtures need.
+
+    Args:
+        spec: of a recipe; see mix_dataset.
+        split: a key of its mixture_parameters.
+        source: the manifest of resample_source.
+        resampled: the folder of that manifest.
+        folder: where the mixtures go.
+
+    Raises:
+        UserError: a value is out of range, or the source lacks the split, a class, songs, or speakers.
+    """
+    if split not in spec["mixture_parameters"]:
+        raise UserError(
+            f"expected a split {split!r}, found {_listed(spec['mixture_parameters'])}", key="mixture_parameters"
+        )
+    parameters, key = spec["mixture_parameters"][split], f"mixture_parameters.{split}"
+    spec = spec | {name: parameters[name] for name in OVERRIDES if name in parameters}
+    events = _merged(spec["event_parameters"], parameters.get("event_parameters"))
+    available = by_split_and_class(source["files"])
+    if split not in available:
+        raise UserError(f"the source has no split of this name, only {_listed(available)}", key=key)
+    classes = available[split]
+    background = spec.get("background") or {}
+    background_labels = tuple(background.get("labels") or ())
+    labels, num_sources = tuple(parameters.get("labels") or ()), parameters.get("num_sources")
+    if bool(labels) == bool(num_sources):
+        raise UserError("expected either labels (one event each) or num_sources (drawn from all classes)", key=key)
+    for asked, place in ((labels, f"{key}.labels"), (background_labels, "background.labels")):
+        missing = [label for label in asked if label not in classes]
+        if missing:
+            raise UserError(f"the source has no class {missing[0]!r}, only {_listed(classes)}", key=place)
+    repeated, coherent = spec.get("allow_repeated_label"), spec.get("coherent", True)
+    pool = _pool(events, [label for label in classes if label not in background_labels])
+    if len(set(labels)) < len(labels) and not repeated:
+        raise UserError("a label stands twice, which allow_repeated_label: true allows", key=f"{key}.labels")
+    if num_sources and not repeated and num_sources > len(pool[0]):
+        raise UserError(
+            f"expected at most {len(pool[0])}, the classes of the source, or allow_repeated_label: true; "
+            f"found {num_sources}",
+            key=f"{key}.num_sources",
+        )
+    if coherent and (not labels or len(set(labels)) < len(labels)):
+        raise UserError(
+            "expected different labels, or coherent: false: classes drawn at random have no song in common", key=key
+        )
+    if coherent and not set.intersection(*(set(classes[label]) for label in labels)):
+        raise UserError(f"no song has all of {_listed(labels)}", key=f"{key}.labels")
+    if len({entry["sample_rate"] for entry in source["files"]} | {spec["sample_rate"]}) > 1:
+        raise UserError(f"expected files of {spec['sample_rate']} Hz in {resampled}", key="sample_rate")
+    fraction = parameters.get("incoherent_fraction", 0.0)
+    if not 0 <= fraction <= 1:
+        raise UserError(f"expected a share from 0 to 1, found {fraction}", key=f"{key}.incoherent_fraction")
+    if spec.get("bitdepth", 16) not in SUBTYPES:
+        raise UserError(f"expected one of {_listed(SUBTYPES)}, found {spec['bitdepth']}", key="bitdepth")
+    reverb = spec.get("reverb")
+    if reverb is not None and not 0 <= reverb <= 1:
+        raise UserError(f"expected a reverberance from 0 to 1, found {reverb}", key="reverb")
+    used = {*labels, *background_labels} if labels else {*pool[0], *background_labels}
+    plan = Plan(
+        split=split,
+        sample_rate=int(spec["sample_rate"]),
+        num_channels=spec.get("num_channels", 1),
+        duration=float(parameters["scene_duration"]),
+        ref_db=float(spec.get("ref_db", -40.0)),
+        bitdepth=spec.get("bitdepth", 16),
+        seed=spec.get("seed", 0),
+        labels=labels,
+        num_sources=len(labels) or num_sources,
+        allow_repeated_label=repeated,
+        pool=pool,
+        coherent=coherent,
+        incoherent_fraction=fraction,
+        min_activity=spec.get("min_activity", 0.25),
+        event_parameters=check_event_parameters(
+            {name: value for name, value in events.items() if name not in ("label", "source_file")},
+            list(classes),
+            str(resampled / split),
+        ),
+        background_labels=background_labels,
+        background_time=distribution(background.get("source_time") or ["const", 0]),
+        reverb=reverb,
+        songs={
+            label: {song: str(resampled / path) for song, path in songs.items()}
+            for label, songs in classes.items()
+            if label in used
+        },
+        speakers={
+            str(resampled / entry["path"]): entry["speaker"]
+            for entry in source["files"]
+            if entry["split"] == split and "speaker" in entry
+        },
+        foreground=str(resampled / split),
+        folder=folder,
+    )
+    _check_repeats(plan, key)
+    return plan
+
+
+def _merged(general: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any]:
+    """event_parameters with those of a split in the place of their own."""
+    own = own or {}
+    by_label = {**(general.get("by_label") or {})}
+    for label, parameters in (own.get("by_label") or {}).items():
+        by_label[label] = {**(by_label.get(label) or {}), **(parameters or {})}
+    return {**general, **own, "by_label": by_label}
+
+
+def _pool(events: dict[str, Any], classes: list[str]) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
+    """The classes that `event_parameters.label` draws from, in scaper's words, and their probabilities."""
+    key = "event_parameters.label"
+    files = events.get("source_file")
+    if files is not None and list(files) != ["choose", []]:
+        raise UserError(f"expected [choose, []], found {files!r}", key="event_parameters.source_file")
+    given = events.get("label")
+    if given is None or list(given) == ["choose", []]:
+        return tuple(sorted(classes)), None
+    kinds = {"const": 2, "choose": 2, "choose_weighted": 3}
+    if not isinstance(given, list | tuple) or len(given) != kinds.get(given[0]):
+        raise UserError(f"expected a distribution of labels such as [choose, []], found {given!r}", key=key)
+    names = tuple([given[1]] if given[0] == "const" else given[1])
+    missing = [name for name in names if name not in classes]
+    if missing:
+        raise UserError(f"the source has no class {missing[0]!r}, only {_listed(classes)}", key=key)
+    weights = tuple(float(weight) for weight in given[2]) if given[0] == "choose_weighted" else None
+    if weights and (len(weights) != len(names) or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6):
+        raise UserError(f"expected {len(names)} probabilities that add up to 1, found {given[2]!r}", key=key)
+    return names, weights
+
+
+def _check_repeats(plan: Plan, key: str) -> None:
+    """Raises where a label may stand more often in a mixture than it has speakers or files."""
+    for label in plan.songs:
+        times = plan.labels.count(label)
+        if not plan.labels and plan.allow_repeated_label and label in plan.pool[0]:
+            times = plan.num_sources
+        speakers = {plan.speaker_of(label, song) for song in plan.songs[label]}
+        if times > max(1, len(speakers)):
+            raise UserError(
+                f"up to {times} sources of a mixture are of the class {label!r}, which has "
+                f"{len(speakers)} speakers or files in {plan.split}",
+                key=key,
+            )
+
+
+def _listed(names: Iterable[Any]) -> str:
+    return ", ".join(str(name) for name in names)

@@ -1,0 +1,321 @@
+"""From a dataset's recipe to its steps, each under the id of what it makes.
+
+What a recipe reads from a user's folder goes into the ids as names and sizes; where the folder lies goes to the jobs
+beside the ids, as `places`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from separation.config import ROOT, Recipe, Settings
+from separation.files import read_json
+from separation.identity import STAGE_VERSIONS, canonical_json, digest, slug
+from separation.splits import listing
+
+AUDIO_SUFFIXES = frozenset(
+    [
+        ".wav",
+        ".wave",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".caf",
+        ".w64",
+        ".rf64",
+        ".wv1",
+        ".wv2",
+        ".sph",
+        ".m4a",
+        ".aac",
+        ".mp4",
+        ".wma",
+    ]
+)  # fmt: skip
+# options that came later, with the value at which they change nothing: then they are in no id
+NEUTRAL: dict[str, Any] = {
+    "allow_repeated_label": False, "background": None, "reverb": None, "guards": {"action": "stop"},
+    "organize.copy": False,
+}  # fmt: skip
+# kinds whose audio comes from elsewhere and is looked through before it is mixed
+GUARDED = frozenset({"folder", "musdb18", "script"})
+RECORDINGS = "toy_speech.json"  # in the data directory: which recordings the toy speech is made of, and why
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that a job makes: the canonical JSON that its result depends on."""
+
+    id: str
+    spec: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset made from a recipe, with the source it is mixed from."""
+
+    id: str
+    name: str
+    source: str
+    resampled: str
+    splits: tuple[str, ...]
+    recipe: Mapping[str, Any]
+
+
+@dataclass
+class Steps:
+    """The steps of a recipe.
+
+    Attributes:
+        dataset: what they lead to.
+        source, organized, resampled: the work of each step; the ids are folders, the later two below the source's.
+        mixtures: by split.
+        places: where a user's folders, lists and scripts lie: not for ids.
+        notices: lines that the user should see.
+        resample_shards, mix_shards: into how many jobs the step is divided, the latter by split.
+    """
+
+    dataset: Dataset
+    source: Work
+    organized: Work
+    resampled: Work
+    mixtures: dict[str, Work]
+    places: dict[str, Any]
+    notices: list[str] = field(default_factory=list)
+    resample_shards: int = 1
+    mix_shards: dict[str, int] = field(default_factory=dict)
+
+
+def steps_of(recipe: Recipe, settings: Settings, reachable: Callable[[], str] | None = None) -> Steps:
+    """The steps of a recipe.
+
+    Args:
+        recipe: with all defaults.
+        settings: the workflow's.
+        reachable: says why Debian's packages cannot be fetched now, "" where they can; None does not ask.
+
+    Raises:
+        UserError: a folder, list or script of the recipe is not there.
+    """
+    value = _without_neutral(recipe.value)
+    given, places, notices = _source(recipe, value["source"], settings, reachable)
+    value = {**value, "source": given}
+    source_spec = {"source": given, "version": STAGE_VERSIONS["fetch_source"]}
+    source = f"{slug(given['name'])}-{digest(source_spec)}"
+    organize_spec = {"organize": _organize(recipe, value, places), "version": STAGE_VERSIONS["organize_source"]}
+    if given["kind"] in GUARDED:
+        organize_spec["guards"] = _guards(value)
+    organized = f"organized_{digest(organize_spec)[:8]}"
+    resample_spec = {
+        **{key: value[key] for key in ("sample_rate", "num_channels") if key in value},
+        "version": STAGE_VERSIONS["resample_source"],
+    }
+    resampled = f"resampled_{value['sample_rate']}_{digest([organize_spec, resample_spec])[:8]}"
+    versions = [
+        STAGE_VERSIONS[stage] for stage in ("fetch_source", "organize_source", "resample_source", "mix_dataset")
+    ]
+    whole = {**value, "organize": organize_spec["organize"], "version": versions}
+    dataset = f"{slug(recipe.name)}-{digest(whole)}"
+    mixtures, shards = {}, {}
+    for split, parameters in value["mixture_parameters"].items():
+        mixing = {key: inner for key, inner in value.items() if key not in ("source", "organize", "guards")}
+        mixing |= {"mixture_parameters": {split: parameters}, "version": STAGE_VERSIONS["mix_dataset"]}
+        mixtures[split] = Work(dataset, canonical_json(mixing))
+        shards[split] = math.ceil(parameters["num_mixtures"] / settings.shards["mixtures"])
+    files = places.get("files") or 0
+    return Steps(
+        dataset=Dataset(dataset, recipe.name, source, resampled, tuple(mixtures), recipe.value),
+        source=Work(source, canonical_json(source_spec)),
+        organized=Work(organized, canonical_json(organize_spec)),
+        resampled=Work(resampled, canonical_json(resample_spec)),
+        mixtures=mixtures,
+        places=places,
+        notices=notices,
+        resample_shards=max(1, math.ceil(files / settings.shards["files"])),
+        mix_shards=shards,
+    )
+
+
+def _without_neutral(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    kept = {}
+    for key, inner in value.items():
+        path = f"{prefix}{key}"
+        if path in NEUTRAL and canonical_json(inner) == canonical_json(NEUTRAL[path]):
+            continue
+        kept[key] = _without_neutral(inner, f"{path}.") if isinstance(inner, dict) and path == "organize" else inner
+    return kept
+
+
+def _source(
+    recipe: Recipe, source: Mapping[str, Any], settings: Settings, reachable: Callable[[], str] | None
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """The source as it goes into ids, where it lies, and notices."""
+    if source["kind"] == "toy_speech":
+        args, notices = _toy_speech(recipe, source.get("args") or {}, settings, reachable)
+        return {**source, "args": args}, {}, notices
+    if source["kind"] == "toy_music":
+        return dict(source), {}, []
+    given = {key: inner for key, inner in source.items() if key not in ("path", "folders", "script", "download")}
+    places: dict[str, Any] = {}
+    if source["kind"] == "script":
+        script = source.get("script") or {}
+        if not script.get("file"):
+            raise recipe.document.error("missing key 'file', the script that is run", ("source",))
+        for key in ("file", "yaml"):
+            if script.get(key):
+                path = _file(recipe, script[key], ("source", "script", key))
+                places[key] = str(path)
+                given[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+        given["arguments"] = script.get("arguments") or ["--yml", "{yaml}"] * bool(script.get("yaml"))
+        return given, places, []
+    folders = source.get("folders") or ({"": source["path"]} if source.get("path") else {})
+    folders = {name: path for name, path in folders.items() if path}
+    if folders:
+        places["folders"] = {name: str(_folder(recipe, path)) for name, path in folders.items()}
+        found = {name: _audio_listing(Path(path)) for name, path in places["folders"].items()}
+        for name, path in places["folders"].items():
+            if not found[name]:
+                raise recipe.document.error(f"the folder {path} holds no audio files", ("source",))
+        places["files"] = sum(map(len, found.values()))
+        given["listing"] = digest(found)
+        return given, places, []
+    if source.get("download"):
+        # where it is fetched from does not matter to what is fetched
+        given["download"] = [
+            {key: inner for key, inner in each.items() if key != "urls"} for each in source["download"]
+        ]
+        places["download"] = source["download"]
+        places["files"] = source.get("expected_files") or 0
+        given.pop("expected_files", None)
+        return given, places, []
+    raise recipe.document.error(
+        "expected a folder: `path`, or `folders` by name"
+        + (f"; {source['needs']}" if source.get("needs") else ""),
+        ("source",),
+    )  # fmt: skip
+
+
+def _audio_listing(folder: Path) -> list[list[Any]]:
+    return [[name, size] for name, size in listing(folder) if Path(name).suffix.lower() in AUDIO_SUFFIXES]
+
+
+def _folder(recipe: Recipe, path: str) -> Path:
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        needs = recipe.value["source"].get("needs")
+        raise recipe.document.error(
+            f"no such folder: {path} (relative paths start at the repository's root)" + (f"; {needs}" if needs else ""),
+            ("source",),
+        )
+    return folder.resolve()
+
+
+def _file(recipe: Recipe, path: str, key: tuple) -> Path:
+    for place in (Path(path).expanduser(), ROOT / path):
+        if place.is_file():
+            return place.resolve()
+    raise recipe.document.error(f"no such file: {path} (relative paths start at the repository's root)", key)
+
+
+def _organize(recipe: Recipe, value: Mapping[str, Any], places: dict[str, Any]) -> dict[str, Any]:
+    """`organize` as it goes into ids: lists and tables by their contents."""
+    organize = dict(value["organize"])
+    lists = {("lists", name): path for name, path in (organize.get("lists") or {}).items()}
+    if organize.get("table"):
+        lists["table", "file"] = organize["table"]["file"]
+    for (section, name), path in lists.items():
+        inside = [Path(folder) / path for folder in places.get("folders", {}).values()]
+        found = next((place for place in (*inside, Path(path), ROOT / path) if place.is_file()), None)
+        if found is None and ("download" in places or "file" in places):
+            continue  # it comes with the source
+        if found is None:
+            raise recipe.document.error(
+                f"no such file: {path} (it is looked for in the source's folder and at the repository's root)",
+                ("organize", section, name),
+            )
+        places.setdefault("lists", {})[path] = str(found.resolve())
+        organize[section] = {**organize[section], name: path, f"{name}_sha256": _sha256(found)}
+    return organize
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _guards(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The guards of a recipe, with what the mixtures need of a file."""
+    guards = dict(value.get("guards") or {"action": "stop"})
+    if guards.get("min_duration") is None:
+        guards["min_duration"] = _least_event_duration(value)
+    guards["num_channels"], guards["sample_rate"] = value.get("num_channels", 1), value["sample_rate"]
+    guards["splits"] = sorted(value["mixture_parameters"])
+    return guards
+
+
+def _least_event_duration(value: Mapping[str, Any]) -> float:
+    """The shortest event that mixtures ask for, in seconds, as far as their distributions tell."""
+    least = []
+    for parameters in value["mixture_parameters"].values():
+        events = {**value["event_parameters"], **(parameters.get("event_parameters") or {})}
+        distributions = [events["event_duration"]]
+        distributions += [
+            own["event_duration"] for own in (events.get("by_label") or {}).values() if own.get("event_duration")
+        ]
+        for kind, *numbers in distributions:
+            bound = {
+                "const": lambda n: n[0], "choose": lambda n: min(n[0]), "choose_weighted": lambda n: min(n[0]),
+                "uniform": lambda n: n[0], "truncnorm": lambda n: n[2],
+            }.get(kind, lambda n: 0)(numbers)  # fmt: skip
+            least.append(min(bound, parameters["scene_duration"]))
+    return max(0, min(least))
+
+
+def _toy_speech(
+    recipe: Recipe, args: Mapping[str, Any], settings: Settings, reachable: Callable[[], str] | None
+) -> tuple[dict[str, Any], list[str]]:
+    """The arguments with the kind of recordings that this machine can have: one has other ids than the other.
+
+    The answer is kept in the data directory, so that every job, and every later run, gives the same one.
+    """
+    asked = args.get("recordings", "auto")
+    if asked != "auto":
+        return dict(args), []
+    record = settings.data / RECORDINGS
+    if record.exists():
+        known = read_json(record)
+        recordings, why = known["recordings"], known["why"]
+    else:
+        recordings, why = "debian", unavailable(settings)
+        if not why and reachable is not None:
+            why = reachable()
+        if why:
+            recordings = "synthetic"
+    notices = []
+    if recordings == "synthetic":
+        notices.append(
+            f"{recipe.document.file}: synthetic voices stand in for real recordings of speech, because {why}; "
+            f"delete {record} to try again"
+        )
+    return {**args, "recordings": recordings}, notices
+
+
+def unavailable(settings: Settings) -> str:
+    """Why Debian's packages cannot be had here, as far as that shows without asking the network; "" where not."""
+    if (settings.data / "downloads" / "debian").is_dir():
+        return ""
+    if settings.offline:
+        return "offline is set"
+    missing = [name for name in ("apt-get", "dpkg-deb") if not shutil.which(name)]
+    return f"this machine has no {missing[0]}" if missing else ""
