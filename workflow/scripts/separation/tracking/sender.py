@@ -219,6 +219,8 @@ def _warn(title: str, problem: Exception, down: Path | None) -> None:
     except FileExistsError:
         pass  # told already
     except BrokenPipeError:
+        if down is not None:
+            down.unlink(missing_ok=True)  # so that a later job tells it
         sys.stdout = open(os.devnull, "w")  # nobody listens any more  # noqa: SIM115
 
 
