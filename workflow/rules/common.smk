@@ -52,7 +52,7 @@ wildcard_constraints:
     resampled=r"resampled_\d+_[0-9a-f]{8}",
     dataset=r"[a-z0-9_]+-[0-9a-f]{12}",
     # not the folders of a source, which lie as deep
-    split=r"(?!(?:fetched|script)$|organized_|resampled_)[A-Za-z0-9_]+",
+    split=r"(?!(?:fetched|script)\b|organized_|resampled_)[A-Za-z0-9_]+",
     shard=r"\d{4,}",
     cache=r"[a-z0-9_]+-[0-9a-f]{12}",
     point=r"[a-z0-9_]+-[a-z0-9_]+-s\d+-[0-9a-f]{12}",
