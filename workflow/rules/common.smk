@@ -7,7 +7,6 @@ functions by which rules ask for files.
 import gc
 import os
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
@@ -16,7 +15,7 @@ from separation.errors import UserError
 from separation.gpus import count_gpus
 from separation.points import load_workflow
 from separation.recordings import reachable_packages
-from separation.runs import check_name
+from separation.runs import check_name, name_run
 from separation.source_check import check_sources
 
 # Planning makes millions of objects that live to the end; looking through them again and again is a tenth of its time.
@@ -34,8 +33,7 @@ except UserError as problem:
     print(f"Error: {problem}", file=sys.stderr)
     sys.exit(1)
 
-# by this name jobs know which run of the workflow they belong to: a tracker that is not to be had is told once in a run
-os.environ["SEPARATION_RUN"] = os.environ.get("SEPARATION_RUN") or f"{time.time():.0f}-{os.getpid()}"
+name_run(os.environ)
 
 DATA = str(WORK.settings.data)
 CACHE = str(WORK.settings.cache)
@@ -74,6 +72,27 @@ def asked(rule, resource, default):
 def processes_of(wildcards):
     """The processes that train a point together."""
     return WORK.trainings[wildcards.point].num_gpus
+
+
+def script_manifest(wildcards):
+    """What the script of a source has made; other sources have none."""
+    made = "file" in WORK.run_options["places"].get(wildcards.source, {})
+    return [f"{DATA}/{wildcards.source}/script/manifest.json"] if made else []
+
+
+def organized_manifest(wildcards):
+    organized = WORK.resampled[wildcards.source, wildcards.resampled][0]
+    return f"{DATA}/{wildcards.source}/{organized}/manifest.json"
+
+
+def resampled_manifest(wildcards):
+    dataset = WORK.datasets[wildcards.dataset]
+    return f"{DATA}/{dataset.source}/{dataset.resampled}/manifest.json"
+
+
+def shard_records(folder, count):
+    """The records of the shards of something large; of something small there are none."""
+    return [f"{folder}/shards/{number:04d}.json" for number in range(count)] if count > 1 else []
 
 
 def mixture_manifests():

@@ -6,27 +6,6 @@ each a job of its own, whose records the rule of the whole brings together.
 """
 
 
-def script_manifest(wildcards):
-    """What the script of a source has made; other sources have none."""
-    made = "file" in WORK.run_options["places"].get(wildcards.source, {})
-    return [f"{DATA}/{wildcards.source}/script/manifest.json"] if made else []
-
-
-def organized_manifest(wildcards):
-    organized = WORK.resampled[wildcards.source, wildcards.resampled][0]
-    return f"{DATA}/{wildcards.source}/{organized}/manifest.json"
-
-
-def resampled_manifest(wildcards):
-    dataset = WORK.datasets[wildcards.dataset]
-    return f"{DATA}/{dataset.source}/{dataset.resampled}/manifest.json"
-
-
-def shard_records(folder, count):
-    """The records of the shards of something large; of something small there are none."""
-    return [f"{folder}/shards/{number:04d}.json" for number in range(count)] if count > 1 else []
-
-
 rule run_script:
     output:
         manifest=update(f"{DATA}/{{source}}/script/manifest.json"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import time
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from separation.errors import UserError
@@ -11,6 +14,8 @@ from separation.points import Workflow
 
 SWEEPS = "results/sweeps"
 RECORD = "sweep.json"
+#: the environment variable with the name of this run of the workflow
+RUN_VARIABLE = "SEPARATION_RUN"
 
 
 def sweep_folder(name: str) -> Path:
@@ -58,3 +63,9 @@ def estimates_of(points_csv: Path, artifacts: Path) -> dict[str, list[Path]]:
 def _evaluations(points_csv: Path) -> list[tuple[str, str]]:
     with open(points_csv, newline="", encoding="utf-8") as rows:
         return [(row["point"], row["evaluation"]) for row in csv.DictReader(rows)]
+
+
+def name_run(environment: MutableMapping[str, str]) -> None:
+    """Gives this run of the workflow a name that its jobs inherit: what is to be told once in a run is told once."""
+    if not environment.get(RUN_VARIABLE):
+        environment[RUN_VARIABLE] = f"{time.time():.0f}-{os.getpid()}"

@@ -13,11 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from separation.runs import RUN_VARIABLE
+
 logger = logging.getLogger(__name__)
 
 LIMIT = 5.0  # seconds that all trackers together may hold up the end of a job
-# names the run of the workflow to which jobs belong
-RUN_VARIABLE = "SEPARATION_RUN"
+
 _SCRIPTS = Path(__file__).resolve().parents[2]
 
 
