@@ -1,0 +1,138 @@
+"""`make status` tells of every point how far it is, from its folder alone."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+import experiments
+from separation import files, status
+from separation.history import Epoch, write_history
+from separation.progress import STALE_AFTER, Progress, ProgressFile, TerminalLine, duration, is_running, read_progress
+
+RATES = [0.1, 0.01, 0.001, 0.0001, 0.00001, 0.000001, 0.0000001]
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    content = experiments.experiment(sweep=[{"train_config.learning_rate": RATES, "cache": "x"}])
+    return experiments.plan(content, tmp_path)
+
+
+def progress(state, epoch=2, **changes):
+    known = {"num_epochs": 5, "step": 3, "steps": 10, "loss": 0.25, "device": "cpu", "seconds_left": 100.0}
+    return Progress(state=state, epoch=epoch, **known | changes)
+
+
+def dead_process():
+    """The id of a process that has ended."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+def place(workflow, number, state, *, epochs=0, pid=None, trained=False, scores=False):
+    """Lays out the folder of a point as a training in that state does."""
+    row = workflow.rows[number]
+    folder = workflow.settings.artifacts / row.point
+    ProgressFile(folder).write(progress(state))
+    if pid is not None:
+        content = files.read_json(folder / "state/progress.json")
+        files.write_json(folder / "state/progress.json", content | {"pid": pid})
+    rows = [Epoch(n + 1, 0.5 - 0.1 * n, 0.6 - 0.1 * n, 0.01, 1.0, 2.0, 30.0, 0.01, 400.0, True) for n in range(epochs)]
+    if rows:
+        write_history(folder / "history.csv", rows)
+    for name, there in (
+        ("checkpoints/best.model.pth", trained),
+        (f"evaluations/{row.evaluation}/scores.parquet", scores),
+    ):
+        if there:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"x")
+
+
+def test_every_state_is_told(workflow):
+    place(workflow, 1, "training", epochs=1)
+    place(workflow, 2, "stopped", epochs=2)
+    place(workflow, 3, "failed")
+    place(workflow, 4, "training", epochs=1, pid=dead_process())
+    place(workflow, 5, "finished", epochs=5, trained=True)
+    place(workflow, 6, "finished", epochs=5, trained=True, scores=True)
+    rows = status.status_of(workflow)
+    assert [row["state"] for row in rows] == [
+        "waiting", "running", "stopped", "failed", "interrupted", "trained", "evaluated",
+    ]  # fmt: skip
+    assert [row["swept"]["train_config.learning_rate"] for row in rows] == RATES
+    running, stopped = rows[1], rows[2]
+    assert (running["epoch"], running["num_epochs"], running["train_loss"], running["seconds_left"]) == (
+        2,
+        5,
+        0.25,
+        100,
+    )
+    assert (stopped["epoch"], stopped["seconds_left"], stopped["validation_loss"]) == (2, None, pytest.approx(0.5))
+    assert rows[0]["device"] is None
+
+
+def test_the_table_is_readable(workflow, capsys):
+    place(workflow, 1, "training", epochs=1)
+    status.print_status("tiny", status.status_of(workflow))
+    shown = capsys.readouterr().out
+    assert "tiny: 7 points" in shown
+    (line,) = [line for line in shown.splitlines() if "running" in line and "│" in line]
+    for text in ("0.01", "2/5", "0.2500", "0.6000", "2 min", "cpu", workflow.rows[1].point):
+        assert text in line
+    assert "1 running, 6 waiting" in shown
+
+
+def test_the_command_line(workflow, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ARTIFACTS_DIRECTORY", str(workflow.settings.artifacts))
+    place(workflow, 0, "finished", epochs=5, trained=True)
+    assert status.main(["--sweep", str(tmp_path / "experiment.yml"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["state"] == "trained"
+    assert status.main(["--sweep", "nowhere.yml"]) == 1
+    assert capsys.readouterr().err.startswith("Error: ")
+
+
+def test_a_training_elsewhere_runs_as_long_as_its_file_is_fresh():
+    elsewhere = progress("training", host="another-machine", pid=1, updated=time.time())
+    assert is_running(elsewhere)
+    assert not is_running(elsewhere, now=time.time() + STALE_AFTER + 1)
+
+
+def test_a_file_of_another_kind_is_no_progress(tmp_path):
+    assert read_progress(tmp_path) is None
+    files.write_text(tmp_path / "state/progress.json", '{"state": "training"')
+    assert read_progress(tmp_path) is None
+    assert os.listdir(tmp_path / "state") == ["progress.json"]
+
+
+def test_progress_is_written_now_and_then_only(tmp_path):
+    now = iter([0.0, 1.0, 1.0, 4.0, 7.0])
+    file = ProgressFile(tmp_path, clock=lambda: next(now))
+    assert file.due
+    file.write(progress("training"))
+    assert [file.due, file.due, file.due] == [False, False, True]
+
+
+def test_the_terminal_is_told_at_most_every_half_minute(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    line = TerminalLine("dpcl-toy")
+    for now[0] in (1.0, 31.0, 32.0, 62.0):
+        line.tell(f"at {now[0]:g}")
+    assert capsys.readouterr().err.splitlines() == ["dpcl-toy: at 31", "dpcl-toy: at 62"]
+
+
+def test_durations_are_for_people():
+    assert [duration(seconds) for seconds in (0.4, 61, 100, 3600, 11100)] == [
+        "0 s",
+        "61 s",
+        "2 min",
+        "60 min",
+        "3 h 05 min",
+    ]
