@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import secrets
@@ -75,6 +76,10 @@ class Comet(Tracker):
         os.environ.setdefault("COMET_LOGGING_CONSOLE", "CRITICAL")
         os.environ.setdefault("COMET_ERROR_TRACKING_ENABLE", "0")
         os.environ.setdefault("COMET_DISABLE_ANNOUNCEMENT", "1")
+        # what the client saves of a lost connection; the event log has it all
+        rescued = Path(tempfile.gettempdir()) / f"comet-{os.getpid()}"
+        os.environ["COMET_OFFLINE_DIRECTORY"] = str(rescued)
+        atexit.register(shutil.rmtree, rescued, ignore_errors=True)
         import comet_ml
 
         self.comet_ml = comet_ml
