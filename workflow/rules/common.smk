@@ -30,7 +30,7 @@ except UserError as problem:
     sys.exit(1)
 
 # by this name jobs know which run of the workflow they belong to: a tracker that is not to be had is told once in a run
-os.environ["SEPARATION_RUN"] = os.environ.get("SEPARATION_RUN") or f"{time.time():.0f}-{os.getpid()}"
+os.environ.setdefault("SEPARATION_RUN", f"{time.time():.0f}-{os.getpid()}")
 
 DATA = str(WORK.settings.data)
 CACHE = str(WORK.settings.cache)
