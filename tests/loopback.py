@@ -26,7 +26,8 @@ class Loopback:
         calls: the paths that were asked for, in order.
         bodies: what was sent, as text.
         faults: (part of a path, fault) for the next requests that fit: a status, "drop" (close without an answer),
-            "drop after" (do it, and close without an answer), "hang" (answer when the server closes).
+            "drop after" (do it, and close without an answer), "hang" (answer when the server closes). A part that
+            ends in * stays.
     """
 
     def __init__(self):
@@ -66,7 +67,9 @@ class Loopback:
         with self._lock:
             self.calls.append(handler.path)
             self.bodies.append(f"{handler.path} {body.decode(errors='replace')}")
-            place = next((index for index, (part, _) in enumerate(self.faults) if part in handler.path), None)
+            place = next(
+                (index for index, (part, _) in enumerate(self.faults) if part.rstrip("*") in handler.path), None
+            )
             fault = None
             if place is not None:
                 part, fault = self.faults[place]

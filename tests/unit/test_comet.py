@@ -152,6 +152,7 @@ def test_a_server_that_is_not_to_be_had_costs_a_warning_and_leaves_an_archive(
     train(point)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("Warning: comet.ml: ") and "make sync" in line and "wrong0" not in line
+    assert trouble != "wrong key" or "API key" in line
     wait_for(lambda: b"train/step_loss" in messages(point))
     # the run's next jobs do not try again, and what they have to tell is in the archive
     asked = len(server.calls)
@@ -206,6 +207,24 @@ def test_whatever_a_server_refuses_everything_is_there_in_the_end(server, point,
     ((_, experiment),) = server.experiments.items()
     assert sorted(set(experiment.values("train/step_loss"))) == point.told()
     assert server.faults == []
+
+
+@pytest.mark.parametrize(("where", "fault"), [("experiment/metric*", 500), ("asset/upload*", 403), ("log-other*", 400)])
+def test_what_is_refused_again_and_again_is_told_and_sent_once_it_is_taken(server, point, where, fault):
+    server.faults.append((where, fault))
+    point.start()
+    tell(point)
+    with pytest.raises(UserError, match="nothing is lost"):
+        sync_all(point)
+    server.faults.clear()
+    ((_, experiment),) = server.experiments.items()
+    metrics = list(experiment.metrics)
+    assert metrics if "metric" not in where else not metrics
+    sync_all(point)
+    # in one process the client repeats for itself what the experiment before was refused
+    assert sorted(set(experiment.values("train/step_loss"))) == point.told()
+    assert experiment.name == "learning_rate=0.01"
+    assert "config.yml" in [name for _, name, _ in experiment.assets]
 
 
 def test_a_server_that_fails_for_a_moment_gets_the_rest_while_training_goes_on(server, point, capsys):

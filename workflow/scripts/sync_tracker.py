@@ -1,11 +1,14 @@
 """Sends a tracker what it does not have of a sweep's points. Called by Snakemake."""
 
+import atexit
 import json
+import os
 from pathlib import Path
 
 from separation.jobs import job
 
 with job(snakemake):
+    from separation.errors import UserError
     from separation.files import write_json
     from separation.sweep_tables import read_points
     from separation.tracking.described import sweep_figures
@@ -13,10 +16,15 @@ with job(snakemake):
 
     run_options, tracker = snakemake.config["run_options"], json.loads(snakemake.params.spec)["tracker"]
     points = dict.fromkeys(read_points(Path(snakemake.input.points))["point"])
-    pages = sync_points(
-        tracker,
-        run_options["tracking"][tracker],
-        [Path(run_options["artifacts"]) / point for point in points],
-        sweep_figures(snakemake.wildcards.sweep, Path(snakemake.input.figures).parent),
-    )
+    try:
+        pages = sync_points(
+            tracker,
+            run_options["tracking"][tracker],
+            [Path(run_options["artifacts"]) / point for point in points],
+            sweep_figures(snakemake.wildcards.sweep, Path(snakemake.input.figures).parent),
+        )
+    except UserError:
+        # before the tracker's own hook, which would wait for its server and repeat what was refused
+        atexit.register(os._exit, 1)
+        raise
     write_json(snakemake.output.receipt, pages)

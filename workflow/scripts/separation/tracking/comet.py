@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import secrets
@@ -19,7 +20,7 @@ from separation.tracking.state import FOLDER, Sent
 # seconds in which the client itself repeats what was refused for the number of requests; comet counts by the minute
 THROTTLED = 90
 # the client's modules whose errors mean that something has not arrived; its heart may miss a beat
-_SENDERS = ("comet_ml.streamer", "comet_ml.file_upload", "comet_ml.batch_utils")
+_SENDERS = ("comet_ml.streamer", "comet_ml.file_upload", "comet_ml.connection.connection_upload")
 # a point tells what it wants to be known of itself; nothing is collected from code, command line or environment
 _COLLECT_NOTHING = {
     "log_code": False,
@@ -72,14 +73,21 @@ class Comet(Tracker):
             "COMET_TIMEOUT_FILE_UPLOAD": seconds,
         }.items():
             os.environ[variable] = value
-        os.environ.setdefault("COMET_LOGGING_CONSOLE", "CRITICAL")
         os.environ.setdefault("COMET_ERROR_TRACKING_ENABLE", "0")
         os.environ.setdefault("COMET_DISABLE_ANNOUNCEMENT", "1")
+        # what the client saves of a lost connection; the event log has it all
+        rescued = Path(tempfile.gettempdir()) / f"comet-{os.getpid()}"
+        os.environ["COMET_OFFLINE_DIRECTORY"] = str(rescued)
+        atexit.register(shutil.rmtree, rescued, ignore_errors=True)
         import comet_ml
 
         self.comet_ml = comet_ml
         self.failures = _Failures()
-        logging.getLogger("comet_ml").addHandler(self.failures)
+        # its errors are read here and told in one line; what it writes itself may hold the key
+        log = logging.getLogger("comet_ml")
+        log.setLevel(logging.ERROR)
+        log.propagate = False
+        log.handlers = [self.failures]
         self.experiment: Any = None
 
     def new_key(self) -> str:
@@ -89,7 +97,7 @@ class Comet(Tracker):
         if not os.environ.get("COMET_API_KEY"):
             raise Unreachable("COMET_API_KEY is not set")
         # of a run that was cut short in its first moment it is not known whether comet has heard
-        began = time.monotonic()
+        began, reasons = time.monotonic(), []
         for existing in (sent.created, not sent.created):
             if time.monotonic() - began > self.patience / 2:
                 break  # it was the network
@@ -97,11 +105,12 @@ class Comet(Tracker):
             try:
                 self.experiment = self._connect(description, sent, existing)
             except Exception as problem:  # the client has many of its own, and none of them may hurt a run
-                self.failures.messages.append(("", f"{type(problem).__name__}: {problem}"))
+                reasons.append(f"{type(problem).__name__}: {problem}")
                 continue
             if self.experiment.alive:
                 return self.experiment.url
-        raise Unreachable(self.failures.messages[0][1] if self.failures.messages else "no connection")
+            reasons += [message for _, message in self.failures.messages]
+        raise Unreachable(reasons[0] if reasons else "no connection")
 
     def _connect(self, description: Description, sent: Sent, existing: bool) -> Any:
         if existing:
@@ -118,7 +127,10 @@ class Comet(Tracker):
         self.failures.messages.clear()
         _log(self.experiment, batch)
         delivered = self.experiment.flush(timeout=THROTTLED)
-        if refusals := self.failures.of(_SENDERS):
+        # of its own accord the client repeats what was refused, also while it sends the next thing
+        others = ("parameters", "log other", "tags") if batch.description is None else ()
+        refusals = [text for text in self.failures.of(_SENDERS) if not any(word in text for word in others)]
+        if refusals:
             raise Unreachable(refusals[0], refused=True)
         streamer = getattr(self.experiment, "streamer", None)
         if not delivered or streamer is None or not streamer.has_connection_to_server():
