@@ -247,7 +247,10 @@ def test_a_key_that_comet_knows_already_is_taken_up(server, point):
     assert key == "ab" * 16 and experiment.values("train/step_loss") == point.told()
 
 
-def test_ctrl_c_in_the_job_does_not_leave_a_process_behind(server, point):
+def test_ctrl_c_in_the_job_does_not_leave_a_process_behind(server, point, request):
+    # a job of a shell in the background starts with Ctrl-C ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     point.start()
     with pytest.raises(KeyboardInterrupt), trackers_beside(point.folder, LIVE):
         senders = psutil.Process().children(recursive=True)

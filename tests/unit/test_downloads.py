@@ -107,7 +107,10 @@ def test_offline_says_what_to_place_where(server, tmp_path):
     assert str(tmp_path / "data.bin") in str(error.value) and SHA256 in str(error.value) and server.asked == []
 
 
-def test_archives_are_unpacked_whole_or_not_at_all(tmp_path):
+@pytest.mark.parametrize("python", ["with filters", "before 3.11.4"])
+def test_archives_are_unpacked_whole_or_not_at_all(tmp_path, monkeypatch, python):
+    if python == "before 3.11.4":
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
         packed.writestr("dog/a.wav", b"1")
     downloads.unpack(tmp_path / "a.zip", tmp_path / "out" / "zip")
@@ -119,3 +122,7 @@ def test_archives_are_unpacked_whole_or_not_at_all(tmp_path):
     with pytest.raises(UserError, match="cannot be unpacked"):
         downloads.unpack(tmp_path / "b.tar.gz", tmp_path / "out" / "tar")
     assert not (tmp_path / "out" / "tar").exists() and not (tmp_path / "out" / "evil.wav").exists()
+    with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as packed:
+        packed.add(tmp_path / "a.zip", "cat/a.zip")
+    downloads.unpack(tmp_path / "c.tar.gz", tmp_path / "out" / "good")
+    assert (tmp_path / "out/good/cat/a.zip").read_bytes() == (tmp_path / "a.zip").read_bytes()

@@ -27,6 +27,17 @@ def splits(tmp_path_factory):
     }
 
 
+@pytest.fixture(autouse=True)
+def without_own_classes():
+    """Takes what a test has registered with nussl away again."""
+    places = (nussl.ml.networks.modules, nussl.ml.train.loss)
+    before = [set(vars(place)) for place in places]
+    yield
+    for place, names in zip(places, before, strict=True):
+        for name in set(vars(place)) - names:
+            delattr(place, name)
+
+
 def history(folder):
     with open(folder / "history.csv", newline="") as source:
         return [float(row["train_loss"]) for row in csv.DictReader(source)]

@@ -141,10 +141,23 @@ def unpack(archive: Path, folder: Path) -> None:
                     packed.extractall(inside)  # leaves out what would lead outside
             else:
                 with tarfile.open(archive) as packed:
-                    packed.extractall(inside, filter="data")
+                    _extract(packed, inside)
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
             raise UserError(f"cannot be unpacked: {error}", file=archive) from error
         os.replace(inside, folder)
+
+
+def _extract(packed: tarfile.TarFile, folder: Path) -> None:
+    """Unpacks files and folders; raises tarfile.TarError for an entry that would lie outside."""
+    if hasattr(tarfile, "data_filter"):
+        packed.extractall(folder, filter="data")
+        return
+    # Python 3.11 has the filter since 3.11.4
+    for member in packed.getmembers():
+        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+        if not inside or not (member.isfile() or member.isdir()):
+            raise tarfile.TarError(f"{member.name} is no file or folder within the archive")
+    packed.extractall(folder)
 
 
 def _digest(path: Path, kind: str) -> str:
