@@ -51,7 +51,8 @@ wildcard_constraints:
     dataset=r"[a-z0-9_]+-[0-9a-f]{12}",
     # not the folders of a source, which lie as deep
     split=r"(?!(?:fetched|script)\b|organized_|resampled_)[A-Za-z0-9_]+",
-    shard=r"\d{4,}",
+    # Snakemake reads no open count in braces
+    shard=r"\d\d\d\d+",
     cache=r"[a-z0-9_]+-[0-9a-f]{12}",
     point=r"[a-z0-9_]+-[a-z0-9_]+-s\d+-[0-9a-f]{12}",
     evaluation=r"[a-z0-9_]+-[0-9a-f]{12}",
