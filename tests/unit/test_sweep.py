@@ -224,3 +224,9 @@ def test_a_wrong_block_is_one_line_with_file_line_and_key(tmp_path, block, messa
 def test_a_key_known_to_other_modules_sets_nothing_and_says_so(tmp_path):
     workflow = plan(experiment(sweep=[{"num_mels": -1}]), tmp_path)
     assert any("num_mels sets nothing" in notice for notice in workflow.notices)
+
+
+def test_every_value_of_a_sweep_is_checked_not_the_first_alone(tmp_path):
+    content = experiment(sweep=[{"train_config.optimizer": ["adam", "adman"]}])
+    with pytest.raises(UserError, match=r"train_config.optimizer: torch.optim has no 'adman'; did you mean 'ada"):
+        plan(content, tmp_path)

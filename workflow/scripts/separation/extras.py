@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,14 @@ class OwnClass:
     file: Path
     keys: tuple[str, ...] | None
 
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of its file and of those of the folder that this imports, in hex."""
+        content = hashlib.sha256()
+        for part in sorted(_with_imports(self.file)):
+            content.update(part.name.encode() + b"\0" + part.read_bytes() + b"\0")
+        return content.hexdigest()
+
 
 @dataclass(frozen=True)
 class Extras:
@@ -35,12 +44,14 @@ class Extras:
 
     def used_by(self, config: Mapping[str, Any], *sections: str) -> list[OwnClass]:
         """The classes that these sections of a config name, in the order of their names."""
+        if not self.classes:
+            return []
         names = {name for section in sections for name in _NAMED[section](config)}
         return [self.classes[name] for name in sorted(names & set(self.classes))]
 
-    def identity(self, used: list[OwnClass]) -> dict[str, str]:
-        """The SHA-256, in hex, of each class's file and of the files of the folder that it imports."""
-        return {own.name: _digest(own.file) for own in used}
+    def hashes(self, config: Mapping[str, Any], *sections: str) -> dict[str, str]:
+        """Of the code that these sections name, by class: {} for nearly all experiments."""
+        return {own.name: own.sha256 for own in self.used_by(config, *sections)}
 
 
 _NAMED = {
@@ -91,13 +102,6 @@ def _default_keys(node: ast.ClassDef) -> tuple[str, ...] | None:
             except ValueError:
                 return None
     return None
-
-
-def _digest(file: Path) -> str:
-    content = hashlib.sha256()
-    for part in sorted(_with_imports(file)):
-        content.update(part.name.encode() + b"\0" + part.read_bytes() + b"\0")
-    return content.hexdigest()
 
 
 def _with_imports(file: Path) -> set[Path]:

@@ -157,10 +157,13 @@ class Workflow:
         """Raises a UserError where the point's parts do not fit; parts that points share are looked at once."""
         # parts that a sweep leaves alone are the same objects in every point
         parts = [point.config[key] for key in ("dataset_config", "datasets", "model_config", "algorithm_config")]
-        seen = tuple(map(id, [*parts, point.config["train_config"]["loss_function"]]))
+        training = point.config["train_config"]
+        # numbers and words are seldom the same object: they count by value
+        words = (training["optimizer"], point.config["info"]["extras"])
+        seen = (*map(id, [*parts, training["loss_function"]]), *words)
         if seen in self._checked:
             return
-        mistake = check_config(point.config, self._extras(point.config))
+        mistake = check_config(point.config, self._extras(point.config["info"]["extras"]))
         for split in SPLITS:
             entry = point.config["datasets"][split]
             if mistake is None and "dataset" in entry:
@@ -186,7 +189,8 @@ class Workflow:
         config = {name: self._section(name, section) for name, section in point.config.items()}
         splits = self._once(self._splits, config, "datasets")
         seed = config["info"].value["seed"]
-        own = self._own_classes(point.config, "model_config", "train_config")
+        extras = self._extras(config["info"].value["extras"])
+        own = extras.hashes(point.config, "model_config", "train_config")
         parts = {
             "dataset_config": config["dataset_config"].identity,
             "datasets": canonical_json({key: splits[key].identity for key in ("train", "val")}),
@@ -208,23 +212,18 @@ class Workflow:
         elif training.spec != spec:
             raise UserError(f"two different points have the id {point_id}; change info.seed of one of them")
         self._note_caches(training, point)
-        work, test = self._once(self._evaluation, config, "algorithm_config", "test_config", "datasets", "info")
+        names = ("algorithm_config", "test_config", "datasets")
+        work, test = self._once(self._evaluation, config, *names, also=(config["info"].value["extras"],))
         self.evaluations[point_id, work.id] = (work, test)
         baselines = self._once(self._baselines, config, "dataset_config", "test_config", "datasets")
         group = text_digest(joined_json({**parts, "evaluation": canonical_json(work.id)}))
         return Row(point_id, work.id, baselines, {}, [], [], seed, group)
 
-    def _extras(self, config: Mapping[str, Any]) -> Extras:
-        """The user's own classes that a config may name."""
-        folder = config["info"]["extras"]
+    def _extras(self, folder: str | None) -> Extras:
+        """The user's own classes in a folder, looked for once."""
         if folder not in self._found_extras:
             self._found_extras[folder] = find_extras(folder)
         return self._found_extras[folder]
-
-    def _own_classes(self, config: Mapping[str, Any], *sections: str) -> dict[str, str]:
-        """Hashes of the user's own code that these sections name: {} for nearly all experiments."""
-        extras = self._extras(config)
-        return extras.identity(extras.used_by(config, *sections)) if extras.classes else {}
 
     def _section(self, name: str, value: dict[str, Any]) -> Section:
         """A section of a config, normalised and with the JSON that goes into ids; shared ones are made once."""
@@ -236,11 +235,11 @@ class Workflow:
             self._sections[id(value)] = known
         return known
 
-    def _once(self, function: Callable[..., Any], config: Mapping[str, Section], *names: str) -> Any:
-        """What a function gives for sections of a config, computed once for equal ones."""
-        key = (function.__name__, *(id(config[name].written) for name in names))
+    def _once(self, function: Callable[..., Any], config: Mapping[str, Section], *names: str, also: tuple = ()) -> Any:
+        """What a function gives for sections of a config, and other values `also`, computed once for equal ones."""
+        key = (function.__name__, *(id(config[name].written) for name in names), *also)
         if key not in self._computed:
-            self._computed[key] = function(*(config[name].value for name in names))
+            self._computed[key] = function(*(config[name].value for name in names), *also)
         return self._computed[key]
 
     def _splits(self, datasets: dict[str, Any]) -> dict[str, Split]:
@@ -251,7 +250,7 @@ class Workflow:
         algorithm_config: dict[str, Any],
         test_config: dict[str, Any],
         datasets: dict[str, Any],
-        info: dict[str, Any],
+        extras: str | None,
     ) -> tuple[Work, Split]:
         test = self._split("test", datasets["test"])
         identity = {
@@ -260,7 +259,7 @@ class Workflow:
             "test": test.identity,
             "versions": {"evaluate": STAGE_VERSIONS["evaluate"]},
         }
-        own = self._own_classes({"algorithm_config": algorithm_config, "info": info}, "algorithm_config")
+        own = self._extras(extras).hashes({"algorithm_config": algorithm_config}, "algorithm_config")
         if own:
             identity["extras"] = own
         evaluation = f"{slug(test.name)}-{digest(identity)}"
