@@ -6,20 +6,18 @@ which caches and datasets are missing, and how each new point differs from the n
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.config import default_config
-from separation.errors import UserError
 from separation.files import read_json
 from separation.identity import canonical_json
-from separation.points import Workflow, load_workflow
+from separation.points import Workflow
 from separation.runs import check_name
+from separation.sweep_command import console, run_command, short_names
 
 # what determines a begun or finished point, and a finished evaluation, kept for comparisons with new ones
 SPEC_FILE = "state/spec.json"
@@ -131,22 +129,12 @@ def _nearest(new: frozenset, finished: Mapping[str, frozenset]) -> dict[str, Any
     return {"nearest": nearest, "differs": differs}
 
 
-def short_names(swept: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The swept keys, each with its last part where that says which it is."""
-    keys = list(dict.fromkeys(key for values in swept for key in values))
-    short = {key: key.rsplit(".", 1)[-1] for key in keys}
-    return short if len(set(short.values())) == len(short) else {key: key for key in keys}
-
-
 def print_plan(plan: Mapping[str, Any]) -> None:
     """Shows a plan as a table."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
+    shown = console()
     short = short_names(row["swept"] for row in plan["points"])
     table = Table(title=f"{plan['sweep']}: {len(plan['points'])} points", title_justify="left")
     table.add_column("state")
@@ -163,42 +151,26 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         values = [escape(canonical_json(row["swept"][key])) if key in row["swept"] else "" for key in short]
         cells = [row["state"], *values, row["point"]]
         table.add_row(*cells, *([escape(differs)] if len(table.columns) > len(cells) else []))
-    console.print(table)
+    shown.print(table)
     if len(plan["points"]) > _ROWS_SHOWN:
-        console.print(f"… and {len(plan['points']) - _ROWS_SHOWN} more; all of them with --json")
+        shown.print(f"… and {len(plan['points']) - _ROWS_SHOWN} more; all of them with --json")
     for what, ids in plan["missing"].items():
         if ids:
-            console.print(f"{what} to be {'filled again' if what.startswith('pruned') else 'made'}: {', '.join(ids)}")
+            shown.print(f"{what} to be {'filled again' if what.startswith('pruned') else 'made'}: {', '.join(ids)}")
     jobs = plan["jobs"]
-    console.print(f"left to do: {jobs['train_point']} trainings, {jobs['evaluate_point']} evaluations")
+    shown.print(f"left to do: {jobs['train_point']} trainings, {jobs['evaluate_point']} evaluations")
     for notice in plan["notices"]:
-        console.print(f"notice: {escape(notice)}")
+        shown.print(f"notice: {escape(notice)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `make plan`."""
-    parser = argparse.ArgumentParser(prog="plan", description="Says what a sweep would run.")
-    parser.add_argument("--sweep", default=None, help="a file in config/experiments, or a path")
-    parser.add_argument("--set", default="", help='changes, "a.b=1,c.d=[x,y]"')
-    parser.add_argument("--json", action="store_true", help="for machines")
-    asked = parser.parse_args(arguments)
-    try:
-        workflow = load_workflow(default_config() | given_config(asked), os.environ)
+
+    def tell(workflow: Workflow) -> dict[str, Any]:
         check_name(workflow)
-    except UserError as problem:
-        print(f"Error: {problem}", file=sys.stderr)
-        return 1
-    plan = plan_of(workflow)
-    if asked.json:
-        print(json.dumps(plan, indent=1))
-    else:
-        print_plan(plan)
-    return 0
+        return plan_of(workflow)
 
-
-def given_config(asked: argparse.Namespace) -> dict[str, Any]:
-    """What the command line says about Snakemake's config."""
-    return {key: value for key, value in (("sweep", asked.sweep), ("set", asked.set)) if value}
+    return run_command("plan", "Says what a sweep would run.", tell, lambda _, plan: print_plan(plan), arguments)
 
 
 if __name__ == "__main__":

@@ -5,21 +5,17 @@ Read from the points' folders alone, so that it can be asked at any time, beside
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.config import default_config
-from separation.errors import UserError
-from separation.plan import given_config, short_names
-from separation.points import Workflow, load_workflow
+from separation.points import Workflow
 from separation.progress import duration, is_running, read_progress
+from separation.sweep_command import console, run_command, short_names
 
 #: in the order in which they are counted
 STATES = ("running", "stopped", "failed", "interrupted", "waiting", "trained", "evaluated")
@@ -75,13 +71,10 @@ def _epochs(history: Path) -> list[dict[str, str]]:
 
 def print_status(sweep: str, rows: list[Mapping[str, Any]]) -> None:
     """Shows the rows as a table, and how many there are of each state."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
+    shown = console()
     names = short_names(row["swept"] for row in rows)
     table = Table(title=f"{sweep}: {len(rows)} points", title_justify="left")
     for column in ("state", *names.values()):
@@ -96,29 +89,18 @@ def print_status(sweep: str, rows: list[Mapping[str, Any]]) -> None:
         left = "" if row["seconds_left"] is None else duration(row["seconds_left"])
         swept = [escape(json.dumps(row["swept"][key])) if key in row["swept"] else "" for key in names]
         table.add_row(row["state"], *swept, epoch, *losses, left, row["device"] or "", row["point"])
-    console.print(table)
+    shown.print(table)
     counts = Counter(row["state"] for row in rows)
-    console.print(", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]))
+    shown.print(", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `make status`."""
-    parser = argparse.ArgumentParser(prog="status", description="Says how far the points of a sweep are.")
-    parser.add_argument("--sweep", default=None, help="a file in config/experiments, or a path")
-    parser.add_argument("--set", default="", help='changes, "a.b=1,c.d=[x,y]"')
-    parser.add_argument("--json", action="store_true", help="for machines")
-    asked = parser.parse_args(arguments)
-    try:
-        workflow = load_workflow(default_config() | given_config(asked), os.environ)
-    except UserError as problem:
-        print(f"Error: {problem}", file=sys.stderr)
-        return 1
-    rows = status_of(workflow)
-    if asked.json:
-        print(json.dumps(rows, indent=1))
-    else:
+
+    def show(workflow: Workflow, rows: list[dict[str, Any]]) -> None:
         print_status(workflow.experiment.name, rows)
-    return 0
+
+    return run_command("status", "Says how far the points of a sweep are.", status_of, show, arguments)
 
 
 if __name__ == "__main__":
