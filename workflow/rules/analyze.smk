@@ -4,7 +4,8 @@ In: the scores of every point and of the baselines. Out: results/sweeps/<sweep>/
 comparisons.csv,sheet.csv,figures/,report.html}.
 
 Learning curves and estimates are read from the points' folders without being asked for: they are as old as the scores, and
-thousands of files asked for once more make planning slower.
+thousands of files asked for once more make planning slower. For the same reason collect_scores is in no group: Snakemake looks
+through all inputs of a group again whenever one of them is made.
 """
 
 import json
@@ -21,9 +22,13 @@ rule collect_scores:
         "logs/collect_scores/{sweep}.log",
     benchmark:
         "results/benchmarks/collect_scores/{sweep}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: asked("collect_scores", "threads")
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("collect_scores"),
+        runtime=asked("collect_scores", "runtime"),
+        cpus_per_task=asked("collect_scores", "threads"),
     params:
         # a point that leaves the sweep changes no file's time, so the list itself is what the result depends on
         spec=json.dumps(WORK.table(), sort_keys=True),
@@ -45,9 +50,15 @@ rule summarize_sweep:
         "logs/summarize_sweep/{sweep}.log",
     benchmark:
         "results/benchmarks/summarize_sweep/{sweep}.tsv"
+    group:
+        "report"
+    conda:
+        ENVIRONMENT
+    threads: asked("summarize_sweep", "threads")
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("summarize_sweep"),
+        runtime=asked("summarize_sweep", "runtime"),
+        cpus_per_task=asked("summarize_sweep", "threads"),
     message:
         "Summarizing {wildcards.sweep}"
     script:
@@ -65,9 +76,15 @@ rule plot_sweep:
         "logs/plot_sweep/{sweep}.log",
     benchmark:
         "results/benchmarks/plot_sweep/{sweep}.tsv"
+    group:
+        "report"
+    conda:
+        ENVIRONMENT
+    threads: asked("plot_sweep", "threads")
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("plot_sweep"),
+        runtime=asked("plot_sweep", "runtime"),
+        cpus_per_task=asked("plot_sweep", "threads"),
     message:
         "Drawing the figures of {wildcards.sweep}"
     script:
@@ -91,9 +108,15 @@ rule render_report:
         "logs/render_report/{sweep}.log",
     benchmark:
         "results/benchmarks/render_report/{sweep}.tsv"
+    group:
+        "report"
+    conda:
+        ENVIRONMENT
+    threads: asked("render_report", "threads")
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("render_report"),
+        runtime=asked("render_report", "runtime"),
+        cpus_per_task=asked("render_report", "threads"),
     message:
         "Rendering the report of {wildcards.sweep}"
     script:

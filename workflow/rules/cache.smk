@@ -14,10 +14,13 @@ rule populate_cache:
         "logs/populate_cache/{cache}/{split}.log",
     benchmark:
         "results/benchmarks/populate_cache/{cache}/{split}.tsv"
+    conda:
+        ENVIRONMENT
     threads: cache_workers
     resources:
-        mem_mb=asked("populate_cache", "mem_mb", 3000),
-        runtime=asked("populate_cache", "runtime", 240),
+        mem_mb=memory("populate_cache"),
+        runtime=asked("populate_cache", "runtime"),
+        cpus_per_task=cache_workers,
     params:
         spec=lambda wildcards: WORK.caches[wildcards.cache, wildcards.split][0].spec,
     message:

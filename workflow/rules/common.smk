@@ -38,6 +38,8 @@ name_run(os.environ)
 DATA = str(WORK.settings.data)
 CACHE = str(WORK.settings.cache)
 ARTIFACTS = str(WORK.settings.artifacts)
+# what jobs run in under --sdm conda
+ENVIRONMENT = "../../envs/environment.yml"
 SWEEP = f"results/sweeps/{WORK.experiment.name}"
 
 # Settings that change no result go to the jobs by way of config: `params` would make a job run again for them.
@@ -65,14 +67,25 @@ def said_of_points(message):
     return message if len(WORK.trainings) <= 1000 else None
 
 
-def asked(rule, resource, default):
+def asked(rule, resource):
     """What config asks for a rule's jobs: threads, mem_mb or runtime."""
-    return WORK.settings.resources.get(rule, {}).get(resource, default)
+    return WORK.settings.resources[rule][resource]
+
+
+def memory(rule):
+    """The memory of a rule's jobs, MB. A job that a cluster stopped because it took more asks for more the next time."""
+    once = asked(rule, "mem_mb")
+    return lambda wildcards, attempt: once * attempt
 
 
 def processes_of(wildcards):
     """The processes that train a point together."""
     return WORK.trainings[wildcards.point].num_gpus
+
+
+def training_threads(wildcards):
+    """The threads of all processes of a training."""
+    return asked("train_point", "threads") * processes_of(wildcards)
 
 
 def script_manifest(wildcards):
@@ -160,7 +173,7 @@ def published():
 
 def cache_workers(wildcards):
     """num_cache_workers of the sweep's block, else what config asks for."""
-    return WORK.cache_workers(wildcards.cache, wildcards.split, asked("populate_cache", "threads", 1))
+    return WORK.cache_workers(wildcards.cache, wildcards.split, asked("populate_cache", "threads"))
 
 
 def training_inputs(wildcards):

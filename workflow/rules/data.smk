@@ -13,10 +13,15 @@ rule run_script:
         "logs/run_script/{source}.log",
     benchmark:
         "results/benchmarks/run_script/{source}.tsv"
-    threads: asked("run_script", "threads", 2)
+    group:
+        "source"
+    conda:
+        ENVIRONMENT
+    threads: asked("run_script", "threads")
     resources:
-        mem_mb=asked("run_script", "mem_mb", 4000),
-        runtime=asked("run_script", "runtime", 240),
+        mem_mb=memory("run_script"),
+        runtime=asked("run_script", "runtime"),
+        cpus_per_task=asked("run_script", "threads"),
     params:
         spec=lambda wildcards: WORK.sources[wildcards.source].spec,
     message:
@@ -34,10 +39,15 @@ rule fetch_source:
         "logs/fetch_source/{source}.log",
     benchmark:
         "results/benchmarks/fetch_source/{source}.tsv"
-    threads: asked("fetch_source", "threads", 2)
+    group:
+        "source"
+    conda:
+        ENVIRONMENT
+    threads: asked("fetch_source", "threads")
     resources:
-        mem_mb=asked("fetch_source", "mem_mb", 2000),
-        runtime=asked("fetch_source", "runtime", 60),
+        mem_mb=memory("fetch_source"),
+        runtime=asked("fetch_source", "runtime"),
+        cpus_per_task=asked("fetch_source", "threads"),
     params:
         spec=lambda wildcards: WORK.sources[wildcards.source].spec,
     message:
@@ -55,9 +65,15 @@ rule organize_source:
         "logs/organize_source/{source}/{organized}.log",
     benchmark:
         "results/benchmarks/organize_source/{source}/{organized}.tsv"
+    group:
+        "source"
+    conda:
+        ENVIRONMENT
+    threads: asked("organize_source", "threads")
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=memory("organize_source"),
+        runtime=asked("organize_source", "runtime"),
+        cpus_per_task=asked("organize_source", "threads"),
     params:
         spec=lambda wildcards: WORK.organized[wildcards.source, wildcards.organized].spec,
     message:
@@ -75,10 +91,13 @@ rule resample_shard:
         "logs/resample_shard/{source}/{resampled}/{shard}.log",
     benchmark:
         "results/benchmarks/resample_shard/{source}/{resampled}/{shard}.tsv"
-    threads: asked("resample_source", "threads", 2)
+    conda:
+        ENVIRONMENT
+    threads: asked("resample_source", "threads")
     resources:
-        mem_mb=asked("resample_source", "mem_mb", 2000),
-        runtime=asked("resample_source", "runtime", 60),
+        mem_mb=memory("resample_source"),
+        runtime=asked("resample_source", "runtime"),
+        cpus_per_task=asked("resample_source", "threads"),
     params:
         spec=lambda wildcards: WORK.resampled[wildcards.source, wildcards.resampled][1].spec,
         part=lambda wildcards: (int(wildcards.shard), WORK.shards[wildcards.source, wildcards.resampled]),
@@ -101,10 +120,15 @@ rule resample_source:
         "logs/resample_source/{source}/{resampled}.log",
     benchmark:
         "results/benchmarks/resample_source/{source}/{resampled}.tsv"
-    threads: asked("resample_source", "threads", 2)
+    group:
+        "source"
+    conda:
+        ENVIRONMENT
+    threads: asked("resample_source", "threads")
     resources:
-        mem_mb=asked("resample_source", "mem_mb", 2000),
-        runtime=asked("resample_source", "runtime", 60),
+        mem_mb=memory("resample_source"),
+        runtime=asked("resample_source", "runtime"),
+        cpus_per_task=asked("resample_source", "threads"),
     params:
         spec=lambda wildcards: WORK.resampled[wildcards.source, wildcards.resampled][1].spec,
     message:
@@ -122,10 +146,13 @@ rule mix_shard:
         "logs/mix_shard/{dataset}/{split}/{shard}.log",
     benchmark:
         "results/benchmarks/mix_shard/{dataset}/{split}/{shard}.tsv"
-    threads: asked("mix_dataset", "threads", 2)
+    conda:
+        ENVIRONMENT
+    threads: asked("mix_dataset", "threads")
     resources:
-        mem_mb=asked("mix_dataset", "mem_mb", 2000),
-        runtime=asked("mix_dataset", "runtime", 240),
+        mem_mb=memory("mix_dataset"),
+        runtime=asked("mix_dataset", "runtime"),
+        cpus_per_task=asked("mix_dataset", "threads"),
     params:
         spec=lambda wildcards: WORK.mixtures[wildcards.dataset, wildcards.split].spec,
         mixtures=lambda wildcards: WORK.mixtures_of_shard(wildcards.dataset, wildcards.split, int(wildcards.shard)),
@@ -148,10 +175,13 @@ rule mix_dataset:
         "logs/mix_dataset/{dataset}/{split}.log",
     benchmark:
         "results/benchmarks/mix_dataset/{dataset}/{split}.tsv"
-    threads: asked("mix_dataset", "threads", 2)
+    conda:
+        ENVIRONMENT
+    threads: asked("mix_dataset", "threads")
     resources:
-        mem_mb=asked("mix_dataset", "mem_mb", 2000),
-        runtime=asked("mix_dataset", "runtime", 240),
+        mem_mb=memory("mix_dataset"),
+        runtime=asked("mix_dataset", "runtime"),
+        cpus_per_task=asked("mix_dataset", "threads"),
     params:
         spec=lambda wildcards: WORK.mixtures[wildcards.dataset, wildcards.split].spec,
     message:

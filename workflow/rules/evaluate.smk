@@ -17,10 +17,13 @@ rule evaluate_point:
         "logs/evaluate_point/{point}/{evaluation}.log",
     benchmark:
         "results/benchmarks/evaluate_point/{point}/{evaluation}.tsv"
-    threads: asked("evaluate_point", "threads", 1)
+    conda:
+        ENVIRONMENT
+    threads: asked("evaluate_point", "threads")
     resources:
-        mem_mb=asked("evaluate_point", "mem_mb", 4000),
-        runtime=asked("evaluate_point", "runtime", 240),
+        mem_mb=memory("evaluate_point"),
+        runtime=asked("evaluate_point", "runtime"),
+        cpus_per_task=asked("evaluate_point", "threads"),
         gpu=1 if GPUS else 0,
     params:
         spec=lambda wildcards: WORK.evaluations[wildcards.point, wildcards.evaluation][0].spec,
@@ -40,10 +43,13 @@ rule evaluate_baselines:
         "logs/evaluate_baselines/{baselines}.log",
     benchmark:
         "results/benchmarks/evaluate_baselines/{baselines}.tsv"
-    threads: asked("evaluate_baselines", "threads", 1)
+    conda:
+        ENVIRONMENT
+    threads: asked("evaluate_baselines", "threads")
     resources:
-        mem_mb=asked("evaluate_baselines", "mem_mb", 4000),
-        runtime=asked("evaluate_baselines", "runtime", 240),
+        mem_mb=memory("evaluate_baselines"),
+        runtime=asked("evaluate_baselines", "runtime"),
+        cpus_per_task=asked("evaluate_baselines", "threads"),
     params:
         spec=lambda wildcards: WORK.baselines[wildcards.baselines][0].spec,
     message:

@@ -22,9 +22,15 @@ rule write_workbook:
         "logs/write_workbook/{sweep}.log",
     benchmark:
         "results/benchmarks/write_workbook/{sweep}.tsv"
+    group:
+        "report"
+    conda:
+        ENVIRONMENT
+    threads: asked("write_workbook", "threads")
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("write_workbook"),
+        runtime=asked("write_workbook", "runtime"),
+        cpus_per_task=asked("write_workbook", "threads"),
     message:
         "Writing the workbook of {wildcards.sweep}"
     script:
@@ -46,9 +52,13 @@ for tracker in WORK.settings.tracking["names"]:
             f"logs/sync_{tracker}/{{sweep}}.log",
         benchmark:
             f"results/benchmarks/sync_{tracker}/{{sweep}}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: asked("sync_tracker", "threads")
         resources:
-            mem_mb=2000,
-            runtime=240,
+            mem_mb=memory("sync_tracker"),
+            runtime=asked("sync_tracker", "runtime"),
+            cpus_per_task=asked("sync_tracker", "threads"),
         params:
             spec=json.dumps({"tracker": tracker}),
         message:
@@ -69,9 +79,13 @@ rule upload_sheet:
         "logs/upload_sheet/{sweep}.log",
     benchmark:
         "results/benchmarks/upload_sheet/{sweep}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: asked("upload_sheet", "threads")
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("upload_sheet"),
+        runtime=asked("upload_sheet", "runtime"),
+        cpus_per_task=asked("upload_sheet", "threads"),
     params:
         spec=json.dumps(sheet_destination(WORK.run_options), sort_keys=True),
     message:

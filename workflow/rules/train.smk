@@ -17,10 +17,15 @@ rule train_point:
         "logs/train_point/{point}.log",
     benchmark:
         "results/benchmarks/train_point/{point}.tsv"
-    threads: lambda wildcards: asked("train_point", "threads", 1) * processes_of(wildcards)
+    conda:
+        ENVIRONMENT
+    threads: training_threads
     resources:
-        mem_mb=asked("train_point", "mem_mb", 6000),
-        runtime=asked("train_point", "runtime", 1440),
+        mem_mb=memory("train_point"),
+        runtime=asked("train_point", "runtime"),
+        cpus_per_task=training_threads,
+        # all processes of a training on one machine
+        nodes=1,
         gpu=(lambda wildcards: processes_of(wildcards)) if GPUS else 0,
     params:
         spec=lambda wildcards: WORK.trainings[wildcards.point].spec,
