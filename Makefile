@@ -86,7 +86,12 @@ lock: ## resolve envs/requirements.in into the lock again (needs uv): [upgrade=1
 		{ echo "# Made by \`make lock\` from $$extra.in: what requirements.lock does not have."; \
 			awk 'NR == FNR {have[$$1]; next} /==/ && !($$1 in have)' envs/requirements.lock "$$new"; } >envs/$$extra.lock; \
 		: >"$$new"; echo "envs/$$extra.lock: $$(grep -c == envs/$$extra.lock) packages"; \
-	done
+	done; \
+	uv pip compile envs/submit.in --constraint envs/requirements.lock --universal --fork-strategy fewest --python-version 3.11 \
+		--no-annotate --no-header --quiet --output-file "$$new" >/dev/null; \
+	{ echo "# Made by \`make lock\` from submit.in: those lines of requirements.lock that planning and submitting need."; cat "$$new"; } >envs/submit.lock; \
+	echo "envs/submit.lock: $$(grep -c == envs/submit.lock) packages"; \
+	python3 envs/conda.py
 
 .PHONY: clean
 clean: ## remove .venv and the tools' caches; results, private and Snakemake's records stay

@@ -1,8 +1,9 @@
 """A real Slurm of several nodes on this one machine: munge, slurmctld, slurmd, and slurmdbd for sacct.
 
 As a program: `python tests/services/slurm.py up FOLDER` says which variables to set, `down FOLDER` takes it down again.
-Nothing outside FOLDER is written: daemons listen on free ports of loopback, clients find them by SLURM_CONF. GPUs are
-device files that do nothing; Slurm hands them out by CUDA_VISIBLE_DEVICES as it does real ones.
+Nothing outside FOLDER is written but a link at /etc/slurm/slurm.conf, where the srun of a job looks, whose environment
+holds no SLURM_CONF; daemons listen on free ports of loopback. GPUs are device files that do nothing; Slurm hands them out
+by CUDA_VISIBLE_DEVICES as it does real ones.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import psutil
 
 PACKAGES = ("slurm-wlm", "slurmdbd", "munge", "mariadb-server")
 _PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "mariadb-install-db", "sbatch", "sacct")
+_SYSTEM = Path("/etc/slurm")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -65,6 +67,9 @@ class Slurm:
             (self.folder / name).mkdir(parents=True)
         try:
             self._write_conf()
+            for name in ("slurm.conf", "gres.conf"):
+                # where another Slurm is set up, it stays
+                (_SYSTEM / name).symlink_to(self.conf.with_name(name))
             self._start_munge()
             self._start_accounting()
             self._start("slurmctld", "slurmctld", "-D", "-c")
@@ -97,6 +102,10 @@ class Slurm:
         for process in psutil.wait_procs([*processes, *self.processes()], timeout=3)[1]:
             process.kill()
             process.wait(10)
+        for name in ("slurm.conf", "gres.conf"):
+            link = _SYSTEM / name
+            if link.is_symlink() and link.readlink() == self.conf.with_name(name):
+                link.unlink()
         shutil.rmtree(self.folder)
 
     def processes(self) -> list[psutil.Process]:
@@ -278,6 +287,8 @@ def missing(environment: Mapping[str, str] = os.environ) -> str:
     """Why there can be no Slurm here, "" where there can: packages are installed by apt for root where they are missing."""
     if os.getuid() != 0:
         return "Slurm: starting its daemons needs root"
+    if (_SYSTEM / "slurm.conf").exists():
+        return f"Slurm: {_SYSTEM / 'slurm.conf'} is there already; another Slurm stays as it is"
     if all(shutil.which(name, path=_PATH) for name in _PROGRAMS):
         return ""
     return install(*PACKAGES)

@@ -5,13 +5,23 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import yaml
 
-from separation.yaml_reader import Document, KeyPath
+# jsonschema loads it, where a notebook server has brought it along, for a format that no schema here uses; that takes
+# longer than all the rest of planning a small sweep. None makes the import fail, which jsonschema passes over.
+_unused = "rfc3987_syntax" not in sys.modules
+if _unused:
+    sys.modules["rfc3987_syntax"] = None
+import jsonschema  # noqa: E402
+
+if _unused:
+    del sys.modules["rfc3987_syntax"]
+
+from separation.yaml_reader import Document, KeyPath  # noqa: E402
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 
