@@ -27,7 +27,7 @@ try:
     check_name(WORK)
     if workflow.is_main_process:
         check_sources(WORK)
-    GPUS = count_gpus(config.get("gpus", 0), os.environ)
+    GPUS = count_gpus(config.get("gpus", 0), os.environ, config.get("gpu_slots", 1))
 except UserError as problem:
     # a user's mistake is one line, not a traceback
     print(f"Error: {problem}", file=sys.stderr)
