@@ -1,9 +1,8 @@
 """Each GPU job holds its devices alone, or a share of one, by locks that the kernel frees when the job dies.
 
 There is a file per device, and per share of it, in a folder that all clones and users of this machine have in common. A
-job locks them (flock), and nothing that it starts inherits the locks. Files are removed with the lock still held, so
-whoever locks one looks whether it is still the one that the name leads to. Snakemake's resource `gpu` lets as many jobs
-start as there are places; the locks say which device is whose, also between workflows that do not know of each other.
+job locks them, see separation.file_locks. Snakemake's resource `gpu` lets as many jobs start as there are places; the
+locks say which device is whose, also between workflows that do not know of each other.
 
 One job alone at a time gathers several devices one after the other; all others take what they need at once or nothing.
 So no two jobs wait for each other, and a job of several devices is not passed by for ever.
@@ -12,7 +11,6 @@ So no two jobs wait for each other, and a job of several devices is not passed b
 from __future__ import annotations
 
 import csv
-import fcntl
 import getpass
 import io
 import logging
@@ -31,6 +29,7 @@ from typing import Any
 
 from separation import files
 from separation.errors import UserError
+from separation.file_locks import FileLock, hold_folder
 from separation.gpus import Device, devices_for_jobs, scheduler_job
 
 logger = logging.getLogger(__name__)
@@ -43,18 +42,6 @@ FOLDER = Path("/tmp/separation-gpus")
 INTERVAL = 1.0
 #: of the file beside a job's benchmark: a row per device and run of the job; times are UTC, `end` is empty where killed
 COLUMNS = ("host", "pid", "device", "uuid", "slot", "slots", "begin", "end")
-
-_open_locks: set[int] = set()
-
-
-def _forget_locks() -> None:
-    """In a fork: the locks stay those of its parent alone."""
-    for handle in _open_locks:
-        os.close(handle)
-    _open_locks.clear()
-
-
-os.register_at_fork(after_in_child=_forget_locks)
 
 
 @contextmanager
@@ -159,84 +146,18 @@ def hold_devices(
 
 
 @dataclass(frozen=True)
-class _Lock:
-    path: Path
-    handle: int
-
-    @classmethod
-    def take(cls, path: Path, *, shared: bool = False) -> _Lock | None:
-        """The lock where it is free, else None; never waits."""
-        while True:
-            handle = _opened(path)
-            if handle is None:
-                return None
-            _open_locks.add(handle)
-            lock = cls(path, handle)
-            try:
-                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.close()
-                return None
-            if lock._named():
-                return lock
-            lock.close()
-
-    def _named(self) -> bool:
-        """Whether the file is still there under its name."""
-        try:
-            return os.path.samestat(os.fstat(self.handle), os.stat(self.path, follow_symlinks=False))
-        except FileNotFoundError:
-            return False
-
-    def tell(self, text: str) -> None:
-        os.ftruncate(self.handle, 0)
-        os.pwrite(self.handle, text.encode(), 0)
-
-    def release(self) -> None:
-        """Frees the lock; the file goes where nobody else shares it and it may be removed."""
-        with suppress(OSError):
-            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(self.handle, 0)
-            if self._named():
-                # of jobs that shared the device and were killed: who holds all of it is alone here
-                for left in self.path.parent.glob(f"{self.path.stem}.slot*.lock"):
-                    left.unlink()
-                self.path.unlink()
-        self.close()
-
-    def close(self) -> None:
-        if self.handle in _open_locks:
-            _open_locks.discard(self.handle)
-            os.close(self.handle)
-
-
-def _opened(path: Path) -> int | None:
-    """The file, made where it is missing, so that all users can lock it; None where this one cannot at the moment."""
-    while True:
-        try:
-            # not with O_CREAT: in a folder for all, the kernel refuses that for another user's file (protected_regular)
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            pass
-        except PermissionError:
-            return None
-        with suppress(FileExistsError):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            os.fchmod(handle, 0o666)
-            return handle
-
-
-@dataclass(frozen=True)
 class _Place:
     """A device, or a share of it, and the locks that hold it."""
 
     device: Device
     number: int
-    locks: tuple[_Lock, ...]
+    locks: tuple[FileLock, ...]
 
     def release(self) -> None:
+        whole = self.locks[0].path
         for lock in reversed(self.locks):
-            lock.release()
+            # of jobs that shared the device and were killed: who holds all of it is alone here
+            lock.release(also=whole.parent.glob(f"{whole.stem}.slot*.lock") if lock.path == whole else ())
 
 
 class _Folder:
@@ -255,22 +176,17 @@ class _Folder:
             path.mkdir(parents=True, exist_ok=True)
             if stat.S_IMODE(path.stat().st_mode) != 0o1777 and path.stat().st_uid == os.getuid():
                 path.chmod(0o1777)
-            self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._self = hold_folder(path)
         except OSError as error:
             raise self._unusable(error) from error
-        _open_locks.add(self._handle)
-        with suppress(OSError):
-            # systemd-tmpfiles, which clears old files away, leaves folders with a lock alone
-            fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def close(self) -> None:
-        _open_locks.discard(self._handle)
-        os.close(self._handle)
+        self._self.close()
 
     def wait_for(self, devices: Sequence[Device], count: int, slots: int, interval: float) -> list[_Place]:
         """Takes places on `count` different devices, and waits until there are so many."""
         places: list[_Place] = []
-        gathers: _Lock | None = None
+        gathers: FileLock | None = None
         began = 0.0
         try:
             while True:
@@ -281,7 +197,7 @@ class _Folder:
                 if gathers is None:
                     while places:
                         places.pop().release()
-                    gathers = _Lock.take(self._path / f"{self._scope}gathering.lock") if count > 1 else None
+                    gathers = FileLock.take(self._path / f"{self._scope}gathering.lock") if count > 1 else None
                 if not began:
                     began = time.monotonic()
                     self._tell_wait(devices, count, slots)
@@ -316,13 +232,13 @@ class _Folder:
         return places
 
     def _take_one(self, device: Device, number: int, slots: int) -> _Place | None:
-        whole = _Lock.take(self._lock_path(device), shared=slots > 1)
+        whole = FileLock.take(self._lock_path(device), shared=slots > 1)
         if whole is None:
             return None
         if slots == 1:
             whole.tell(self._said)
             return _Place(device, 0, (whole,))
-        share = _Lock.take(self._lock_path(device, number))
+        share = FileLock.take(self._lock_path(device, number))
         if share is None:
             whole.release()
             return None
