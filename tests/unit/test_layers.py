@@ -10,10 +10,11 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts" / "separation"
 
 PURE = {
-    "axes", "check_environment", "config", "environment_names", "errors", "events", "extras", "file_locks", "files",
-    "gpu_leases", "gpus", "identity", "jobs", "key_paths", "model_check", "plan", "points", "progress",
-    "provenance", "prune", "recipes", "recordings", "resolved", "rows", "runs", "schema", "source_check", "splits",
-    "status", "sweep", "sweep_command", "translation", "vocabulary", "yaml_reader", "yaml_writer",
+    "artefacts", "axes", "check_environment", "config", "environment_names", "errors", "events", "extras",
+    "file_locks", "files", "gpu_leases", "gpus", "identity", "jobs", "key_paths", "model_check", "plan", "points",
+    "progress", "provenance", "prune", "recipes", "recordings", "resolved", "rows", "runs", "schema",
+    "source_check", "splits", "status", "sweep", "sweep_command", "translation", "vocabulary", "yaml_reader",
+    "yaml_writer",
 }  # fmt: skip
 LAYERS = [
     PURE | {"nussl_compat"},

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from separation.jobs import job
 
-with job(snakemake):
+with job(snakemake, once=True):
     from separation.events import EVENTS_FILE, EventLog
     from separation.files import write_json
     from separation.gpu_leases import gpus_for

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from separation.jobs import job
 
-with job(snakemake):
+with job(snakemake, once=True):
     from separation.events import EVENTS_FILE, EventLog
     from separation.files import write_json
     from separation.gpu_leases import gpus_for
@@ -53,3 +53,7 @@ with job(snakemake):
             train_together(config, count=count, log=Path(str(snakemake.log[0])), **arguments)
         else:
             train_point(config, **arguments)
+
+    # another workflow that waited for this point and was interrupted may have had its files taken away (by Snakemake)
+    if not Path(snakemake.output.config).exists():
+        write_yaml(snakemake.output.config, config)

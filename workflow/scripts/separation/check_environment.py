@@ -142,8 +142,9 @@ def _devices(environment: Mapping[str, str]) -> Iterator[Check]:
 def _programs(environment: Mapping[str, str]) -> Iterator[Check]:
     low, high = PYTHONS
     fits = low <= sys.version_info[:2] <= high
-    yield Check("Programs", "python", f"{platform.python_version()} ({sys.executable})", "ok" if fits else "missing",
-                "" if fits else f"expected {low[0]}.{low[1]} to {high[0]}.{high[1]}: PYTHON=<one> make setup")  # fmt: skip
+    means = "" if fits else f"expected {low[0]}.{low[1]} to {high[0]}.{high[1]}: PYTHON=<one> make setup"
+    found = f"{platform.python_version()} ({sys.executable})"
+    yield Check("Programs", "python", found, "ok" if fits else "missing", means)
     inside = sys.prefix != sys.base_prefix
     yield Check("Programs", "environment", sys.prefix if inside else "none", "ok" if inside else "note",
                 "" if inside else "`make setup` makes .venv; conda and containers do as well")  # fmt: skip

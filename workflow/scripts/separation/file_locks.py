@@ -9,10 +9,13 @@ with `nolock` or `local_lock`.
 from __future__ import annotations
 
 import fcntl
+import getpass
 import os
+import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 _open_locks: set[int] = set()
@@ -105,6 +108,19 @@ def hold_folder(path: Path) -> FileLock:
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     return FileLock(path, handle)
+
+
+def this_process(what: str = "") -> str:
+    """A line for a lock's file: who holds it."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"user {os.getuid()}"
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    said = (
+        f"pid {os.getpid()} of {user} on {socket.gethostname()}, {what}{' ' * bool(what)}in {Path.cwd()}, since {since}"
+    )
+    return " ".join(said.split()) + "\n"
 
 
 def _opened(path: Path) -> int | None:

@@ -11,7 +11,6 @@ So no two jobs wait for each other, and a job of several devices is not passed b
 from __future__ import annotations
 
 import csv
-import getpass
 import io
 import logging
 import os
@@ -29,7 +28,7 @@ from typing import Any
 
 from separation import files
 from separation.errors import UserError
-from separation.file_locks import FileLock, hold_folder
+from separation.file_locks import FileLock, hold_folder, this_process
 from separation.gpus import Device, devices_for_jobs, scheduler_job
 
 logger = logging.getLogger(__name__)
@@ -171,7 +170,7 @@ class _Folder:
 
     def __init__(self, path: Path, scope: str | None, what: str):
         self._path, self._scope = path, f"{scope}." if scope else ""
-        self._said = f"pid {os.getpid()} of {_user()}, {what} in {Path.cwd()}, since {_now()}".replace("\n", " ") + "\n"
+        self._said = this_process(what)
         try:
             path.mkdir(parents=True, exist_ok=True)
             if stat.S_IMODE(path.stat().st_mode) != 0o1777 and path.stat().st_uid == os.getuid():
@@ -271,13 +270,6 @@ class _Folder:
             f"the folder of GPU locks cannot be used: {error.strerror or error}; {FOLDER_VARIABLE} names another",
             file=self._path,
         )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"user {os.getuid()}"
 
 
 def _now() -> str:

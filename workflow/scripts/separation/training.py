@@ -441,6 +441,7 @@ class _Training:
 
     def _put_in_place(self) -> None:
         best_epoch = max(epoch.epoch for epoch in self.history if epoch.best)
+        write_history(self.folder / "history.csv", self.history)
         self._save_network("latest", self._weights(), len(self.history))
         self._save_network("best", self.best_weights, best_epoch)
         loss = self.history[best_epoch - 1].validation_loss
