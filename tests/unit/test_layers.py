@@ -20,7 +20,7 @@ LAYERS = [
     PURE | {"nussl_compat"},
     {"data", "features", "target_kernel", "encoding", "feature_store", "shards", "population", "cache"},
     {"batches", "models", "losses", "training", "training_setup", "checkpoints", "history", "optimization"}
-    | {"position", "processes", "stopping", "distributed", "extras_loading"},
+    | {"position", "processes", "reporting", "stopping", "distributed", "extras_loading"},
     {"metrics", "separator", "listening", "evaluation", "baselines"},
 ]
 

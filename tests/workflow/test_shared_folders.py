@@ -1,4 +1,4 @@
-"""Two clones on the same DATA, CACHE and ARTIFACTS, and two runs in one folder. Their GPUs are made up."""
+"""Two clones on the same DATA, CACHE and ARTIFACTS, one of them run twice at a time. Their GPUs are made up."""
 
 import csv
 import hashlib
@@ -67,6 +67,9 @@ def test_two_clones_make_everything_once_also_when_one_is_killed(fresh, tmp_path
     for line in second.stdout:
         if "Training" in line:
             break
+    refused = fresh.run("evaluate", "--config", f"sweep={TINY}", check=False, **shared)
+    assert refused.returncode == 1 and "Directory cannot be locked" in refused.stderr
+    assert "Traceback" not in refused.stderr
     kill_all(second)
     before = finished_files(tmp_path / "shared")
     assert len(before) >= 8, "the data and the caches"
@@ -105,21 +108,3 @@ def assert_no_device_was_used_twice_at_a_time(clones):
         # without an end: the job was killed
         times = sorted((row["begin"], row["end"] or row["begin"]) for row in rows if row["device"] == device)
         assert all(end <= begin for (_, end), (begin, _) in pairwise(times))
-
-
-def test_a_second_run_in_a_folder_is_told_that_the_first_is_at_work(fresh, shared):
-    first = start(fresh, shared, "data")
-    for line in first.stdout:
-        if "Fetching" in line:
-            break
-    refused = fresh.run("data", "--config", f"sweep={TINY}", check=False, **shared)
-    assert refused.returncode == 1 and "Directory cannot be locked" in refused.stderr
-    assert "Traceback" not in refused.stderr
-    told, _ = first.communicate()
-    assert first.returncode == 0, told
-    assert fresh.planned("data", "--config", f"sweep={TINY}", **shared) == {}
-
-
-def test_slots_let_jobs_share_a_device(fresh):
-    wrong = fresh.run("-n", "--config", "gpus=auto", "gpu_slots=0", check=False, CUDA_VISIBLE_DEVICES=DEVICES[0])
-    assert wrong.returncode == 1 and "gpu_slots: expected" in wrong.stderr and "Traceback" not in wrong.stderr

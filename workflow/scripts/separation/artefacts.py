@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 #: what the locks and the records are called: `.<output>` and one of these
 LOCK, RECORD = ".lock", ".made.json"
+#: seconds after which the Snakemake of a job that failed has removed what it left
+CLEARING = 3.0
 
 
 def beside(output: Path, suffix: str) -> Path:
@@ -40,10 +43,12 @@ def made_once(outputs: Sequence[Path], inputs: Sequence[Path]) -> Iterator[bool]
     Yields:
         whether they have to be made; False where they are there, as another workflow has just made them.
     """
-    with held(beside(outputs[0], LOCK)):
+    with held(beside(outputs[0], LOCK)) as waited:
         if _whole(outputs, inputs):
             yield False
             return
+        if waited:
+            time.sleep(CLEARING)
         contents = _contents(inputs)
         yield True
         if all(output.exists() for output in outputs):
@@ -68,35 +73,39 @@ def shard_once(whole: Path, record: Path, inputs: Sequence[Path]) -> Iterator[bo
 
 
 @contextmanager
-def held(path: Path, *, shared: bool = False) -> Iterator[None]:
+def held(path: Path, *, shared: bool = False) -> Iterator[bool]:
     """Holds a lock on a file while the block runs; says once whom it waits for.
+
+    Yields:
+        whether it had to wait.
 
     Raises:
         UserError: another user's lock cannot be opened.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _waited_for(path, shared)
+    lock, waited = _waited_for(path, shared)
     try:
-        yield
+        yield waited
     finally:
         if lock is not None:
             lock.release()
 
 
-def _waited_for(path: Path, shared: bool) -> FileLock | None:
+def _waited_for(path: Path, shared: bool) -> tuple[FileLock | None, bool]:
+    waited = False
     try:
         lock = FileLock.take(path, shared=shared)
         if lock is None:
             _tell_wait(path)
-            lock = FileLock.take(path, shared=shared, wait=True)
+            lock, waited = FileLock.take(path, shared=shared, wait=True), True
     except OSError as error:
         logger.warning("%s: this file system keeps no locks (%s); let one workflow at a time use it", path, error)
-        return None
+        return None, False
     if lock is None:
         raise UserError("this user may not use the lock; folders that several share need write permission", file=path)
     if not shared:
         lock.tell(this_process())
-    return lock
+    return lock, waited
 
 
 def _whole(outputs: Sequence[Path], inputs: Sequence[Path]) -> bool:
