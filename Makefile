@@ -13,7 +13,7 @@ library := PYTHONPATH=workflow/scripts .venv/bin/python -m
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':[^#]*## ' '/^[a-z_-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':[^#]*## ' '/^[a-z_-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' Makefile
 
 .PHONY: setup
 setup: ## make .venv from the lock and install sox where that is missing
@@ -47,6 +47,11 @@ status: setup ## say how far the points of a sweep are: [sweep=NAME or path] [se
 .PHONY: prune
 prune: setup ## list what no experiment file refers to any more: [remove=1] removes it, [caches=1] all caches' arrays too
 	@$(ENV) $(library) separation.prune $(if $(remove),--remove) $(if $(caches),--caches)
+
+.PHONY: check_environment
+check_environment: ## say what this machine and ENV_FILE give, and what missing things mean: [json=1]
+	@$(ENV) python=.venv/bin/python; [ -x $$python ] || python=python3; \
+	PYTHONPATH=workflow/scripts $$python -m separation.check_environment $(if $(json),--json)
 
 .PHONY: tensorboard
 tensorboard: setup ## watch trainings in the browser, on port TENSORBOARD_HOST_PORT (8891)
