@@ -23,16 +23,20 @@ setup: ## make .venv from the lock and install sox where that is missing
 _setup-tests:
 	@$(ENV) envs/setup.sh sox dot && envs/extra.sh jupyter trackers
 
+# in=docker or in=podman: in the image, with nothing else of this machine
+inside := $(if $(in),containers/run.sh '$(in)' )
+setup-or-image := $(if $(in),,setup)
+
 .PHONY: demo
-demo: setup ## set up, run config/experiments/music_dpcl.yml, say where the report is
-	@$(ENV) snakemake --profile local --config sweep=music_dpcl
+demo: $(setup-or-image) ## set up, run config/experiments/music_dpcl.yml, say where the report is: [in=docker|podman, in the image]
+	@$(ENV) $(inside)snakemake --profile local --config sweep=music_dpcl
 	@seconds=$$(($$(date +%s) - $(started))); \
 	echo "The report is results/sweeps/music_dpcl/report.html (after $$((seconds / 60)) min $$((seconds % 60)) s in all)."
 
 .PHONY: experiment
-experiment: setup ## run a sweep: yml=config/experiments/NAME.yml [num_gpus=N] [num_jobs=N at once]
+experiment: $(setup-or-image) ## run a sweep: yml=config/experiments/NAME.yml [num_gpus=N] [num_jobs=N at once] [in=docker|podman]
 	@$(ENV) test -n '$(yml)' || { echo "experiment: name the file: make experiment yml=config/experiments/music_dpcl.yml" >&2; exit 2; }; \
-	set -- snakemake --profile $(if $(filter-out 0,$(num_gpus)),local-gpu --resources gpu=$(num_gpus),local) \
+	set -- $(inside)snakemake --profile $(if $(filter-out 0,$(num_gpus)),local-gpu --resources gpu=$(num_gpus),local) \
 		$(if $(num_jobs),--jobs $(num_jobs)) --config sweep='$(yml)'; \
 	echo "$$*"; exec "$$@"
 
@@ -69,12 +73,16 @@ jupyter: setup ## serve notebooks on port JUPYTER_HOST_PORT (8890): [gpus=0,1] [
 test: _setup-tests lint ## set up, lint, run every test that runs anywhere: [args="-k words"]
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest $(args)
 
+.PHONY: test-services
+test-services: _setup-tests ## tests on a real Slurm and in real containers, which they bring up and take down: [args="-k words"]
+	@$(ENV) OMP_NUM_THREADS=1 python -m pytest tests/services $(args)
+
 .PHONY: lint
 lint: setup ## check style and form of Python, Snakemake and shell files
 	@$(ENV) ruff check --quiet . && ruff format --quiet --check .
 	@$(ENV) snakefmt --check Snakefile workflow/rules || { snakefmt --compact-diff Snakefile workflow/rules; exit 1; }
 	@$(ENV) snakemake --lint
-	@if command -v shellcheck >/dev/null; then shellcheck envs/*.sh config/environment/default.sh .ci/run; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x envs/*.sh containers/*.sh config/environment/default.sh .ci/run; fi
 
 .PHONY: lock
 lock: ## resolve envs/requirements.in into the lock again (needs uv): [upgrade=1]
@@ -97,6 +105,10 @@ lock: ## resolve envs/requirements.in into the lock again (needs uv): [upgrade=1
 	{ echo "# Made by \`make lock\` from submit.in: those lines of requirements.lock that planning and submitting need."; cat "$$new"; } >envs/submit.lock; \
 	echo "envs/submit.lock: $$(grep -c == envs/submit.lock) packages"; \
 	python3 envs/conda.py
+
+.PHONY: images
+images: ## build the container image by docker, podman or apptainer: [with=PROGRAM] [variant=cpu|cuda] (docs/containers.md)
+	@$(ENV) $(if $(variant),VARIANT='$(variant)' )containers/build.sh $(with)
 
 .PHONY: clean
 clean: ## remove .venv and the tools' caches; results, private and Snakemake's records stay

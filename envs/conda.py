@@ -1,8 +1,8 @@
 """Writes the lock as a conda environment: `make lock` calls it.
 
-environment.yml has every line of requirements.lock but those of nussl and scaper. They ask for a package that has to be
-compiled and is not needed (overrides.txt), and only `pip install --no-deps` passes over that, so environment.post-deploy.sh
-installs them; Snakemake runs it by itself.
+environment.yml has every line of requirements.lock but those of nussl and scaper. They ask for a package that has to
+be compiled and is not needed (overrides.txt), and only `pip install --no-deps` passes over that, so
+environment.post-deploy.sh installs them; Snakemake runs it by itself.
 """
 
 from pathlib import Path
@@ -11,7 +11,8 @@ ENVS = Path(__file__).resolve().parent
 WITHOUT_DEPENDENCIES = ("nussl", "scaper")
 
 HEAD = """\
-# Made by `make lock` from requirements.lock; not to be edited by hand. snakemake --sdm conda makes it for the jobs; by hand:
+# Made by `make lock` from requirements.lock; not to be edited by hand. snakemake --sdm conda makes it for the jobs;
+# by hand:
 #   conda env create -f envs/environment.yml && conda activate separation && bash envs/environment.post-deploy.sh
 name: separation
 channels:
@@ -25,8 +26,8 @@ dependencies:
 """
 SCRIPT = """\
 #!/usr/bin/env bash
-# Made by `make lock`; not to be edited by hand. The rest of requirements.lock, in the environment that is active: these two
-# ask for a package that has to be compiled and is not needed.
+# Made by `make lock`; not to be edited by hand. The rest of requirements.lock, in the environment that is active: these
+# two ask for a package that has to be compiled and is not needed.
 set -euo pipefail
 python -m pip install --no-deps --disable-pip-version-check {packages}
 """

@@ -1,9 +1,9 @@
 """A real Slurm of several nodes on this one machine: munge, slurmctld, slurmd, and slurmdbd for sacct.
 
 As a program: `python tests/services/slurm.py up FOLDER` says which variables to set, `down FOLDER` takes it down again.
-Nothing outside FOLDER is written but a link at /etc/slurm/slurm.conf, where the srun of a job looks, whose environment
-holds no SLURM_CONF; daemons listen on free ports of loopback. GPUs are device files that do nothing; Slurm hands them out
-by CUDA_VISIBLE_DEVICES as it does real ones.
+Nothing outside FOLDER is written but links in /etc/slurm, where the srun of a job looks, whose environment holds no
+SLURM_CONF; daemons listen on free ports of loopback. GPUs are device files that do nothing; Slurm hands them out by
+CUDA_VISIBLE_DEVICES as it does real ones.
 """
 
 from __future__ import annotations
@@ -133,8 +133,7 @@ class Slurm:
     # parts -------------------------------------------------------------------------------------------------------
 
     def _start(self, name: str, *command: str, **options) -> None:
-        log = open(self.folder / "log" / f"{name}.log", "ab")
-        with log:
+        with open(self.folder / "log" / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
                 command,
                 env={**os.environ, **self.variables, "PATH": _PATH},
@@ -173,8 +172,14 @@ class Slurm:
         os.chown(place, mysql.pw_uid, mysql.pw_gid)
         log = self.folder / "log" / "mariadb-install.log"
         made = subprocess.run(
-            ["mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={place}", "--skip-test-db"]
-            + ["--auth-root-authentication-method=normal"],
+            [
+                "mariadb-install-db",
+                "--no-defaults",
+                "--user=mysql",
+                f"--datadir={place}",
+                "--skip-test-db",
+                "--auth-root-authentication-method=normal",
+            ],
             capture_output=True,
             text=True,
             env={**os.environ, "PATH": _PATH},
@@ -284,7 +289,7 @@ PidFile={folder}/log/slurmdbd.pid
 
 
 def missing(environment: Mapping[str, str] = os.environ) -> str:
-    """Why there can be no Slurm here, "" where there can: packages are installed by apt for root where they are missing."""
+    """Why there can be no Slurm here, "" where there can: for root, apt installs the packages that are missing."""
     if os.getuid() != 0:
         return "Slurm: starting its daemons needs root"
     if (_SYSTEM / "slurm.conf").exists():

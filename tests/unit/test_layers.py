@@ -10,7 +10,7 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts" / "separation"
 
 PURE = {
-    "artefacts", "axes", "check_environment", "config", "environment_names", "errors", "events", "extras",
+    "artefacts", "axes", "check_environment", "config", "containers", "environment_names", "errors", "events", "extras",
     "file_locks", "files", "gpu_leases", "gpus", "identity", "jobs", "key_paths", "model_check", "plan", "points",
     "progress", "provenance", "prune", "recipes", "recordings", "resolved", "rows", "runs", "schema",
     "source_check", "splits", "status", "sweep", "sweep_command", "translation", "vocabulary", "yaml_reader",

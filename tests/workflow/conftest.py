@@ -23,7 +23,10 @@ UNSET = (
     ),
     *("COMET_API_KEY", "WANDB_API_KEY", "MLFLOW_TRACKING_URI", "PATH_TO_GOOGLE_CREDENTIALS"),
 )
-_PARTS = ("Snakefile", "workflow", "config", "profiles", "local", "local-gpu", "tests/experiments")
+_PARTS = (
+    *("Snakefile", "workflow", "config", "profiles", "local", "local-gpu", "slurm", "tests/experiments"),
+    "envs/environment.yml",
+)
 
 
 class Project:

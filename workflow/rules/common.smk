@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
+from separation.containers import mount_for_jobs
 from separation.errors import UserError
 from separation.gpus import count_gpus
 from separation.points import load_workflow
@@ -46,6 +47,9 @@ SWEEP = f"results/sweeps/{WORK.experiment.name}"
 
 # Settings that change no result go to the jobs by way of config: `params` would make a job run again for them.
 config["run_options"] = WORK.run_options
+
+if workflow.deployment_settings.deployment_method:
+    mount_for_jobs(WORK.settings, WORK.run_options)
 
 
 wildcard_constraints:

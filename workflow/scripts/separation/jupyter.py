@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from separation.config import default_config
 from separation.errors import UserError
 
 CONFIG = Path(__file__).with_name("jupyter_config.py")
@@ -60,7 +61,11 @@ def in_container(environment: Mapping[str, str], gpus: str | None, name: str) ->
         raise UserError("no docker or podman on this machine; leave name= out to serve from .venv", key="name")
     code = str(Path(environment.get("CODE_DIRECTORY") or os.getcwd()).absolute())
     port = environment.get("JUPYTER_HOST_PORT") or PORT
-    command = [program, "run", "--rm", "--interactive", "--name", name]
+    # what notebooks write belongs to whoever serves them
+    user = f"{os.getuid()}:{os.getgid()}"
+    command = [program, "run", "--rm", "--interactive", "--name", name, "--user", user, "--env", "HOME=/tmp"]
+    if program.endswith("podman") and os.getuid() != 0:
+        command += ["--userns", "keep-id"]
     if gpus:
         command += ["--gpus", f'"device={gpus}"']
     command += ["--publish", f"{environment.get('JUPYTER_HOST_IP') or '127.0.0.1'}:{port}:{port}"]
@@ -76,7 +81,7 @@ def in_container(environment: Mapping[str, str], gpus: str | None, name: str) ->
         command += ["--volume", f"{path}:{path}"]
     for variable in ("JUPYTER_PASSWORD_HASH", "JUPYTER_HOST_PORT", "JUPYTER_HOST_IP", "PYTHONPATH"):
         command += ["--env", variable]
-    image = environment.get("DOCKER_IMAGE_NAME") or "separation-workflow:latest"
+    image = environment.get("DOCKER_IMAGE_NAME") or default_config()["container"].removeprefix("docker://")
     config = CONFIG if CONFIG.is_relative_to(code) else Path(code) / "workflow/scripts/separation/jupyter_config.py"
     command += ["--workdir", code, image, "python", "-m", "jupyterlab", f"--config={config}"]
     # inside, the server listens to the container's own network; what of it is reachable is said above

@@ -1,0 +1,58 @@
+"""Real services, brought up for a session of tests and taken down after it. Where one cannot be had, its tests are
+skipped, and the summary says by name what was missing."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import slurm as slurm_service
+
+ROOT = Path(__file__).resolve().parents[2]
+_spec = importlib.util.spec_from_file_location("workflow_conftest", ROOT / "tests/workflow/conftest.py")
+_workflow = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_workflow)
+Project, TINY, UNSET = _workflow.Project, _workflow.TINY, _workflow.UNSET
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[slurm_service.Slurm]:
+    """Two nodes with two GPUs each, and partitions cpu and gpu on both."""
+    why = slurm_service.missing()
+    if why:
+        pytest.skip(why)
+    # munge and mariadb run as users of their own, who may not look into pytest's folders
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    folder.chmod(0o755)
+    cluster = slurm_service.Slurm(folder / "cluster")
+    try:
+        cluster.up()
+        yield cluster
+        cluster.down()
+        assert not cluster.processes(), "processes of the cluster are left"
+    finally:
+        if cluster.folder.exists():
+            cluster.down()
+        folder.rmdir()
+
+
+@pytest.fixture(scope="session")
+def submitter(tmp_path_factory) -> Path:
+    """The Python of an environment that can plan and submit, and nothing else: envs/submit.lock."""
+    folder = tmp_path_factory.mktemp("submitter")
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    install = ["install", "--quiet", "--no-compile", "--no-deps", "--disable-pip-version-check"]
+    command = [str(folder / "bin/python"), "-m", "pip", *install, "-r", str(ROOT / "envs/submit.lock")]
+    subprocess.run(command, check=True, timeout=300)
+    return folder / "bin/python"
+
+
+@pytest.fixture(scope="session")
+def session_environment() -> dict[str, str]:
+    """The environment without what the tester uses."""
+    return {name: value for name, value in os.environ.items() if name not in UNSET}

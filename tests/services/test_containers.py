@@ -1,0 +1,208 @@
+"""The workflow in its container image: built without a registry, run by apptainer here and on Slurm, and by docker.
+
+The base is made from Debian's packages, and what envs/requirements.lock names is mounted into the image instead of
+installed in it, which would take minutes; all else of the Dockerfile and the apptainer definition is as users have it.
+Jobs are started from an environment without torch: where they finish, they ran in the image.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import images
+from conftest import ROOT, TINY, Project
+
+INSIDE = "/opt/separation/.venv/lib/python3.11/site-packages"
+PLACES = ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY")
+
+
+@pytest.fixture(scope="module")
+def place():
+    """A folder that other users may look into, as pytest's own are not."""
+    folder = Path(tempfile.mkdtemp(prefix="images-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def packages():
+    """The site-packages of this environment, where they fit into the image's."""
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("images: the packages of this Python do not fit Debian 12's, which is 3.11")
+    return sysconfig.get_path("purelib")
+
+
+@pytest.fixture(scope="module")
+def base(place):
+    why = images.make_base(place / "base")
+    if why:
+        pytest.skip(why)
+    return place / "base"
+
+
+def build(program, environment, **variables):
+    done = subprocess.run(
+        ["containers/build.sh", program],
+        cwd=ROOT,
+        env={**environment, "PACKAGES": "none", "VARIANT": "cpu", **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def apptainer_image(place, base, session_environment):
+    """The image of containers/separation.def, as a folder."""
+    why = images.install_apptainer()
+    if why:
+        pytest.skip(why)
+    image = place / "image.sif"
+    variables = {"BOOTSTRAP": "localimage", "BASE_IMAGE": str(base), "BUILD_OPTIONS": "--sandbox"}
+    build("apptainer", session_environment, DOCKER_IMAGE_NAME=str(image), **variables)
+    return image
+
+
+@pytest.fixture(scope="module")
+def elsewhere(place, session_environment):
+    """DATA, CACHE and ARTIFACTS outside the repository."""
+    return {**session_environment, **{name: str(place / "shared" / name.split("_")[0].lower()) for name in PLACES}}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    project = Project.clone(tmp_path_factory.mktemp("containers"))
+    for part in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / part, project.folder)
+    for part in ("containers", "envs"):
+        shutil.copytree(ROOT / part, project.folder / part, dirs_exist_ok=True)
+    return project
+
+
+def snakemake(project, python, environment, *arguments):
+    done = subprocess.run(
+        [str(python), "-m", "snakemake", *arguments],
+        cwd=project.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def in_apptainer(apptainer_image, packages):
+    """The arguments by which jobs run in the image."""
+    return [
+        "--sdm",
+        "apptainer",
+        f"--apptainer-args=--bind {packages}:{INSIDE}",
+        "--config",
+        f"container={apptainer_image}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(project, submitter, elsewhere, in_apptainer):
+    """The tiny experiment from nothing to its report, by apptainer."""
+    snakemake(project, submitter, elsewhere, "--profile", "local", *in_apptainer, f"sweep={TINY}")
+    return project
+
+
+def test_the_whole_workflow_runs_in_apptainer_with_its_folders_elsewhere(finished, elsewhere):
+    assert (finished.folder / "results/sweeps/tiny_dpcl/report.html").stat().st_size > 0
+    assert len(list(Path(elsewhere["ARTIFACTS_DIRECTORY"]).glob("dpcl-*/checkpoints/best.model.pth"))) == 2
+    assert not (finished.folder / "results/data").exists()
+
+
+def test_a_container_switched_on_or_off_plans_nothing(finished, submitter, elsewhere, in_apptainer):
+    for arguments in (in_apptainer, ["--config"]):
+        assert "Nothing to be done" in snakemake(finished, submitter, elsewhere, "-n", *arguments, f"sweep={TINY}")
+
+
+def test_the_image_says_what_it_is_and_its_user_is_not_root(apptainer_image, base):
+    told = subprocess.run(["apptainer", "inspect", apptainer_image], capture_output=True, text=True, check=True).stdout
+    assert "org.opencontainers.image.title: separation-workflow" in told and "separation.variant: cpu" in told
+    assert "researcher:x:1000:" in (apptainer_image / "etc/passwd").read_text()
+
+
+def test_jobs_of_slurm_run_in_apptainer(finished, slurm, submitter, elsewhere, in_apptainer):
+    experiment = finished.folder / TINY
+    before = experiment.read_text()
+    experiment.write_text(before.replace("[0.01, 0.001]", "[0.01, 0.001, 0.1]"))
+    try:
+        snakemake(
+            *(finished, submitter, {**elsewhere, **slurm.variables}, "--profile", "slurm", "--latency-wait", "10"),
+            *("--slurm-init-seconds-before-status-checks", "2", "--slurm-status-command", "sacct"),
+            *(*in_apptainer, f"sweep={TINY}"),
+        )
+    finally:
+        experiment.write_text(before)
+    assert len(list(Path(elsewhere["ARTIFACTS_DIRECTORY"]).glob("dpcl-*/checkpoints/best.model.pth"))) == 3
+    assert slurm.queued() == []
+
+
+@pytest.fixture(scope="module")
+def docker(place):
+    folder = place / "docker"
+    folder.mkdir()
+    try:
+        with images.dockerd(folder) as variables:
+            yield variables
+    except RuntimeError as why:
+        pytest.skip(str(why))
+
+
+@pytest.fixture(scope="module")
+def docker_image(docker, base, session_environment):
+    """The image of containers/Dockerfile, on a base that no registry gave."""
+    environment = {**session_environment, **docker}
+    packed = subprocess.Popen(["tar", "-C", str(base), "-c", "."], stdout=subprocess.PIPE)
+    subprocess.run(["docker", "import", "-", "base:test"], stdin=packed.stdout, env=environment, check=True)
+    packed.stdout.close()
+    assert packed.wait() == 0
+    name = "lab/separation:test"
+    build("docker", environment, DOCKER_IMAGE_NAME=name, BASE_IMAGE="base:test", BUILD_OPTIONS="--network host")
+    return name
+
+
+def test_the_docker_image_says_what_it_is_and_its_user_is_not_root(docker, docker_image, session_environment):
+    command = ["docker", "inspect", "--format", "{{json .Config}}", docker_image]
+    told = subprocess.run(command, env={**session_environment, **docker}, capture_output=True, text=True, check=True)
+    config = json.loads(told.stdout)
+    assert config["User"] == "researcher"
+    assert config["Labels"]["org.opencontainers.image.version"] and config["Labels"]["separation.variant"] == "cpu"
+
+
+def test_a_whole_run_inside_docker(docker, docker_image, project, elsewhere, packages):
+    """`make ... in=docker`: mixtures and caches are there where another run has made them; all else runs in docker."""
+    own = {**elsewhere, **docker, "DOCKER_IMAGE_NAME": docker_image}
+    own["ARTIFACTS_DIRECTORY"] = f"{elsewhere['ARTIFACTS_DIRECTORY']}-docker"
+    own["CONTAINER_OPTIONS"] = f"--network host --volume {packages}:{INSIDE}:ro"
+    own["PATH"] = os.pathsep.join(
+        part for part in own["PATH"].split(os.pathsep) if Path(part) != Path(sys.prefix, "bin")
+    )
+    done = subprocess.run(
+        ["make", "experiment", "in=docker", f"yml={TINY}"],
+        cwd=project.folder,
+        env=own,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    made = list(Path(own["ARTIFACTS_DIRECTORY"]).glob("dpcl-*/checkpoints/best.model.pth"))
+    assert len(made) == 2
+    assert {path.owner() for path in made} == {Path.home().owner()}

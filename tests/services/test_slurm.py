@@ -1,0 +1,197 @@
+"""The whole workflow on a real Slurm of two nodes: submitted, killed, drained, tried again."""
+
+import csv
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from conftest import TINY, Project
+
+PARTITIONS = ["--default-resources", "mem_mb=1000", "runtime=60", "slurm_partition=cpu"]
+PARTITIONS += ["--set-resources", "train_point:slurm_partition=gpu", "evaluate_point:slurm_partition=gpu"]
+# what a machine that only submits has to say: jobs take their Python from an environment of their own
+SUBMIT_ONLY = ["--shared-fs-usage", "persistence", "input-output", "sources", "source-cache", "storage-local-copies"]
+_SUBMITTED = re.compile(r"submitted with SLURM jobid (?P<id>\d+) \(log: \S*/logs/slurm/(?:rule|group)_(?P<rule>\w+?)/")
+
+
+class Run:
+    """A run of Snakemake in a project, on the cluster.
+
+    Attributes:
+        submitted: (Slurm's job id, rule or rules of the group), in their order.
+        text: all that Snakemake said.
+    """
+
+    def __init__(self, project, slurm, environment, *arguments, python=sys.executable, disturb=None):
+        quick = ["--latency-wait", "10", "--slurm-init-seconds-before-status-checks", "2"]
+        process = subprocess.Popen(
+            [str(python), "-m", "snakemake", "--profile", "slurm", *quick, *arguments],
+            cwd=project.folder,
+            env={**environment, **slurm.variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        ended = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(slurm, disturb, ended))
+        try:
+            if disturb:
+                watcher.start()
+            self.text, _ = process.communicate(timeout=900)
+            self.code = process.returncode
+        finally:
+            process.kill()
+            ended.set()
+            if disturb:
+                watcher.join()
+        self.submitted = [(found["id"], found["rule"]) for found in _SUBMITTED.finditer(self.text)]
+
+    @staticmethod
+    def _watch(slurm, disturb, ended):
+        """Tells of each job that is seen running, with its rule and node."""
+        while not ended.wait(0.1):
+            for line in slurm.call("squeue", "--noheader", "--states=R", "--format=%i|%N|%k", check=False).splitlines():
+                disturb(*line.split("|"))
+
+
+def accounted(slurm, jobs):
+    """What Slurm kept of some jobs: a mapping by id."""
+    keys = ("JobIDRaw", "State", "NodeList", "Partition", "AllocTRES", "Submit", "Start")
+    lines = slurm.call("sacct", "-X", "-n", "-P", f"--jobs={','.join(jobs)}", f"--format={','.join(keys)}").splitlines()
+    return {line.split("|")[0]: dict(zip(keys, line.split("|"), strict=True)) for line in lines}
+
+
+class Disturbance:
+    """Cancels the first training that is seen running, and drains the node of the first filling of a cache."""
+
+    def __init__(self, slurm):
+        self.slurm, self.cancelled, self.drained, self.before = slurm, "", "", ""
+
+    def __call__(self, job, node, comment):
+        if "train_point" in comment and not self.cancelled:
+            self.slurm.call("scancel", job)
+            self.cancelled = job
+        if "populate_cache" in comment and not self.drained:
+            self.slurm.call("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+            self.drained, self.before = node, job
+
+
+@pytest.fixture(scope="module")
+def environment(session_environment):
+    return session_environment
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return Project.clone(tmp_path_factory.mktemp("slurm_project"))
+
+
+@pytest.fixture(scope="module")
+def whole(slurm, submitter, project, environment):
+    """The tiny experiment from nothing to its report, with sacct, submitted from where torch is not installed."""
+    disturbance = Disturbance(slurm)
+    run = Run(
+        *(project, slurm, environment, *PARTITIONS, *SUBMIT_ONLY, "--slurm-status-command", "sacct"),
+        *("--precommand", f"export PATH={sys.prefix}/bin:$PATH", "--config", f"sweep={TINY}"),
+        python=submitter,
+        disturb=disturbance,
+    )
+    slurm.call("scontrol", "update", f"nodename={disturbance.drained}", "state=resume", check=False)
+    assert run.code == 0, run.text[-6000:]
+    run.disturbance, run.jobs = disturbance, accounted(slurm, [job for job, _ in run.submitted])
+    return run
+
+
+def test_the_submitting_machine_has_neither_torch_nor_nussl(submitter):
+    code = "import importlib.util as u; print([n for n in ('torch', 'nussl', 'scaper', 'zarr') if u.find_spec(n)])"
+    assert subprocess.run([submitter, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_whole_workflow_ends_in_its_report(whole, project):
+    report = project.folder / "results/sweeps/tiny_dpcl/report.html"
+    assert report.stat().st_size > 0
+    assert len(list(project.folder.glob("results/artifacts/dpcl-*/checkpoints/best.model.pth"))) == 2
+
+
+def test_short_jobs_share_a_place_in_the_queue(whole):
+    rules = [rule for _, rule in whole.submitted]
+    assert rules.count("source_fetch_source_organize_source_resample_source") == 1
+    assert rules.count("report_plot_sweep_render_report_summarize_sweep") == 1
+    assert not {"fetch_source", "organize_source", "plot_sweep", "render_report"} & set(rules)
+
+
+def test_each_job_is_in_its_partition_with_the_gpus_it_asked_for(whole):
+    for job, rule in whole.submitted:
+        on_gpu = rule in ("train_point", "evaluate_point")
+        kept = whole.jobs[job]
+        assert kept["Partition"] == ("gpu" if on_gpu else "cpu")
+        assert ("gres/gpu=1" in kept["AllocTRES"]) == on_gpu
+
+
+def test_a_cancelled_job_is_submitted_again_with_more_memory_and_succeeds(whole):
+    jobs = [job for job, rule in whole.submitted if rule == "train_point"]
+    states = {job: whole.jobs[job]["State"] for job in jobs}
+    assert states.pop(whole.disturbance.cancelled).startswith("CANCELLED")
+    assert list(states.values()) == ["COMPLETED"] * 2
+    memory = sorted(re.search(r"mem=([\d.]+)([MG])", whole.jobs[job]["AllocTRES"]).group() for job in jobs)
+    assert memory == ["mem=12000M", "mem=6000M", "mem=6000M"]
+    others = {job for job, _ in whole.submitted} - {whole.disturbance.cancelled}
+    assert {whole.jobs[job]["State"] for job in others} == {"COMPLETED"}
+
+
+def test_a_drained_node_gets_no_new_jobs_and_finishes_those_it_has(whole):
+    drained, last = whole.disturbance.drained, whole.disturbance.before
+    assert whole.jobs[last]["State"] == "COMPLETED" and whole.jobs[last]["NodeList"] == drained
+    later = [job for job, rule in whole.submitted if rule in ("train_point", "evaluate_point", "collect_scores")]
+    assert {whole.jobs[job]["NodeList"] for job in later} == set(whole.disturbance.slurm.nodes) - {drained}
+
+
+def test_a_training_computes_on_the_device_that_slurm_gave_it(whole, project):
+    rows = []
+    for path in project.folder.glob("results/benchmarks/train_point/*.devices.tsv"):
+        with open(path, newline="") as file:
+            rows += list(csv.DictReader(file, delimiter="\t"))
+    assert {row["device"] for row in rows} <= {"0", "1"} and len(rows) >= 2
+    finished = [row for row in rows if row["end"]]
+    assert len(finished) == 2
+    first, second = sorted(finished, key=lambda row: row["begin"])
+    # both on the node that was not drained: on one device only one after the other
+    assert first["device"] != second["device"] or first["end"] <= second["begin"]
+
+
+def test_nothing_is_left_running(whole, slurm):
+    assert slurm.queued() == []
+    daemons = {"munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd"}
+    # the last step of a job that is told as finished may still be closing
+    deadline = time.monotonic() + 30
+    left = {"?"}
+    while left and time.monotonic() < deadline:
+        left = {process.name() for process in slurm.processes()} - daemons
+    assert left == set()
+
+
+@pytest.fixture(scope="module")
+def starved(whole, slurm, project, environment):
+    """One more point, seen by squeue, whose training asks for too little memory the first time."""
+    config = project.folder / "config/config.yaml"
+    config.write_text(config.read_text().replace("resources: {}", "resources: {train_point: {mem_mb: 450}}"))
+    experiment = project.folder / TINY
+    experiment.write_text(experiment.read_text().replace("[0.01, 0.001]", "[0.01, 0.001, 0.1]"))
+    run = Run(*(project, slurm, environment, "--slurm-status-command", "squeue", "--config", f"sweep={TINY}"))
+    run.jobs = accounted(slurm, [job for job, _ in run.submitted])
+    return run
+
+
+def test_a_training_that_took_too_much_memory_gets_more_and_succeeds(starved):
+    assert starved.code == 0, starved.text[-6000:]
+    states = [starved.jobs[job]["State"] for job, rule in starved.submitted if rule == "train_point"]
+    assert states[0] in ("OUT_OF_MEMORY", "CANCELLED", "FAILED") and states[-1] == "COMPLETED"
+
+
+def test_other_resources_make_nothing_finished_again(starved):
+    rules = [rule for _, rule in starved.submitted if rule != "train_point"]
+    assert rules == ["evaluate_point", "collect_scores", "report_plot_sweep_render_report_summarize_sweep"]

@@ -1,0 +1,49 @@
+"""The same versions everywhere: the lock, the conda environment, the environment that submits, the images."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ENVS = Path(__file__).resolve().parents[2] / "envs"
+
+
+def pins(text):
+    """The lines of a lock, as a set."""
+    return {line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")}
+
+
+LOCK = pins((ENVS / "requirements.lock").read_text())
+
+
+def test_the_conda_environment_holds_what_the_lock_holds():
+    written = yaml.safe_load((ENVS / "environment.yml").read_text())["dependencies"]
+    (listed,) = [entry["pip"] for entry in written if isinstance(entry, dict)]
+    later = re.findall(r"\S+==\S+", (ENVS / "environment.post-deploy.sh").read_text())
+    assert {*listed, *later} == LOCK and len(listed) + len(later) == len(LOCK)
+    assert {"sox", "pip", "python >=3.11,<3.14"} <= {entry for entry in written if isinstance(entry, str)}
+
+
+def test_the_conda_environment_is_what_its_command_writes(tmp_path):
+    for name in ("conda.py", "requirements.lock"):
+        (tmp_path / name).write_bytes((ENVS / name).read_bytes())
+    subprocess.run([sys.executable, tmp_path / "conda.py"], check=True, capture_output=True)
+    for name in ("environment.yml", "environment.post-deploy.sh"):
+        assert (tmp_path / name).read_text() == (ENVS / name).read_text()
+
+
+def test_submitting_takes_the_versions_of_the_lock_and_neither_torch_nor_audio():
+    submit = pins((ENVS / "submit.lock").read_text())
+    assert {pin.split(" ;")[0] for pin in submit} <= {pin.split(" ;")[0] for pin in LOCK}
+    names = {pin.split("==")[0] for pin in submit}
+    assert {"snakemake", "snakemake-executor-plugin-slurm", "jsonschema"} <= names
+    assert not {"torch", "nussl", "scaper", "librosa", "zarr", "comet-ml"} & names
+
+
+def test_both_images_are_made_by_the_same_script():
+    containers = ENVS.parent / "containers"
+    for name in ("Dockerfile", "separation.def"):
+        assert "/opt/separation/install.sh" in (containers / name).read_text()
+    assert "envs/setup.sh" in (containers / "install.sh").read_text()

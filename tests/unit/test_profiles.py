@@ -1,0 +1,106 @@
+"""Profiles: keys that Snakemake and its plugins know, and what jobs ask for by rule."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.cli import get_argument_parser
+
+from separation import schema
+from separation.config import load_settings
+from separation.errors import UserError
+from separation.yaml_reader import read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/config.yaml"))
+NOT_RUN = {"kubernetes", "lsf", "sge"}
+# options of plugins that are not in the lock, as `snakemake --help` tells them where they are installed
+PLUGINS = {
+    # snakemake-executor-plugin-kubernetes 0.5.1
+    "kubernetes": {
+        *("kubernetes-cpu-scalar", "kubernetes-namespace", "kubernetes-omit-job-cleanup", "kubernetes-privileged"),
+        *("kubernetes-persistent-volumes", "kubernetes-service-account-name"),
+    },
+    # snakemake-executor-plugin-cluster-generic 1.0.9
+    "sge": {
+        *("cluster-generic-cancel-cmd", "cluster-generic-cancel-nargs", "cluster-generic-sidecar-cmd"),
+        *("cluster-generic-status-cmd", "cluster-generic-submit-cmd"),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def options():
+    """All options of Snakemake and the plugins of the lock."""
+    return {name for action in get_argument_parser()._actions for name in action.option_strings}
+
+
+def content(profile):
+    return yaml.safe_load((ROOT / "profiles" / profile / "config.yaml").read_text())
+
+
+def rules():
+    """The names of the rules that do work; those of trackers are one."""
+    text = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    return {*re.findall(r"(?m)^rule (\w+):", text), "sync_tracker"}
+
+
+def test_all_profiles_are_here():
+    assert {"default", "local", "local-gpu", "slurm"} | NOT_RUN == set(PROFILES)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_snakemake_knows_every_key_of_a_profile(profile, options):
+    known = options | {f"--{name}" for name in PLUGINS.get(profile, ())}
+    assert {f"--{key}" for key in content(profile)} <= known
+
+
+@pytest.mark.parametrize("profile", sorted({*PROFILES} - {"default"}))
+def test_a_profile_is_found_by_its_name_and_repeats_no_key_of_the_default(profile):
+    assert (ROOT / profile).is_symlink() and (ROOT / profile / "config.yaml").is_file()
+    # the default's would win
+    assert not content(profile).keys() & content("default").keys()
+
+
+@pytest.mark.parametrize("profile", sorted({*PROFILES} - {"default", "local"}))
+def test_what_a_profile_changes_in_the_config_is_valid(profile):
+    (file,) = content(profile)["configfile"]
+    schema.check(read_yaml(ROOT / file), "config")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_says_first_whether_it_has_been_run(profile):
+    first = (ROOT / "profiles" / profile / "config.yaml").read_text().splitlines()[0]
+    assert first.startswith("# NOT RUN") == (profile in NOT_RUN)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_names_rules_that_there_are(profile):
+    assert set(content(profile).get("set-resources", {})) <= rules()
+
+
+def test_what_each_rule_asks_for_has_its_default_in_one_place():
+    shards = {"resample_shard", "mix_shard"}
+    defaults = load_settings({}, {}).resources
+    assert set(defaults) == rules() - shards
+    assert all(set(asked) == {"threads", "mem_mb", "runtime"} for asked in defaults.values())
+
+
+def test_one_number_changed_leaves_the_others():
+    settings = load_settings({"resources": {"train_point": {"mem_mb": 9000}}}, {})
+    assert settings.resources["train_point"] == {"threads": 1, "mem_mb": 9000, "runtime": 1440}
+
+
+@pytest.mark.parametrize(
+    ("resources", "told"),
+    [
+        ({"train_points": {"mem_mb": 1}}, "resources.train_points: unknown key; did you mean 'train_point'?"),
+        ({"train_point": {"memory": 1}}, "resources.train_point.memory: unknown key"),
+        ({"train_point": {"mem_mb": "8GB"}}, "resources.train_point.mem_mb: expected a whole number, found '8GB'"),
+        ({"train_point": {"runtime": 0}}, "resources.train_point.runtime: expected at least 1, found 0"),
+    ],
+)
+def test_wrong_resources_are_told_in_one_line(resources, told):
+    with pytest.raises(UserError, match=re.escape(told)):
+        load_settings({"resources": resources}, {})
