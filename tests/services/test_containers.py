@@ -145,7 +145,7 @@ def test_jobs_of_slurm_run_in_apptainer(finished, slurm, submitter, elsewhere, i
     try:
         snakemake(
             *(finished, submitter, {**elsewhere, **slurm.variables}, "--profile", "slurm", "--latency-wait", "10"),
-            *("--slurm-init-seconds-before-status-checks", "2", "--slurm-status-command", "sacct"),
+            *("--slurm-init-seconds-before-status-checks", "2"),
             *(*in_apptainer, f"sweep={TINY}"),
         )
     finally:

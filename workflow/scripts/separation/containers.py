@@ -27,7 +27,7 @@ def folders_to_mount(settings: Settings, run_options: Mapping[str, Any], working
     wanted = [path.absolute() for path in [*own, *sorted(path for path in told if path.exists())]]
     found: list[Path] = []
     folders = {path.parent if path.is_file() else path for path in wanted}
-    for folder in sorted({place for folder in folders for place in (folder, folder.resolve())}):
+    for folder in sorted(folders | {folder.resolve() for folder in folders}):
         if not any(folder.is_relative_to(other) for other in [working.absolute(), *found]):
             found.append(folder)
     return found
