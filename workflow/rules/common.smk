@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
-from separation.containers import mount_for_jobs
+from separation.containers import show_to_jobs
 from separation.errors import UserError
 from separation.gpus import count_gpus
 from separation.points import load_workflow
@@ -49,7 +49,7 @@ SWEEP = f"results/sweeps/{WORK.experiment.name}"
 config["run_options"] = WORK.run_options
 
 if workflow.deployment_settings.deployment_method:
-    mount_for_jobs(WORK.settings, WORK.run_options)
+    show_to_jobs(WORK.settings, WORK.run_options, GPUS)
 
 
 wildcard_constraints:

@@ -33,14 +33,24 @@ def folders_to_mount(settings: Settings, run_options: Mapping[str, Any], working
     return found
 
 
-def mount_variables(folders: list[Path], environment: Mapping[str, str]) -> dict[str, str]:
-    """The variable by which apptainer, or singularity where there is no apptainer, mounts folders at their own paths.
+def container_variables(folders: list[Path], gpus: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables by which apptainer, or singularity where there is no apptainer, shows jobs what they need.
 
-    What the user has in that variable stays.
+    Args:
+        folders: mounted at their own paths; what the user has in that variable stays.
+        gpus: where there are any, NVIDIA's driver is shown too.
+        environment: the environment's variables.
     """
-    variable = "SINGULARITY_BIND" if shutil.which("singularity") and not shutil.which("apptainer") else "APPTAINER_BIND"
-    mounted = [part for part in environment.get(variable, "").split(",") if part]
-    return {variable: ",".join(dict.fromkeys([*mounted, *map(str, folders)]))}
+    program = "SINGULARITY" if shutil.which("singularity") and not shutil.which("apptainer") else "APPTAINER"
+    mounted = [part for part in environment.get(f"{program}_BIND", "").split(",") if part]
+    found = {f"{program}_BIND": ",".join(dict.fromkeys([*mounted, *map(str, folders)]))}
+    return {**found, f"{program}_NV": "1"} if gpus else found
+
+
+def show_to_jobs(settings: Settings, run_options: Mapping[str, Any], gpus: int) -> None:
+    """Lets the containers that this process and its jobs start see all folders, and the GPUs, that they need."""
+    folders = folders_to_mount(settings, run_options, Path.cwd())
+    os.environ.update(container_variables(folders, gpus, os.environ))
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -52,8 +62,3 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _strings(inner)
-
-
-def mount_for_jobs(settings: Settings, run_options: Mapping[str, Any]) -> None:
-    """Lets the containers that this process and its jobs start see all folders that they need."""
-    os.environ.update(mount_variables(folders_to_mount(settings, run_options, Path.cwd()), os.environ))

@@ -1,0 +1,105 @@
+"""What jobs in a container see of a machine, and how an image is built and run."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from separation.config import load_settings
+from separation.containers import container_variables, folders_to_mount
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def working(tmp_path):
+    (tmp_path / "repository/results").mkdir(parents=True)
+    return tmp_path / "repository"
+
+
+def mounted(working, options=None, **variables):
+    return folders_to_mount(load_settings({}, variables), options or {}, working)
+
+
+def test_what_lies_in_the_repository_is_there_already(working, monkeypatch):
+    monkeypatch.chdir(working)
+    assert mounted(working) == [ROOT]
+
+
+def test_folders_elsewhere_are_mounted_once_each(working, monkeypatch, tmp_path):
+    monkeypatch.chdir(working)
+    places = {"DATA_DIRECTORY": str(tmp_path / "big/data"), "CACHE_DIRECTORY": str(tmp_path / "big")}
+    assert mounted(working, **places) == sorted([ROOT, tmp_path / "big"])
+
+
+def test_what_links_lead_to_and_a_users_recordings_are_mounted(working, monkeypatch, tmp_path):
+    monkeypatch.chdir(working)
+    (tmp_path / "disk").mkdir()
+    (working / "results/data").symlink_to(tmp_path / "disk")
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "list.csv").touch()
+    options = {"places": {"a": {"folders": {"": str(corpus)}, "lists": {"x": str(corpus / "list.csv")}}}}
+    assert mounted(working, options) == sorted([ROOT, tmp_path / "disk", corpus])
+
+
+def test_what_the_user_mounts_stays_and_nothing_is_mounted_twice():
+    once = container_variables([Path("/a"), Path("/b")], 0, {"APPTAINER_BIND": "/mine:/there,/a"})
+    assert once == {"APPTAINER_BIND": "/mine:/there,/a,/b"}
+    assert container_variables([Path("/a"), Path("/b")], 1, once) == {**once, "APPTAINER_NV": "1"}
+
+
+@pytest.fixture
+def docker(tmp_path):
+    """A docker that writes down its words; what it would do is tested in tests/services."""
+    record = tmp_path / "record"
+    program = tmp_path / "docker"
+    program.write_text(f'#!/bin/sh\n[ "$1" = version ] || printf "%s\\n" "$@" >{record}\n')
+    program.chmod(0o755)
+    return record
+
+
+def call(docker, script, *arguments, **variables):
+    path = f"{docker.parent}:{os.environ['PATH']}"
+    kept = {name: value for name, value in os.environ.items() if not name.endswith(("_DIRECTORY", "_IMAGE_NAME"))}
+    return subprocess.run(
+        [ROOT / "containers" / script, *arguments],
+        env={**kept, "PATH": path, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_key_is_passed_to_a_container_by_name_alone(docker, tmp_path):
+    variables = {"COMET_API_KEY": "a secret", "DATA_DIRECTORY": str(tmp_path / "data"), "CACHE_DIRECTORY": "results"}
+    done = call(docker, "run.sh", "docker", "snakemake", "-n", **variables)
+    assert done.returncode == 0, done.stderr
+    words = docker.read_text().splitlines()
+    assert "COMET_API_KEY" in words and "a secret" not in docker.read_text()
+    assert f"{tmp_path}/data:{tmp_path}/data" in words and f"{ROOT}:{ROOT}" in words
+    assert words[words.index("--user") + 1] == f"{os.getuid()}:{os.getgid()}"
+    assert words[-3:] == ["separation-workflow:latest", "snakemake", "-n"]
+
+
+def test_the_name_of_the_image_comes_from_config_and_the_variable_wins(docker):
+    assert call(docker, "build.sh", "docker").returncode == 0
+    assert "separation-workflow:latest" in docker.read_text().splitlines()
+    assert call(docker, "build.sh", "docker", DOCKER_IMAGE_NAME="docker://lab/image:2", VARIANT="cpu").returncode == 0
+    assert {"lab/image:2", "VARIANT=cpu"} <= set(docker.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "told"),
+    [
+        ("build.sh", ["buildah"], "build: expected one of docker podman apptainer, found 'buildah'"),
+        ("run.sh", ["podman", "true"], "run: podman does not work here"),
+    ],
+)
+def test_a_program_that_is_not_there_is_one_line(docker, script, arguments, told):
+    podman = docker.parent / "podman"
+    podman.write_text("#!/bin/sh\nexit 1\n")
+    podman.chmod(0o755)
+    done = call(docker, script, *arguments)
+    assert done.returncode == 1 and done.stderr.strip() == told
