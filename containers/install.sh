@@ -24,13 +24,14 @@ if [ "${PACKAGES:-all}" = none ]; then
   python3 -m venv --without-pip .venv
 else
   TORCH_INDEX=${TORCH_INDEX:-} envs/setup.sh sox
-  envs/extra.sh jupyter trackers
-  .venv/bin/python -m compileall -q -j 0 .venv/lib || true # some packages hold templates that do not compile
   found=$(.venv/bin/python -c 'import torch; print("cuda" if torch.version.cuda else "cpu")')
   if [ "$found" != "${VARIANT:-$found}" ]; then
     echo "install: expected torch for $VARIANT, found one for $found; name an index that has it in TORCH_INDEX" >&2
     exit 1
   fi
+  envs/extra.sh jupyter trackers
+  # nobody can write compiled files later; a few that torch has for other Pythons do not compile
+  .venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 fi
 
 # jobs are not root; notebooks and trackers want a home

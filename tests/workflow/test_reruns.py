@@ -64,6 +64,12 @@ def test_what_changes_no_result(project, before, after):
     assert project.planned(*SWEEP) == {}
 
 
+def test_what_jobs_ask_for(project):
+    asked = "{train_point: {mem_mb: 9000, runtime: 10}, populate_cache: {threads: 2}}"
+    edit(project, "resources: {}", f"resources: {asked}", "config/config.yaml")
+    assert project.planned(*SWEEP) == {}
+
+
 def test_touched_scripts_rules_and_experiment(project):
     for path in [
         *project.folder.glob("workflow/**/*.py"),
