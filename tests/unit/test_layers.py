@@ -17,10 +17,10 @@ PURE = {
 }  # fmt: skip
 LAYERS = [
     PURE | {"nussl_compat"},
-    {"data", "features", "target_kernel", "encoding", "feature_store", "shards", "population", "cache"},
+    {"compiled", "data", "features", "target_kernel", "encoding", "feature_store", "shards", "population", "cache"},
     {"batches", "models", "losses", "training", "training_setup", "checkpoints", "history", "optimization"}
     | {"position", "processes", "stopping", "distributed", "extras_loading"},
-    {"metrics", "separator", "listening", "evaluation", "baselines"},
+    {"metrics", "deep_separation", "separator", "listening", "evaluation", "baselines"},
 ]
 
 
