@@ -132,8 +132,6 @@ def compare(folder: Path, work: Path, algorithm: str, config: dict, args: dict) 
         seconds, found = ours(folder, checkpoint, algorithm, args, work / "scores" / "scores.parquet")
         rates["here"].append(COUNT / seconds)
         shared = [key for key in found if key in theirs and abs(theirs[key]) < 90]
-        # nussl writes (1 - 1/alpha)^2 where the paper of the SRR has (1 - alpha)^2
-        shared = [key for key in shared if key[2] != "SRR"]
         worst = max(abs(found[key] - theirs[key]) for key in shared)
         if worst > 1e-3:
             raise SystemExit(f"{algorithm}: scores differ by {worst} dB")

@@ -12,9 +12,9 @@ from separation import evaluation
 from separation.errors import UserError
 from separation.evaluation import KEYS, evaluate_point
 from separation.listening import choose_items
-from separation.metrics import SCALE_METRICS
 from separation.nussl_compat import nussl
 from separation.separator import Separator, item_seed
+from separation.testers import SCALE_METRICS
 from small_dataset import DATASET_CONFIG, SAMPLE_RATE, source_audio, write_split
 
 CONFIG = {

@@ -12,8 +12,8 @@ LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts" / "separa
 PURE = {
     "axes", "config", "errors", "events", "extras", "files", "gpus", "identity", "jobs", "key_paths", "model_check",
     "plan", "points", "progress", "provenance", "prune", "recipes", "recordings", "resolved", "rows", "runs",
-    "schema", "source_check", "splits", "status", "sweep", "sweep_command", "translation", "vocabulary", "yaml_reader",
-    "yaml_writer",
+    "schema", "source_check", "splits", "status", "sweep", "sweep_command", "testers", "translation", "vocabulary",
+    "yaml_reader", "yaml_writer",
 }  # fmt: skip
 LAYERS = [
     PURE | {"nussl_compat"},

@@ -21,14 +21,15 @@ from separation.data.parallel import run_in_order
 from separation.errors import UserError
 from separation.files import atomic_path, read_json, sha256_of, write_text
 from separation.listening import KeptItem, choose_items, publish_estimates, read_keep, write_item
-from separation.metrics import METRICS_OF, ItemScores, Tester, read_testers, score_item
+from separation.metrics import ItemScores, score_item
 from separation.separator import Separator, limited_threads, resolve_device
+from separation.testers import METRICS_OF, Tester, read_testers
 
 logger = logging.getLogger(__name__)
 
 KEYS = ("point", "evaluation", "dataset", "split", "item", "source")
 ESTIMATES = "estimates"
-RANKING = ("SI-SDR", "SDR")  # the first that was measured ranks the items for listening
+RANKING = ("SI-SDR", "SDR", "STOI", "ESTOI", "PESQ")  # the first that was measured ranks the items for listening
 
 BATCH = 8  # items that go through the network together, fewer where they are long
 BATCH_SECONDS = 60.0  # of audio in a batch: what a network makes of more would fill the memory
@@ -100,7 +101,7 @@ def evaluate_point(
         UserError: what the config, the checkpoint and the data say does not fit.
     """
     items = Items(test, config["dataset_config"])
-    read_testers(config.get("test_config") or {})
+    read_testers(config.get("test_config") or {}, items[0].mixture.sample_rate if len(items) else None)
     keep = read_keep(config.get("test_config") or {})
     if not len(items):
         raise UserError("expected mixtures to evaluate on, found none", file=items.folder)
