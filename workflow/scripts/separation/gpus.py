@@ -151,3 +151,14 @@ def _listed() -> dict[str, list[Device]]:
             whole = [part for part in found[number] if part.mig]
             found[number] = [*whole, Device(match["uuid"], match["uuid"])]
     return found
+
+
+def complaint_of_driver() -> str:
+    """What nvidia-smi says where it is there and fails, as it does when the driver was updated and not loaded again."""
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+    except FileNotFoundError:
+        return ""
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return " ".join((done.stdout + done.stderr).split())[:200] if done.returncode else ""
