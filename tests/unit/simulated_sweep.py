@@ -67,6 +67,7 @@ def simulate_sweep(
     num_songs: int = 8,
     num_epochs: int = 12,
     seconds: float = 0.5,
+    sample_rate: int = 8000,
     seed: int = 0,
 ) -> SimulatedSweep:
     """Writes score files, histories and estimates of every combination of `swept` (8 points where it is None).
@@ -128,16 +129,20 @@ def simulate_sweep(
             {"epoch": epochs, "train_loss": validation - 0.02 - 0.002 * epochs, "validation_loss": validation}
         )
         history["learning_rate"] = setting.get("train_config.learning_rate", 1e-3)
+        history["seconds"] = 2.5 + 0.5 * (index % 5)
+        history["memory_mb"] = 400.0 + index
         history["best"] = validation == validation.min()
         path = folder / point / "history.csv"
         history.to_csv(path, index=False)
         sweep.histories[point] = path
+        (folder / point / "state").mkdir()
+        (folder / point / "state" / "progress.json").write_text(json.dumps({"state": "finished", "device": "cpu"}))
         if index == 2:
             gains = (level + difficulty + noise).mean(axis=1)
             order = np.argsort(gains)
             chosen = {"worst": order[0], "median": order[num_items // 2], "best": order[-1]}
             kept = [
-                write_item(folder / point / "estimates", role, items[at], gains[at], seconds)
+                write_item(folder / point / "estimates", role, items[at], gains[at], seconds, sample_rate)
                 for role, at in chosen.items()
             ]
             (folder / point / "estimates" / "index.json").write_text(json.dumps({"items": kept}))
@@ -163,3 +168,26 @@ def write_item(folder: Path, role: str, item: str, score: float, seconds: float,
         soundfile.write(folder / paths["reference"], 0.5 * references[source], sample_rate)
         sources[source] = {**paths, "scores": {"SI-SDR": float(score), "SI-SDRi": float(score), "SI-SIR": None}}
     return {"item": item, "role": role, "gain": 0.5, "mixture": f"{item}/mixture.wav", "sources": sources}
+
+
+def write_tables_beside(sweep: SimulatedSweep) -> None:
+    """Writes conditions.csv and effects.csv beside the summary, with numbers of a sweep's size."""
+    random = np.random.default_rng(1)
+    rows = []
+    for condition, bins in {
+        "snr_vocals": ["-10 to -3", "-3 to 3", "3 to 10"],
+        "overlap": ["0 to 0.5", "0.5 to 1"],
+    }.items():
+        for name in [*BASELINE_GAINS, *(point["point"] for point in sweep.points)]:
+            for index, words in enumerate(bins):
+                mean = BASELINE_GAINS.get(name, 6.0) - index + random.normal(0, 0.2)
+                row = dict(condition=condition, bin=words, point=name, metric="SI-SDRi", mean=mean)
+                rows.append(row | {"low": mean - 0.4, "high": mean + 0.4, "n": 32})
+    pd.DataFrame(rows).to_csv(sweep.summary.with_name("conditions.csv"), index=False)
+    rows = []
+    for key in dict.fromkeys(key for point in sweep.points for key in point["swept"]):
+        for index, value in enumerate(dict.fromkeys(point["swept"][key] for point in sweep.points)):
+            effect = [1.2, 0.1, -0.9][index % 3]
+            row = dict(key=key, value=value, metric="SI-SDRi", effect=effect, low=effect - 0.3, high=effect + 0.3, n=4)
+            rows.append(row)
+    pd.DataFrame(rows).to_csv(sweep.summary.with_name("effects.csv"), index=False)

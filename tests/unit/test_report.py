@@ -13,9 +13,9 @@ import soundfile
 from PIL import Image
 
 from separation.analysis import collect_scores, summarize_sweep
-from separation.figures import plot_sweep
+from separation.figures import SECTIONS, plot_sweep
 from separation.report import render_report
-from simulated_sweep import simulate_sweep
+from simulated_sweep import simulate_sweep, write_tables_beside
 
 PROVENANCE = {
     "notes": "Is <script>alert('notes')</script> & more shown as written?",
@@ -55,12 +55,14 @@ class Page(HTMLParser):
         return [found for name, found in self.elements if name == tag and wanted.items() <= found.items()]
 
 
-def prepare(folder, swept=None, *, change=lambda sweep: None, draw=False, **options):
+def prepare(folder, swept=None, *, change=lambda sweep: None, draw=False, beside=False, **options):
     """Simulates and analyses a sweep; its figures are drawn only where they matter, because drawing takes seconds."""
     sweep = simulate_sweep(folder, swept, **options)
     change(sweep)
     collect_scores(sweep.points, sweep.score_files, sweep.points_csv, sweep.scores)
     summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, sweep.summary, sweep.comparisons, seed=0)
+    if beside:
+        write_tables_beside(sweep)
     if draw:
         plot_sweep(sweep.points_csv, sweep.scores, sweep.summary, sweep.histories, sweep.figures)
     else:
@@ -78,7 +80,7 @@ def render(sweep, provenance=PROVENANCE, output=None):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    return prepare(tmp_path_factory.mktemp("sweep"), draw=True)
+    return prepare(tmp_path_factory.mktemp("sweep"), draw=True, beside=True)
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +245,7 @@ def test_labels_and_values_cannot_leave_the_data_of_a_chart(tmp_path):
 
 def test_every_chart_is_there_with_words_for_who_does_not_see_it(page, sweep):
     index = json.loads((sweep.figures / "index.json").read_text())
-    assert len(index) == 8
+    assert {entry["section"] for entry in index} == set(SECTIONS)
     assert {found["id"] for found in page.all("figure")} == {f"figure-{entry['name']}" for entry in index}
     for found in page.all("div", class_="plot"):
         assert found["role"] == "img"

@@ -157,6 +157,22 @@ def read_histories(histories: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
     return {point: read_history(path) for point, path in histories.items()}
 
 
+def read_beside(summary: Path, name: str) -> pd.DataFrame | None:
+    """Reads another table of the same analysis, conditions.csv or effects.csv; None where there is none or no row.
+
+    conditions.csv: `condition`, `bin`, `point`, `metric`, `mean`, `low`, `high`, `n`; effects.csv: `key`, `value`,
+    `metric`, `effect`, `low`, `high`, `n`. What is not a number of them is read as text.
+    """
+    path = Path(summary).with_name(name)
+    if not path.exists():
+        return None
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for column in ("mean", "effect", "low", "high", "n"):
+        if column in table:
+            table[column] = pd.to_numeric(table[column], errors="coerce")
+    return table if len(table) else None
+
+
 def read_summary(path: Path, points: pd.DataFrame) -> pd.DataFrame:
     """Reads summary.csv; swept keys and names stay strings, `best` is bool."""
     texts = {column: str for column in ("point", "evaluation", "label", *swept_keys(points))}

@@ -11,12 +11,19 @@ import pandas as pd
 
 from separation import statistics
 from separation.key_paths import short_names
-from separation.sweep_tables import as_number, swept_keys, varying_keys
+from separation.sweep_tables import BASELINES, as_number, swept_keys, varying_keys
 
 # Under that many songs an interval is a rough one
 FEW_SONGS = 10
-# Keys that change what the loss measures: points that differ in one of them cannot be ranked by it with full right
-LOSS_CHANGERS = ("train_config.loss_function", "dataset_config.", "datasets.", "model_config.output")
+# Keys that decide what the loss measures: points that differ in one of them cannot be ranked by it
+LOSS_KEYS = ("loss_function", "loss_weights", "output_type", "weight_type", "data_keys_for_training", "output")
+# Keys that change on what it is measured: such points cannot be ranked by it with full right
+LOSS_CHANGERS = ("dataset_config.", "datasets.")
+
+
+def loss_keys(points: pd.DataFrame) -> list[str]:
+    """The swept keys by which the validation losses of a sweep's points measure different things."""
+    return [key for key in varying_keys(points) if key.rsplit(".", 1)[-1] in LOSS_KEYS or "loss_function" in key]
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ def describe(
     scores: pd.DataFrame,
     histories: Mapping[str, pd.DataFrame],
     metric: str,
+    oracle: str = "ideal_binary_mask",
 ) -> Verdict:
     """Puts a sweep into words.
 
@@ -74,6 +82,7 @@ def describe(
         points, comparisons, scores, histories: as read from the files of the sweep.
         rows: `separation.charts.SweepData.rows`: the summary in the order of the validation loss.
         metric: the metric that points are compared by.
+        oracle: the baseline whose gap `rows` has the share of.
     """
     trained = rows[~rows["baseline"]]
     winners = trained[trained["best"]]
@@ -101,7 +110,7 @@ def describe(
         else f"the mean {what} is"
     )
     verdict.sentences.append(f"On {units} {gain} {decibels(best['score'])} dB on average (95 % interval {span}).")
-    _against_baselines(verdict, best, rows, comparisons)
+    _against_baselines(verdict, best, rows, comparisons, oracle)
     _against_points(verdict, best, trained, comparisons)
     verdict.cautions = list(_cautions(points, rows, comparisons, scores, histories, metric, best))
     return verdict
@@ -111,7 +120,9 @@ def _clusters(scores: pd.DataFrame, row: pd.Series) -> int:
     return scores.loc[scores["point"] == row["point"], "cluster"].nunique()
 
 
-def _against_baselines(verdict: Verdict, best: pd.Series, rows: pd.DataFrame, comparisons: pd.DataFrame) -> None:
+def _against_baselines(
+    verdict: Verdict, best: pd.Series, rows: pd.DataFrame, comparisons: pd.DataFrame, oracle: str
+) -> None:
     found = comparisons[comparisons["kind"] == "baseline"].set_index("against")
     if "mixture" in found.index and found.loc["mixture", "verdict"] != statistics.BETTER:
         verdict.sentences.append("That is not shown to be better than leaving the mixture as it is.")
@@ -127,15 +138,16 @@ def _against_baselines(verdict: Verdict, best: pd.Series, rows: pd.DataFrame, co
         difference = f"{decibels(row['difference'], True)} dB"
         verdict.sentences.append(f"{words}: the difference is {difference} (95 % interval {span}).")
         verdict.tiles.append(Tile("against the fixed mask", difference, f"95 %: {span}"))
-    if math.isfinite(best["oracle_share"]):
-        share = f"{100 * best['oracle_share']:.0f} %".replace("-", "−")
+    if math.isfinite(best["gap"]):
+        share = f"{100 * best['gap']:.0f} %".replace("-", "−")
         means = rows[rows["baseline"]].drop_duplicates("point").set_index("point")["score"]
-        oracle = f"{decibels(means.get('ideal_binary_mask', math.nan))} dB"
+        reached = f"{decibels(means.get(oracle, math.nan))} dB"
+        name = BASELINES[oracle].lower()
         verdict.sentences.append(
-            f"The ideal binary mask, which is made from the true sources, reaches {oracle}. "
+            f"The {name}, which is made from the true sources, reaches {reached}. "
             f"Of the gap between the mixture and that mask the point closes {share}."
         )
-        verdict.tiles.append(Tile("of the gap to the ideal binary mask", share, f"the mask reaches {oracle}"))
+        verdict.tiles.append(Tile(f"of the gap to the {name}", share, f"the mask reaches {reached}"))
 
 
 def _against_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, comparisons: pd.DataFrame) -> None:
@@ -180,7 +192,14 @@ def _cautions(
     if len(missing):
         names = ", ".join(missing["label"].head(5)) + (" and others" if len(missing) > 5 else "")
         yield f"{len(missing)} of {count(len(trained), 'point')} have no score on test: {names}."
-    changers = [key for key in varying_keys(points) if key.startswith(LOSS_CHANGERS)]
+    losses = loss_keys(points)
+    if losses:
+        yield (
+            f"The points differ in {' and '.join(losses)}: their validation losses measure different things and are "
+            "not comparable. The order of the table and the choice of the best point mean something only among points "
+            "with the same loss; below stands the best of each."
+        )
+    changers = [key for key in varying_keys(points) if key.startswith(LOSS_CHANGERS) and key not in losses]
     if changers:
         yield (
             f"The points differ in {' and '.join(changers)}, so their validation losses may not measure the same "
