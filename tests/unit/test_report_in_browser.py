@@ -171,13 +171,13 @@ def test_every_sound_plays_and_one_at_a_time(page):
     })()""")
     assert len(played) == 3 * 5
     assert all(found == [0.5, None, 0] for found in played)
-    page.ask(
-        """(async () => { const [one, other] = document.querySelectorAll("audio"); await one.play(); await other.play(); })()"""
-    )
-    assert page.ask('[...document.querySelectorAll("audio")].slice(0, 2).map((player) => player.paused)') == [
-        True,
-        False,
-    ]
+    page.ask("""(async () => {
+        const [one, other] = document.querySelectorAll("audio");
+        await one.play();
+        await other.play();
+    })()""")
+    players = '[...document.querySelectorAll("audio")].slice(0, 2)'
+    assert page.ask(f"{players}.map((player) => player.paused)") == [True, False]
 
 
 def test_every_link_within_the_page_and_every_download_leads_somewhere(page):
@@ -213,14 +213,14 @@ def test_a_report_of_many_points_opens_without_complaint_and_stays_small(browser
         "train_config.batch_size": [4, 8, 16, 32, 64],
     }
     swept["model_config.modules.stack.args.num_layers"] = [1, 2, 3, 4]
-    sweep = prepare(tmp_path, swept, draw=True, beside=True, num_items=12, num_songs=4, num_epochs=100, seconds=30)
+    sweep = prepare(tmp_path, swept, draw=True, beside=True, num_items=12, num_songs=4, num_epochs=60, seconds=30)
     render(sweep)
     # What grows with the items is drawn from quantiles: 200 points must leave room for their audio
     assert sweep.report.stat().st_size < 12e6
     browser.look(1280)
     browser.open(sweep.report)
     assert browser.ask("document.querySelectorAll('tr[data-point]').length") == 200
-    page_rows = browser.ask("document.querySelectorAll('figure.chart script').length")
-    assert page_rows > 8
+    first = "document.querySelector('audio')"
+    assert browser.ask(f"{first}.play().then(() => {first}.duration)") == 20
     drawn(browser)
     assert browser.complaints == []

@@ -74,11 +74,8 @@ def parallel_coordinates(data: SweepData) -> alt.LayerChart | None:
     y = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.04, 1.04], nice=False))
     tooltip = [alt.Tooltip("label:N", title="Point"), alt.Tooltip("score:Q", title=title, format=".2f")]
     base = alt.Chart(frame).encode(x=x, y=y, detail="label:N", tooltip=tooltip)
-    colour = alt.Color(
-        "score:Q",
-        scale=alt.Scale(range=["#8d7f9e", "#3f7fc4", "#2bb58a"]),
-        legend=alt.Legend(title=title, orient="bottom", gradientLength=200),
-    )
+    # The last axis tells what the colours mean
+    colour = alt.Color("score:Q", scale=alt.Scale(range=["#8d7f9e", "#3f7fc4", "#2bb58a"]), legend=None)
     others = base.transform_filter(f"datum.kind != '{BEST}'").mark_line(
         strokeWidth=1.6 if len(label) <= 60 else 1, opacity=0.75 if len(label) <= 60 else 0.45
     )

@@ -176,8 +176,8 @@ def _all(data: charts.SweepData):
                 "parallel_coordinates",
                 "effects",
                 "All settings and the score",
-                "One line per point, from its value of each swept key to its score at the right; the thick orange line "
-                "is the best point.",
+                "One line per point, from its value of each swept key to its score at the right, greener where that "
+                "is higher; the thick orange line is the best point.",
             ),
             effect_charts.parallel_coordinates(data),
         )

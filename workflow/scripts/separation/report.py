@@ -38,6 +38,9 @@ def render_report(
     provenance: Mapping,
     output: Path,
     benchmarks: Path = BENCHMARKS,
+    *,
+    kind: str = "Sweep report",
+    notices: Sequence[str] = (),
 ) -> None:
     """Writes the report of a sweep as one HTML file that needs no network and no other file.
 
@@ -53,6 +56,8 @@ def render_report(
             to the top.
         output: where the HTML goes. Same arguments, same bytes.
         benchmarks: see `separation.costs.read_costs`.
+        kind: what stands above its name.
+        notices: what is to be known before the numbers are believed, besides what they say themselves.
     """
     data = gather_sweep(points_csv, scores, summary, histories, benchmarks)
     metrics, metric = metric_columns(data.scores), data.metric
@@ -61,14 +66,15 @@ def render_report(
     tables = [Path(summary), Path(comparisons), Path(points_csv)]
     tables += [path for name in ("effects.csv", "conditions.csv") if (path := Path(summary).with_name(name)).exists()]
     losses = verdict.loss_keys(data.points)
+    said = verdict.describe(data.points, data.rows, compared, data.scores, data.histories, metric, data.oracle)
+    said.cautions[:0] = notices
     page = (
         environment()
         .get_template("report.html.j2")
         .render(
             sweep=sweep,
-            verdict=verdict.describe(
-                data.points, data.rows, compared, data.scores, data.histories, metric, data.oracle
-            ),
+            kind=kind,
+            verdict=said,
             losses=report_tables.best_of_each_loss(data.points, data, losses),
             metric=metric,
             oracle=data.oracle.replace("_", " "),
