@@ -94,8 +94,7 @@ def test_data_of(artifacts: Path, point: str, evaluation: str) -> str:
     path = artifacts / point / "evaluations" / evaluation / EVALUATION_SPEC_FILE
     if not path.is_file():
         return ""
-    test = read_json(path).get("datasets", {}).get("test", {})
-    return str(test.get("id", "")) if isinstance(test, Mapping) else ""
+    return str(read_json(path)["test"].get("id", ""))
 
 
 def load_settings(sweeps: Sequence[str], artifacts: Path | None = None) -> pd.DataFrame:

@@ -151,23 +151,33 @@ def _scores(folders: Sequence[Path], points: pd.DataFrame, artifacts: Path) -> t
     notices = []
     if any(primary_metric(own) != primary_metric(common) for own in metrics.values()):
         notices.append(f"Points are compared by {primary_metric(common)}, the first metric that all sweeps have.")
-    tested: dict[str, set[tuple[str, ...]]] = {}
+    _name_test_sets(tables, points, artifacts)
+    tested = {}
     for name, table in tables.items():
-        own = points[points["sweep"].str.split(SEVERAL, regex=False).map(lambda names, name=name: name in names)]
-        ids = {
-            row.evaluation: frames.test_data_of(artifacts, row.point, row.evaluation)
-            for row in own.drop_duplicates("evaluation").itertuples()
-        }
-        tested[name] = set()
-        of_baselines = table["point"].isin(list(BASELINES))
-        for evaluation, rows in table[~of_baselines].groupby("evaluation"):
-            items = rows[["dataset", "split", "item"]].drop_duplicates().astype(str)
-            tested[name] |= {(ids.get(evaluation) or dataset, split, item) for dataset, split, item in items.to_numpy()}
+        own = table[~table["point"].isin(list(BASELINES))]
+        tested[name] = set(own[["dataset", "split", "item"]].astype(str).itertuples(index=False, name=None))
     notices += test_set_notices(tested)
     gathered = pd.concat(tables.values(), ignore_index=True)
     keys = [key for key in SCORE_KEYS if key in gathered]
     rest = [name for name in gathered if name not in keys and not any(name in own for own in metrics.values())]
     return gathered.drop_duplicates(keys)[[*keys, *common, *rest]].reset_index(drop=True), notices
+
+
+def _name_test_sets(tables: dict[str, pd.DataFrame], points: pd.DataFrame, artifacts: Path) -> None:
+    """Calls test sets by their ids where one name stands for several: recipes that changed between sweeps."""
+    ids: dict[str, str] = {}
+    for row in points.itertuples():
+        known = frames.test_data_of(artifacts, row.point, row.evaluation)
+        for evaluation in (row.evaluation, getattr(row, "baselines", "")):
+            ids.setdefault(evaluation, known)
+    of_name: dict[str, set[str]] = {}
+    for table in tables.values():
+        for name, evaluation in table[["dataset", "evaluation"]].drop_duplicates().itertuples(index=False):
+            of_name.setdefault(name, set()).add(ids.get(evaluation, ""))
+    several = {name for name, known in of_name.items() if len(known - {""}) > 1}
+    for table in tables.values():
+        known = table["evaluation"].map(ids).fillna("")
+        table["dataset"] = known.where(table["dataset"].isin(several) & (known != ""), table["dataset"])
 
 
 def test_set_notices(tested: dict[str, set[tuple[str, ...]]]) -> list[str]:
