@@ -21,7 +21,7 @@ setup: ## make .venv from the lock and install sox where that is missing
 
 .PHONY: _setup-tests
 _setup-tests:
-	@$(ENV) envs/setup.sh sox dot && envs/extra.sh jupyter trackers
+	@$(ENV) envs/setup.sh sox dot && envs/extra.sh jupyter trackers pesq
 
 .PHONY: demo
 demo: setup ## set up, run config/experiments/music_dpcl.yml, say where the report is
@@ -85,7 +85,7 @@ lock: ## resolve envs/requirements.in into the lock again (needs uv): [upgrade=1
 		--no-annotate --no-header --quiet --output-file "$$new" $(if $(upgrade),--upgrade) >/dev/null; \
 	{ echo '# Made by `make lock` from requirements.in and overrides.txt; not to be edited by hand.'; grep -v "'never'" "$$new"; } >"$$new.done"; \
 	mv "$$new.done" envs/requirements.lock; echo "envs/requirements.lock: $$(grep -c == envs/requirements.lock) packages"; \
-	for extra in jupyter trackers; do \
+	for extra in jupyter trackers pesq; do \
 		uv pip compile envs/$$extra.in --constraint envs/requirements.lock --universal --fork-strategy fewest --python-version 3.11 \
 			--no-annotate --no-header --quiet --output-file "$$new" $(if $(upgrade),--upgrade) >/dev/null; \
 		{ echo "# Made by \`make lock\` from $$extra.in: what requirements.lock does not have."; \

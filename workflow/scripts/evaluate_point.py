@@ -33,6 +33,7 @@ with job(snakemake):
             checkpoint=checkpoint,
             test=snakemake.config["run_options"]["evaluations"][evaluation],
             scores=Path(snakemake.output.scores),
+            state=checkpoint.parents[1] / "state" / "evaluations" / evaluation,
             threads=snakemake.threads,
             device=config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
         )

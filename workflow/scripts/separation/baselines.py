@@ -24,8 +24,8 @@ import numpy as np
 from separation.data.items import Item, Items
 from separation.errors import UserError
 from separation.evaluation import score_estimates, score_rows, write_scores
-from separation.metrics import read_testers
 from separation.separator import limited_threads
+from separation.testers import read_testers
 
 logger = logging.getLogger(__name__)
 
