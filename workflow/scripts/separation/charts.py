@@ -19,6 +19,7 @@ from separation.sweep_tables import (
     value_order,
     varying_keys,
 )
+from separation.testers import PASSPORTS
 
 BEST, POINT, BASELINE = "best point", "other points", "baselines"
 COLOURS = {BEST: "#e8710a", POINT: "#3f7fc4", BASELINE: "#7d8590"}
@@ -108,7 +109,8 @@ def unique_labels(rows: pd.DataFrame) -> pd.Series:
 
 def score_title(metric: str) -> str:
     """The axis title of a metric."""
-    return "SI-SDR improvement (dB)" if metric == "SI-SDRi" else f"{metric} (dB)"
+    unit = PASSPORTS[metric].unit if metric in PASSPORTS else "dB"
+    return "SI-SDR improvement (dB)" if metric == "SI-SDRi" else f"{metric} ({unit})"
 
 
 def kind_colour() -> alt.Color:

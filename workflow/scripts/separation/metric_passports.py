@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from separation import metrics as scoring
+from separation.testers import PASSPORTS
 
 IN_WORDS = {
     "SI-SDR": "Scale-invariant signal-to-distortion ratio: the energy of the part of the estimate that is a scaled "
@@ -24,16 +24,13 @@ IN_WORDS = {
     "STOI": "Short-time objective intelligibility, 0 to 1: how much of the speech can be understood.",
     "PESQ": "Perceptual evaluation of speech quality, about 1 to 4.5: how good the speech sounds.",
 }
-FIELDS = ("definition", "source", "filter_length", "permutation", "aggregation")
 
 
 def describe(names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """For each metric its `words` ("" for one that has none) and what is known of its passport, FIELDS in order."""
-    passports = getattr(scoring, "PASSPORTS", {})
+    """For each metric its `words` ("" for one that has none) and the fields of its passport, as words."""
     found = {}
     for name in names:
-        passport = passports.get(name, {})
-        passport = {field: str(passport[field]) for field in FIELDS if passport.get(field) not in (None, "")}
+        passport = vars(PASSPORTS[name]) if name in PASSPORTS else {}
         if name in IN_WORDS or passport:
-            found[name] = {"words": IN_WORDS.get(name, ""), **passport}
+            found[name] = {"words": IN_WORDS.get(name, ""), **{field: str(value) for field, value in passport.items()}}
     return found

@@ -198,8 +198,8 @@ def test_set_notices(tested: dict[str, set[tuple[str, ...]]]) -> list[str]:
     else:
         told_shared = "they have no mixture in common, so that no difference between their points can be shown"
     return [
-        f"The sweeps were tested on different mixtures ({'; '.join(told)}): {told_shared}. Means of different test sets "
-        "are not comparable, and neither is the share of the oracle's gap."
+        f"The sweeps were tested on different mixtures ({'; '.join(told)}): {told_shared}. Means of different test "
+        "sets are not comparable, and neither is the share of the oracle's gap."
     ]
 
 

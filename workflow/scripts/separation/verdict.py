@@ -55,6 +55,13 @@ def decibels(value: float, sign: bool = False) -> str:
     return text.replace("-", "−")
 
 
+def interval_in_words(low: float, high: float, sign: bool = False) -> str:
+    """An interval in a sentence, or why there is none."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "no interval: too few songs"
+    return f"95 % interval {decibels(low, sign)} to {decibels(high, sign)}"
+
+
 def interval(low: float, high: float, sign: bool = False) -> str:
     """An interval in words."""
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -93,8 +100,8 @@ def describe(
     best = winners.iloc[0]
     what = "SI-SDR improvement" if metric == "SI-SDRi" else metric
     verdict = Verdict(f"{best['label']}: {decibels(best['score'])} dB {what} on test")
-    span = interval(best["low"], best["high"])
-    verdict.tiles.append(Tile(f"{what}, test", f"{decibels(best['score'])} dB", f"95 %: {span}"))
+    span = interval_in_words(best["low"], best["high"])
+    verdict.tiles.append(Tile(f"{what}, test", f"{decibels(best['score'])} dB", span))
     loss, number = f"{best['validation_loss']:.4g}", trained["point"].nunique()
     verdict.sentences.append(
         f"It has the lowest validation loss ({loss}) of {number} points and was chosen by that alone."
@@ -105,11 +112,11 @@ def describe(
     if "songs" in scores:
         units += f" from {count(_clusters(scores, best), 'song')}"
     gain = (
-        "the SI-SDR of the estimates is higher than that of the untouched mixture by"
+        "the SI-SDR of the estimates minus that of the untouched mixture is"
         if metric == "SI-SDRi"
         else f"the mean {what} is"
     )
-    verdict.sentences.append(f"On {units} {gain} {decibels(best['score'])} dB on average (95 % interval {span}).")
+    verdict.sentences.append(f"On {units} {gain} {decibels(best['score'])} dB on average ({span}).")
     _against_baselines(verdict, best, rows, comparisons, oracle)
     _against_points(verdict, best, trained, comparisons)
     verdict.cautions = list(_cautions(points, rows, comparisons, scores, histories, metric, best))
@@ -128,7 +135,7 @@ def _against_baselines(
         verdict.sentences.append("That is not shown to be better than leaving the mixture as it is.")
     if "fixed_mask" in found.index:
         row = found.loc["fixed_mask"]
-        span = interval(row["difference_low"], row["difference_high"], True)
+        span = interval_in_words(row["difference_low"], row["difference_high"], True)
         words = {
             statistics.BETTER: "It is better than a fixed mask, one and the same filter for every mixture",
             statistics.WORSE: "It is worse than a fixed mask, one and the same filter for every mixture",
@@ -136,8 +143,8 @@ def _against_baselines(
             row["verdict"], "It is not shown to be better than a fixed mask, one and the same filter for every mixture"
         )
         difference = f"{decibels(row['difference'], True)} dB"
-        verdict.sentences.append(f"{words}: the difference is {difference} (95 % interval {span}).")
-        verdict.tiles.append(Tile("against the fixed mask", difference, f"95 %: {span}"))
+        verdict.sentences.append(f"{words}: the difference is {difference} ({span}).")
+        verdict.tiles.append(Tile("against the fixed mask", difference, span))
     if math.isfinite(best["gap"]):
         share = f"{100 * best['gap']:.0f} %".replace("-", "−")
         means = rows[rows["baseline"]].drop_duplicates("point").set_index("point")["score"]
@@ -158,7 +165,7 @@ def _against_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, co
         for _, row in match.iterrows():
             # The file says runner-up minus best; here the best comes first
             difference = f"{decibels(-row['difference'], True)} dB"
-            span = interval(-row["difference_high"], -row["difference_low"], True)
+            span = interval_in_words(-row["difference_high"], -row["difference_low"], True)
             words = {
                 statistics.BETTER: "the runner-up is shown to be better",
                 statistics.WORSE: "the best point is shown to be better",
@@ -166,9 +173,9 @@ def _against_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, co
             verdict.sentences.append(
                 f"Second by validation loss ({second['validation_loss']:.4g}) is {second['label']} with "
                 f"{decibels(second['score'])} dB on test. Mixture by mixture the best point differs from it by "
-                f"{difference} (95 % interval {span}): {words}."
+                f"{difference} ({span}): {words}."
             )
-            verdict.tiles.append(Tile("against the runner-up", difference, f"95 %: {span}; {words}"))
+            verdict.tiles.append(Tile("against the runner-up", difference, f"{span}; {words}"))
     if len(found) > 1:
         worse, better = ((found["verdict"] == words).sum() for words in (statistics.WORSE, statistics.BETTER))
         verdict.sentences.append(
