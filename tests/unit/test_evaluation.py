@@ -79,7 +79,7 @@ def evaluate(folder, split, checkpoint, config=CONFIG, **changes):
 
 def test_the_table_has_a_row_per_item_and_source_with_all_metrics_and_conditions(tmp_path, split, checkpoints):
     table = evaluate(tmp_path, split, checkpoints["clustering"])
-    assert list(table.columns) == [*KEYS, *SCALE_METRICS, "coherent", "songs", "snr_vocals"]
+    assert list(table.columns) == [*KEYS, *SCALE_METRICS, "num_sources", "overlap", "coherent", "songs", "snr_vocals"]
     assert list(table["item"]) == [f"{index:06d}" for index in range(5) for _ in range(2)]
     assert list(table["source"]) == ["accompaniment", "vocals"] * 5
     assert set(zip(table["point"], table["evaluation"], table["dataset"], table["split"], strict=True)) == {

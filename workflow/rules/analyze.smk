@@ -1,7 +1,7 @@
 """From the scores of a sweep to tables, figures and the report.
 
 In: the scores of every point and of the baselines. Out: results/sweeps/<sweep>/{points.csv,scores.parquet,summary.csv,
-comparisons.csv,sheet.csv,figures/,report.html}.
+comparisons.csv,groups.csv,conditions.csv,sheet.csv,figures/,report.html}.
 
 Learning curves and estimates are read from the points' folders without being asked for: they are as old as the scores, and
 thousands of files asked for once more make planning slower.
@@ -40,6 +40,8 @@ rule summarize_sweep:
     output:
         summary="results/sweeps/{sweep}/summary.csv",
         comparisons="results/sweeps/{sweep}/comparisons.csv",
+        groups="results/sweeps/{sweep}/groups.csv",
+        conditions="results/sweeps/{sweep}/conditions.csv",
         sheet="results/sweeps/{sweep}/sheet.csv",
     log:
         "logs/summarize_sweep/{sweep}.log",

@@ -23,7 +23,7 @@ import numpy as np
 
 from separation.data.items import Item, Items
 from separation.errors import UserError
-from separation.evaluation import score_estimates, score_rows, write_scores
+from separation.evaluation import conditions_of, score_estimates, score_rows, write_scores
 from separation.separator import limited_threads
 from separation.testers import read_testers
 
@@ -70,9 +70,10 @@ def evaluate_baselines(
         ids = {"evaluation": evaluation, "dataset": items.dataset, "split": items.split}
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in BASELINES}
         for item in items:
+            conditions = conditions_of(item)
             for name in BASELINES:
                 result = score_estimates(item, estimators[name](item), testers)
-                rows[name] += score_rows(item.name, item.conditions, result, {**ids, "point": name})
+                rows[name] += score_rows(item.name, conditions, result, {**ids, "point": name})
     logger.info("scored %d baselines on %d items", len(BASELINES), len(items))
     write_scores([row for name in BASELINES for row in rows[name]], scores)
 

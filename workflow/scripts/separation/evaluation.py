@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas
 
+from separation.data.excerpts import overlap
 from separation.data.items import MANIFEST, Item, Items
 from separation.data.parallel import run_in_order
 from separation.errors import UserError
@@ -184,7 +185,7 @@ def _score_share(job: _Job, indexes: Sequence[int]) -> list[_Scored]:
             estimates = separate.estimates(item, output)
             result = score_estimates(item, estimates, testers)
             entry = write_item(job.folder / ESTIMATES, _kept(item, estimates, result)) if job.keep_all else None
-            return _Scored(item.name, item.conditions, result, entry)
+            return _Scored(item.name, conditions_of(item), result, entry)
 
         if job.device == "cpu":
             for batch in _batches(indexes, job.batch):
@@ -244,6 +245,14 @@ def score_estimates(item: Item, estimates: Sequence[np.ndarray], testers: Sequen
         testers=testers,
         sample_rate=item.mixture.sample_rate,
     )
+
+
+def conditions_of(item: Item) -> dict[str, Any]:
+    """What is known of the making of an item, and what can be measured of it: `num_sources`, and `overlap`, the share
+    of the sounding time in which two sources or more sound."""
+    sources = [source.audio_data for source in item.sources.values()]
+    measured = {"num_sources": len(sources), "overlap": overlap(sources, item.mixture.sample_rate)}
+    return {**measured, **item.conditions}
 
 
 def score_rows(

@@ -90,16 +90,20 @@ def primary_metric(metrics: list[str]) -> str:
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """Reads scores.parquet and adds `cluster`: the songs of an item, or the item itself where no song is known."""
+    """Reads scores.parquet and adds `cluster`, what items have in common that are not independent.
+
+    It is the speakers of an item where it tells them, else its songs, else the item itself.
+    """
     scores = pd.read_parquet(path)
     for column in SCORE_KEYS:
         scores[column] = scores[column].astype(str)
     item = scores["dataset"] + "/" + scores["split"] + "/" + scores["item"]
-    if "songs" in scores:
-        known = scores["songs"].map(_songs)
-        scores["cluster"] = (scores["dataset"] + "/" + known).where(known != "", item)
-    else:
-        scores["cluster"] = item
+    known = scores["songs"].map(_songs) if "songs" in scores else pd.Series("", index=scores.index)
+    speakers = [column for column in scores if column.startswith("speaker_")]
+    if speakers:
+        pairs = scores[speakers].apply(lambda row: "+".join(sorted(map(str, row.dropna().unique()))), axis=1)
+        known = pairs.where(pairs != "", known)
+    scores["cluster"] = (scores["dataset"] + "/" + known).where(known != "", item)
     return scores
 
 
