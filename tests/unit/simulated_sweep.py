@@ -51,6 +51,14 @@ class SimulatedSweep:
         return self.folder / "comparisons.csv"
 
     @property
+    def groups(self) -> Path:
+        return self.folder / "groups.csv"
+
+    @property
+    def conditions(self) -> Path:
+        return self.folder / "conditions.csv"
+
+    @property
     def figures(self) -> Path:
         return self.folder / "figures"
 
@@ -168,26 +176,3 @@ def write_item(folder: Path, role: str, item: str, score: float, seconds: float,
         soundfile.write(folder / paths["reference"], 0.5 * references[source], sample_rate)
         sources[source] = {**paths, "scores": {"SI-SDR": float(score), "SI-SDRi": float(score), "SI-SIR": None}}
     return {"item": item, "role": role, "gain": 0.5, "mixture": f"{item}/mixture.wav", "sources": sources}
-
-
-def write_tables_beside(sweep: SimulatedSweep) -> None:
-    """Writes conditions.csv and effects.csv beside the summary, with numbers of a sweep's size."""
-    random = np.random.default_rng(1)
-    rows = []
-    for condition, bins in {
-        "snr_vocals": ["-10 to -3", "-3 to 3", "3 to 10"],
-        "overlap": ["0 to 0.5", "0.5 to 1"],
-    }.items():
-        for name in [*BASELINE_GAINS, *(point["point"] for point in sweep.points)]:
-            for index, words in enumerate(bins):
-                mean = BASELINE_GAINS.get(name, 6.0) - index + random.normal(0, 0.2)
-                row = dict(condition=condition, bin=words, point=name, metric="SI-SDRi", mean=mean)
-                rows.append(row | {"low": mean - 0.4, "high": mean + 0.4, "n": 32})
-    pd.DataFrame(rows).to_csv(sweep.summary.with_name("conditions.csv"), index=False)
-    rows = []
-    for key in dict.fromkeys(key for point in sweep.points for key in point["swept"]):
-        for index, value in enumerate(dict.fromkeys(point["swept"][key] for point in sweep.points)):
-            effect = [1.2, 0.1, -0.9][index % 3]
-            row = dict(key=key, value=value, metric="SI-SDRi", effect=effect, low=effect - 0.3, high=effect + 0.3, n=4)
-            rows.append(row)
-    pd.DataFrame(rows).to_csv(sweep.summary.with_name("effects.csv"), index=False)

@@ -47,6 +47,7 @@ def test_each_figure_is_an_svg_and_a_specification(drawn):
         "source_scores",
         "improvement_against_input",
         "parallel_coordinates",
+        "main_effects",
         "effect_00_learning_rate",
         "effect_01_sample_strategy",
         "validation_against_test",

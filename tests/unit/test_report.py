@@ -15,7 +15,7 @@ from PIL import Image
 from separation.analysis import collect_scores, summarize_sweep
 from separation.figures import SECTIONS, plot_sweep
 from separation.report import render_report
-from simulated_sweep import simulate_sweep, write_tables_beside
+from simulated_sweep import simulate_sweep
 
 PROVENANCE = {
     "notes": "Is <script>alert('notes')</script> & more shown as written?",
@@ -55,14 +55,13 @@ class Page(HTMLParser):
         return [found for name, found in self.elements if name == tag and wanted.items() <= found.items()]
 
 
-def prepare(folder, swept=None, *, change=lambda sweep: None, draw=False, beside=False, **options):
+def prepare(folder, swept=None, *, change=lambda sweep: None, draw=False, **options):
     """Simulates and analyses a sweep; its figures are drawn only where they matter, because drawing takes seconds."""
     sweep = simulate_sweep(folder, swept, **options)
     change(sweep)
     collect_scores(sweep.points, sweep.score_files, sweep.points_csv, sweep.scores)
-    summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, sweep.summary, sweep.comparisons, seed=0)
-    if beside:
-        write_tables_beside(sweep)
+    tables = sweep.summary, sweep.comparisons, sweep.groups, sweep.conditions
+    summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, *tables, seed=0)
     if draw:
         plot_sweep(sweep.points_csv, sweep.scores, sweep.summary, sweep.histories, sweep.figures)
     else:
@@ -80,7 +79,7 @@ def render(sweep, provenance=PROVENANCE, output=None):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    return prepare(tmp_path_factory.mktemp("sweep"), draw=True, beside=True)
+    return prepare(tmp_path_factory.mktemp("sweep"), draw=True)
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    sweep = prepare(tmp_path_factory.mktemp("sweep"), draw=True, beside=True)
+    sweep = prepare(tmp_path_factory.mktemp("sweep"), draw=True)
     render(sweep, PROVENANCE)
     return sweep.report
 
@@ -213,7 +213,7 @@ def test_a_report_of_many_points_opens_without_complaint_and_stays_small(browser
         "train_config.batch_size": [4, 8, 16, 32, 64],
     }
     swept["model_config.modules.stack.args.num_layers"] = [1, 2, 3, 4]
-    sweep = prepare(tmp_path, swept, draw=True, beside=True, num_items=12, num_songs=4, num_epochs=60, seconds=30)
+    sweep = prepare(tmp_path, swept, draw=True, num_items=12, num_songs=4, num_epochs=60, seconds=30)
     render(sweep)
     # What grows with the items is drawn from quantiles: 200 points must leave room for their audio
     assert sweep.report.stat().st_size < 12e6

@@ -6,7 +6,7 @@ are single views, so that the report can fit their width to the page.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import altair as alt
 import numpy as np
@@ -49,10 +49,11 @@ class SweepData:
     histories: dict[str, pd.DataFrame]
     metric: str
     #: as `separation.costs.read_costs` gives it
-    costs: pd.DataFrame | None = None
-    #: means by mixing condition, effects of swept keys (`separation.sweep_tables.read_beside`); None: no such file
-    conditions: pd.DataFrame | None = None
-    effects: pd.DataFrame | None = None
+    costs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    #: as `separation.sweep_tables.read_beside` gives them: empty where there is no such file
+    comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
+    groups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def oracle(self) -> str:
@@ -76,7 +77,7 @@ def gather(
     summary: pd.DataFrame,
     histories: dict[str, pd.DataFrame],
     metric: str,
-    **tables: pd.DataFrame | None,
+    **tables: pd.DataFrame,
 ) -> SweepData:
     """Puts together what the charts draw; the arguments as read by `separation.sweep_tables`, `tables` as SweepData has
     them."""

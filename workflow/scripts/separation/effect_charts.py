@@ -89,16 +89,19 @@ def parallel_coordinates(data: SweepData) -> alt.LayerChart | None:
 
 def main_effects(data: SweepData) -> alt.LayerChart | None:
     """The main effect of each value of each swept key, with its interval."""
-    if data.effects is None:
+    if data.comparisons.empty:
         return None
-    frame = data.effects[data.effects["metric"] == data.metric].dropna(subset="effect")
-    if frame.empty:
+    found = data.comparisons[data.comparisons["kind"] == "effect"].dropna(subset="difference")
+    if found.empty:
         return None
-    names = short_names(list(dict.fromkeys(frame["key"])))
-    frame = frame.assign(
-        label=[f"{names[row.key]} = {row.value or NOT_SET}" for row in frame.itertuples()],
-        shown=np.select([frame["low"] > 0, frame["high"] < 0], ["better", "worse"], "no difference shown"),
-    )[["label", "effect", "low", "high", "n", "shown"]].round(4)
+    names = short_names(list(dict.fromkeys(found["key"])))
+    words = [
+        f"{names[row.key]}: {row.label or NOT_SET} against {row.against_label or NOT_SET}" for row in found.itertuples()
+    ]
+    frame = pd.DataFrame({"label": words, "effect": found["difference"], "pairs": found["matched_pairs"]})
+    frame["low"], frame["high"] = found["difference_low"], found["difference_high"]
+    frame["shown"] = np.select([frame["low"] > 0, frame["high"] < 0], ["better", "worse"], "no difference shown")
+    frame = frame.round(4)
     title = f"Effect on {data.metric} (dB)"
     order = frame["label"].tolist()
     colour = alt.Color(
@@ -114,7 +117,7 @@ def main_effects(data: SweepData) -> alt.LayerChart | None:
         alt.Tooltip("effect:Q", title=title, format="+.2f"),
         alt.Tooltip("low:Q", title="95 % from", format="+.2f"),
         alt.Tooltip("high:Q", title="to", format="+.2f"),
-        alt.Tooltip("n:Q", title="n"),
+        alt.Tooltip("pairs:Q", title="pairs of points"),
     ]
     base = alt.Chart(frame).encode(y=y, color=colour, tooltip=tooltip)
     zero = alt.Chart(pd.DataFrame({"effect": [0.0]})).mark_rule(strokeDash=[5, 4], color=COLOURS[BASELINE])
@@ -128,7 +131,7 @@ def main_effects(data: SweepData) -> alt.LayerChart | None:
 
 def score_against_time(data: SweepData) -> alt.LayerChart | None:
     """What training time bought: the score against the training's wall time, with the line of the best bargains."""
-    if data.costs is None or data.costs["train_seconds"].notna().sum() < 2:
+    if data.costs.empty or data.costs["train_seconds"].notna().sum() < 2:
         return None
     title = score_title(data.metric)
     unit, seconds = rate_unit(data.costs)
@@ -163,16 +166,16 @@ def score_against_time(data: SweepData) -> alt.LayerChart | None:
 
 
 def conditions(data: SweepData) -> list[tuple[str, alt.LayerChart]]:
-    """A chart for each mixing condition: means of the best points and of the oracle over the condition's bins."""
-    if data.conditions is None:
+    """A chart for each mixing condition: means of the best points and of the oracle over its ranges or words."""
+    if data.conditions.empty:
         return []
-    table = data.conditions[data.conditions["metric"] == data.metric].dropna(subset="mean")
+    table = data.conditions.dropna(subset="mean")
     lines = condition_rows(data)
     found = []
     for condition, rows in list(table.groupby("condition", sort=False))[:MOST_CONDITIONS]:
-        frame = rows.merge(lines, on=["point", *(["evaluation"] if "evaluation" in rows else [])])
+        frame = rows.merge(lines, on=["point", "evaluation"])
         order = [label for label in lines["label"] if label in set(frame["label"])]
-        if frame["bin"].nunique() > 1:
+        if frame["value"].nunique() > 1:
             found.append((str(condition), _condition(data, str(condition), frame, order)))
     return found
 
@@ -186,7 +189,7 @@ def condition_rows(data: SweepData) -> pd.DataFrame:
 
 def _condition(data: SweepData, condition: str, frame: pd.DataFrame, labels: list[str]) -> alt.LayerChart:
     title = score_title(data.metric)
-    bins = list(dict.fromkeys(frame["bin"]))
+    bins = list(dict.fromkeys(frame["value"]))
     kinds = dict(zip(frame["label"], frame["kind"], strict=True))
     others = iter(PALETTE * 2)
     greys = {BASELINES["fixed_mask"]: "#9aa1ab", BASELINES["ideal_ratio_mask"]: "#59626f"}
@@ -198,9 +201,9 @@ def _condition(data: SweepData, condition: str, frame: pd.DataFrame, labels: lis
         else next(others)
         for label in labels
     ]
-    frame = frame[["bin", "label", "mean", "low", "high", "n"]].round(3)
+    frame = frame[["value", "label", "mean", "low", "high", "items"]].round(3)
     x = alt.X(
-        "bin:N", sort=bins, title=condition, axis=alt.Axis(labelAngle=0, labelLimit=110), scale=alt.Scale(padding=0.5)
+        "value:N", sort=bins, title=condition, axis=alt.Axis(labelAngle=0, labelLimit=110), scale=alt.Scale(padding=0.5)
     )
     colour = alt.Color(
         "label:N",
@@ -210,11 +213,11 @@ def _condition(data: SweepData, condition: str, frame: pd.DataFrame, labels: lis
     )
     tooltip = [
         alt.Tooltip("label:N", title="Point"),
-        alt.Tooltip("bin:N", title=condition),
+        alt.Tooltip("value:N", title=condition),
         alt.Tooltip("mean:Q", title=title, format=".2f"),
         alt.Tooltip("low:Q", title="95 % from", format=".2f"),
         alt.Tooltip("high:Q", title="to", format=".2f"),
-        alt.Tooltip("n:Q", title="estimates"),
+        alt.Tooltip("items:Q", title="mixtures"),
     ]
     base = alt.Chart(frame).encode(x=x, color=colour, xOffset=alt.XOffset("label:N", sort=labels), tooltip=tooltip)
     chart = alt.layer(

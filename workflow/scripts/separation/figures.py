@@ -43,7 +43,7 @@ LIGHT = {
 def gather_sweep(
     points_csv: Path, scores: Path, summary: Path, histories: Mapping[str, Path], benchmarks: Path = BENCHMARKS
 ) -> charts.SweepData:
-    """Reads what figures and report show; see `plot_sweep`. conditions.csv and effects.csv lie beside the summary."""
+    """Reads what figures and report show; see `plot_sweep`. the other tables lie beside the summary."""
     points, table = read_points(points_csv), read_scores(scores)
     return charts.gather(
         points,
@@ -52,8 +52,7 @@ def gather_sweep(
         read_histories(histories),
         primary_metric(metric_columns(table)),
         costs=read_costs(points, histories, benchmarks),
-        conditions=read_beside(summary, "conditions.csv"),
-        effects=read_beside(summary, "effects.csv"),
+        **{name: read_beside(summary, f"{name}.csv") for name in ("comparisons", "groups", "conditions")},
     )
 
 
@@ -186,7 +185,8 @@ def _all(data: charts.SweepData):
                 "main_effects",
                 "effects",
                 "Main effects",
-                "What each value does to the score on average over the values of all other keys, with 95 % intervals.",
+                "What each value of a swept key does to the score, against the best point's value of that key: the "
+                "mean over pairs of points that agree in everything else, with its 95 % interval.",
             ),
             effect_charts.main_effects(data),
         )

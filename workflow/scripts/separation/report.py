@@ -46,8 +46,8 @@ def render_report(
 
     Args:
         sweep: its name.
-        points_csv, scores, summary, comparisons: as written by `separation.analysis`; conditions.csv and effects.csv
-            are read beside the summary where they are.
+        points_csv, scores, summary, comparisons: as written by `separation.analysis`; groups.csv and
+            conditions.csv are read beside the summary where they are.
         figures: the folder that `separation.figures.plot_sweep` filled.
         histories: point -> history.csv.
         estimates: point -> its `estimates` folders (see `separation.listening`); those of the best point are played.
@@ -64,7 +64,7 @@ def render_report(
     compared = pd.read_csv(comparisons, dtype={name: str for name in ("point", "evaluation", "label", "against")})
     compared["label"] = compared["label"].fillna("")
     tables = [Path(summary), Path(comparisons), Path(points_csv)]
-    tables += [path for name in ("effects.csv", "conditions.csv") if (path := Path(summary).with_name(name)).exists()]
+    tables += [path for name in ("groups.csv", "conditions.csv") if (path := Path(summary).with_name(name)).exists()]
     losses = verdict.loss_keys(data.points)
     said = verdict.describe(data.points, data.rows, compared, data.scores, data.histories, metric, data.oracle)
     said.cautions[:0] = notices
@@ -82,10 +82,9 @@ def render_report(
             figures=read_figures(Path(figures)),
             compared=report_tables.comparisons(compared, data),
             effects=report_tables.effects_against_best(compared, data.points),
-            main_effects=report_tables.main_effects(data),
             conditions=report_tables.condition_tables(data),
             costs=report_tables.costs(data),
-            seeds=report_tables.seeds(data.points, data),
+            seeds=report_tables.seeds(data),
             items=read_items(_kept(estimates, data)),
             notes=provenance.get("notes"),
             provenance={name: value for name, value in provenance.items() if name != "notes" and (value or value == 0)},

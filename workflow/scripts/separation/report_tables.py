@@ -79,16 +79,15 @@ def table_of_points(data: charts.SweepData, metrics: list[str]) -> dict:
 
 
 def _more_columns(data: charts.SweepData) -> list[dict]:
-    """Columns beside the means, where they are known: median, spread over seeds, training time."""
+    """Columns beside the means, where they are known: median, training time."""
     metric, rows, found = data.metric, data.rows, []
-    for column, name, title in (
-        (f"{metric}_median", "median", f"median of {metric} over items and sources"),
-        (f"{metric}_seed_spread", "seed spread", f"how far the {metric} of equal settings with other seeds lies apart"),
-    ):
-        if column in rows and rows[column].notna().any():
-            cells = [{"text": decibels(value), "sort": value} for value in rows[column]]
-            found.append({"name": name, "title": title, "extra": True, "cells": cells})
-    if data.costs is not None and data.costs["train_seconds"].notna().any():
+    median = f"{metric}_median"
+    if median in rows:
+        cells = [{"text": decibels(value), "sort": value} for value in rows[median]]
+        found.append(
+            {"name": "median", "title": f"median of {metric} over items and sources", "extra": True, "cells": cells}
+        )
+    if len(data.costs) and data.costs["train_seconds"].notna().any():
         known = data.costs.set_index(["point", "evaluation"])["train_seconds"]
         times = [known.get(row, math.nan) for row in zip(rows["point"], rows["evaluation"], strict=True)]
         baseline = rows["baseline"].tolist()
@@ -101,7 +100,7 @@ def _more_columns(data: charts.SweepData) -> list[dict]:
 
 def costs(data: charts.SweepData) -> dict | None:
     """What the points took and what they reached for it; None where no time is known."""
-    if data.costs is None or data.costs["train_seconds"].isna().all():
+    if data.costs.empty or data.costs["train_seconds"].isna().all():
         return None
     unit, seconds = rate_unit(data.costs)
     ranks = {(row.point, row.evaluation): rank for rank, row in enumerate(data.rows.itertuples(), start=1)}
@@ -128,38 +127,17 @@ def costs(data: charts.SweepData) -> dict | None:
 
 def condition_tables(data: charts.SweepData) -> list[dict]:
     """The means over each condition as tables: what the charts show, in numbers."""
-    if data.conditions is None:
+    if data.conditions.empty:
         return []
-    table = data.conditions[data.conditions["metric"] == data.metric]
-    shown = effect_charts.condition_rows(data)
-    on = ["point", *(["evaluation"] if "evaluation" in table else [])]
-    found = []
-    for condition, rows in list(table.groupby("condition", sort=False))[: effect_charts.MOST_CONDITIONS]:
-        bins = list(dict.fromkeys(rows["bin"]))
-        merged = shown.merge(rows, on=on)
+    shown, found = effect_charts.condition_rows(data), []
+    for condition, rows in list(data.conditions.groupby("condition", sort=False))[: effect_charts.MOST_CONDITIONS]:
+        values = list(dict.fromkeys(rows["value"]))
         lines = []
-        for label, cells in merged.groupby("label", sort=False):
-            of_bin = {row["bin"]: row for row in cells.to_dict("records")}
-            lines.append({"label": label, "cells": [of_bin.get(name) for name in bins]})
-        if lines:
-            found.append({"name": condition, "bins": bins, "rows": lines})
-    return found
-
-
-def main_effects(data: charts.SweepData) -> list[dict]:
-    """effects.csv by key, of the metric that points are compared by."""
-    if data.effects is None:
-        return []
-    table = data.effects[data.effects["metric"] == data.metric]
-    names = short_names(list(dict.fromkeys(table["key"])))
-    found = []
-    for key, rows in table.groupby("key", sort=False):
-        values = []
-        for row in rows.to_dict("records"):
-            look = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else "none"
-            words = {"none": "no difference shown"}.get(look, look)
-            values.append(row | {"value": row["value"] or "(not set)", "look": look, "verdict": words})
-        found.append({"key": key, "name": names[key], "values": values})
+        for label, cells in shown.merge(rows, on=["point", "evaluation"]).groupby("label", sort=False):
+            of_value = {row["value"]: row for row in cells.to_dict("records")}
+            lines.append({"label": label, "cells": [of_value.get(value) for value in values]})
+        if lines and len(values) > 1:
+            found.append({"name": condition, "values": values, "rows": lines})
     return found
 
 
@@ -193,7 +171,7 @@ def comparisons(compared: pd.DataFrame, data: charts.SweepData) -> dict:
     with_best = []
     for row in compared[compared["kind"] == "best"].to_dict("records"):
         key = (row["point"], row["evaluation"])
-        with_best.append(_difference(row) | {"label": labels.get(key, row["label"]), "rank": order.get(key, 0)})
+        with_best.append(difference(row) | {"label": labels.get(key, row["label"]), "rank": order.get(key, 0)})
     with_best.sort(key=lambda row: row["rank"])
     ranked = [(row.point, row.evaluation) for row in data.trained.itertuples()]
     square = []
@@ -201,8 +179,8 @@ def comparisons(compared: pd.DataFrame, data: charts.SweepData) -> dict:
         cells = {}
         for row in compared[compared["kind"].isin(["best", "pair"])].to_dict("records"):
             one, other = (row["point"], row["evaluation"]), (row["against"], row["against_evaluation"])
-            cells[one, other] = _difference(row)
-            cells[other, one] = _difference(row, reverse=True)
+            cells[one, other] = difference(row)
+            cells[other, one] = difference(row, reverse=True)
         square = [
             {"rank": order[one], "label": labels[one], "cells": [cells.get((one, other)) for other in ranked]}
             for one in ranked
@@ -210,7 +188,7 @@ def comparisons(compared: pd.DataFrame, data: charts.SweepData) -> dict:
     return {"best": with_best, "square": square, "ranks": [order[one] for one in ranked]}
 
 
-def _difference(row: Mapping, reverse: bool = False) -> dict:
+def difference(row: Mapping, reverse: bool = False) -> dict:
     sign = -1 if reverse else 1
     ends = sorted([sign * row["difference_low"], sign * row["difference_high"]])
     words = {"better": "worse", "worse": "better"}.get(row["verdict"], row["verdict"]) if reverse else row["verdict"]
@@ -233,7 +211,7 @@ def effects_against_best(compared: pd.DataFrame, points: pd.DataFrame) -> list[d
     effects = []
     for key, rows in compared[compared["kind"] == "effect"].groupby("key", sort=False):
         values = [
-            _difference(row) | {"value": row["label"] or "(not set)", "pairs": _pairs(row)}
+            difference(row) | {"value": row["label"] or "(not set)", "pairs": _pairs(row)}
             for row in rows.to_dict("records")
         ]
         effects.append({"key": key, "name": names[key], "reference": rows["against_label"].iloc[0], "values": values})
@@ -244,23 +222,26 @@ def _pairs(row: Mapping) -> str:
     return f"{row['pairs_better']:.0f} of {row['matched_pairs']:.0f}" if row["matched_pairs"] > 0 else "–"
 
 
-def seeds(points: pd.DataFrame, data: charts.SweepData) -> list[dict]:
-    """How far equal settings with different seeds lie apart, for groups of several seeds."""
-    if not {"group", "seed"} <= set(points.columns):
-        return []
-    rows = data.trained.merge(points[["point", "evaluation", "group", "seed"]], on=["point", "evaluation"])
-    found = []
-    for _, members in rows.groupby(["group", "evaluation"], sort=False):
-        if members["seed"].nunique() > 1 and members.iloc[0]["group"] != "":
-            scores = members["score"]
-            found.append(
-                {
-                    "label": members.iloc[0]["label"],
-                    "seeds": ", ".join(members["seed"]),
-                    "mean": scores.mean(),
-                    "deviation": scores.std(ddof=1),
-                    "lowest": scores.min(),
-                    "highest": scores.max(),
-                }
-            )
-    return found
+def seeds(data: charts.SweepData) -> dict[str, list[dict]]:
+    """Settings that were trained with several seeds, and how they compare: `groups` and `compared`."""
+    if data.groups.empty:
+        return {"groups": [], "compared": []}
+    metric = data.metric
+    several = data.groups[data.groups["seeds"] > 1].sort_values("validation_loss", kind="stable")
+    groups = [
+        {
+            "label": row["label"],
+            "seeds": row["seeds"],
+            "loss": row["validation_loss"],
+            "mean": row[metric],
+            "low": row[f"{metric}_low"],
+            "high": row[f"{metric}_high"],
+            "spread": row[f"{metric}_seed_spread"],
+        }
+        for row in several.to_dict("records")
+    ]
+    compared = data.comparisons[data.comparisons["kind"] == "group"].to_dict("records")
+    return {
+        "groups": groups,
+        "compared": [difference(row) | {"label": row["label"], "against": row["against_label"]} for row in compared],
+    }

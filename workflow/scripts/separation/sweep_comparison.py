@@ -72,23 +72,26 @@ def compare_sweeps(names: Sequence[str], artifacts: Path, output: Path = COMPARI
             f"The points differ in {len(dropped)} more settings than the table has room for, such as "
             f"{', '.join(dropped[:3])}; each point's config.yml has them all."
         )
-    paths = {name: target / name for name in ("points.csv", "scores.parquet", "summary.csv", "comparisons.csv")}
+    tables = ("points.csv", "scores.parquet", "summary.csv", "comparisons.csv", "groups.csv", "conditions.csv")
+    paths = {name: target / name for name in tables}
     with atomic_path(paths["scores.parquet"]) as temporary:
         scores.to_parquet(temporary, index=False)
     # Which sweep a point comes from is no setting: it has no part in matching points that agree in everything else
     _write(points.drop(columns="sweep"), paths["points.csv"])
     histories = histories_of(paths["points.csv"], artifacts)
-    summarize_sweep(*(paths[name] for name in ("points.csv", "scores.parquet")), histories, *list(paths.values())[2:])
+    summarize_sweep(
+        *(paths[name] for name in ("points.csv", "scores.parquet")), histories, *(paths[name] for name in tables[2:])
+    )
     _write(points, paths["points.csv"])
     summary = pd.read_csv(paths["summary.csv"], dtype=str, keep_default_na=False)
     of_rows = points.set_index(["point", "evaluation"])["sweep"]
     keys = zip(summary["point"], summary["evaluation"], strict=True)
     summary.insert(3, "sweep", [of_rows.get(key, "") for key in keys])
     _write(summary, paths["summary.csv"])
-    plot_sweep(*list(paths.values())[:3], histories, target / "figures")
+    plot_sweep(*(paths[name] for name in tables[:3]), histories, target / "figures")
     render_report(
         SEVERAL.join(folder.name for folder in folders),
-        *paths.values(),
+        *(paths[name] for name in tables[:4]),
         target / "figures",
         histories,
         estimates_of(paths["points.csv"], artifacts),

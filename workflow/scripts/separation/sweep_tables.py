@@ -161,20 +161,21 @@ def read_histories(histories: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
     return {point: read_history(path) for point, path in histories.items()}
 
 
-def read_beside(summary: Path, name: str) -> pd.DataFrame | None:
-    """Reads another table of the same analysis, conditions.csv or effects.csv; None where there is none or no row.
+def read_beside(summary: Path, name: str) -> pd.DataFrame:
+    """Reads another table of the same analysis: comparisons.csv, groups.csv or conditions.csv; empty if there is none.
 
-    conditions.csv: `condition`, `bin`, `point`, `metric`, `mean`, `low`, `high`, `n`; effects.csv: `key`, `value`,
-    `metric`, `effect`, `low`, `high`, `n`. What is not a number of them is read as text.
+    Names, labels and values are strings; what else stands in it are numbers.
     """
     path = Path(summary).with_name(name)
     if not path.exists():
-        return None
+        return pd.DataFrame()
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    for column in ("mean", "effect", "low", "high", "n"):
-        if column in table:
+    words = {"kind", "key", "point", "evaluation", "label", "against", "against_evaluation", "against_label", "metric"}
+    words |= {"verdict", "condition", "value", "group"}
+    for column in table.columns:
+        if column not in words and "." not in column:
             table[column] = pd.to_numeric(table[column], errors="coerce")
-    return table if len(table) else None
+    return table
 
 
 def read_summary(path: Path, points: pd.DataFrame) -> pd.DataFrame:
