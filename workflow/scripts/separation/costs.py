@@ -84,9 +84,9 @@ def duration(seconds: float) -> str:
     """Seconds in words: 42 s, 3 min 20 s, 2 h 5 min; – where they are not known."""
     if not math.isfinite(seconds):
         return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     hours, minutes = divmod(round(seconds / 60), 60)
