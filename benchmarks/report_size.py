@@ -1,8 +1,8 @@
 """How large the report of a large sweep is, and how soon it opens: `python benchmarks/report_size.py [points] [items]`.
 
-Simulates a sweep of 200 points x 1,000 items x 2 sources with kept audio of 20 s; analyses, draws and renders it; opens the
-report in headless Chromium; prints seconds and megabytes. "opens" is until the page is loaded and what is seen of it drawn,
-"all charts" until the last one is.
+Simulates a sweep of 200 points x 1,000 items x 2 sources with kept audio of 20 s; analyses, draws and renders it;
+opens the report in headless Chromium; prints seconds and megabytes. "opens" is until the page is loaded and what is
+seen of it is drawn, "all charts" until the last one is.
 """
 
 import sys
