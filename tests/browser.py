@@ -114,19 +114,23 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
 
+    def load(self, page: Path) -> None:
+        """Opens any page from disk and waits until it is loaded."""
+        self.complaints.clear()
+        self.requests.clear()
+        self._events.clear()
+        self._call("Page.navigate", url=page.absolute().as_uri())
+        while "Page.loadEventFired" not in self._events:
+            self._hear(self._message())
+
     def open(self, page: Path) -> float:
-        """Opens a file and waits until it is loaded and what is seen of it is drawn (`data-ready` on its root).
+        """Opens a report and waits until it is loaded and what is seen of it is drawn (`data-ready` on its root).
 
         Returns:
             the seconds it took.
         """
-        self.complaints.clear()
-        self.requests.clear()
-        self._events.clear()
         started = time.monotonic()
-        self._call("Page.navigate", url=page.absolute().as_uri())
-        while "Page.loadEventFired" not in self._events:
-            self._hear(self._message())
+        self.load(page)
         self.wait_for("'ready' in document.documentElement.dataset")
         return time.monotonic() - started
 

@@ -41,14 +41,12 @@ rule summarize_sweep:
         summary=report(
             "results/sweeps/{sweep}/summary.csv",
             category="Sweeps",
-            subcategory="{sweep}",
             labels={"result": "Points and baselines"},
             caption="../report/summary.rst",
         ),
         comparisons=report(
             "results/sweeps/{sweep}/comparisons.csv",
             category="Sweeps",
-            subcategory="{sweep}",
             labels={"result": "Paired comparisons"},
             caption="../report/comparisons.rst",
         ),
@@ -99,7 +97,6 @@ rule render_report:
         report=report(
             "results/sweeps/{sweep}/report.html",
             category="Sweeps",
-            subcategory="{sweep}",
             labels={"result": "Report"},
             caption="../report/sweep.rst",
         ),

@@ -192,7 +192,7 @@ def _condition(data: SweepData, condition: str, frame: pd.DataFrame, labels: lis
     bins = list(dict.fromkeys(frame["value"]))
     kinds = dict(zip(frame["label"], frame["kind"], strict=True))
     others = iter(PALETTE * 2)
-    greys = {BASELINES["fixed_mask"]: "#9aa1ab", BASELINES["ideal_ratio_mask"]: "#59626f"}
+    greys = {BASELINES["fixed_mask"]: "#b0a48f", BASELINES["ideal_ratio_mask"]: "#7d8590"}
     colours = [
         COLOURS[BEST]
         if kinds[label] == BEST
