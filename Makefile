@@ -53,6 +53,16 @@ compare: setup ## one table and one report over several finished sweeps: sweeps=
 prune: setup ## list what no experiment file refers to any more: [remove=1] removes it, [caches=1] all caches' arrays too
 	@$(ENV) $(library) separation.prune $(if $(remove),--remove) $(if $(caches),--caches)
 
+.PHONY: separate
+separate: setup ## separate your own audio: model=POINT input=FILE [output=FOLDER] [device=cpu]
+	@$(ENV) test -n '$(model)' -a -n '$(input)' || { echo "separate: name both: make separate model=POINT input=song.wav" >&2; exit 2; }; \
+	$(library) separation.separate --model '$(model)' $(if $(output),--output '$(output)') $(if $(device),--device '$(device)') '$(input)'
+
+.PHONY: export
+export: setup ## write a trained point as one folder that nussl loads: model=POINT [output=FOLDER] [licence="CC-BY-4.0"]
+	@$(ENV) test -n '$(model)' || { echo "export: name the point: make export model=POINT" >&2; exit 2; }; \
+	$(library) separation.export --model '$(model)' $(if $(output),--output '$(output)') $(if $(licence),--licence '$(licence)')
+
 .PHONY: tensorboard
 tensorboard: setup ## watch trainings in the browser, on port TENSORBOARD_HOST_PORT (8891)
 	@$(ENV) logdir=$$($(library) separation.tensorboard_runs) && exec tensorboard --logdir "$$logdir" --port "$${TENSORBOARD_HOST_PORT:-8891}"
@@ -67,7 +77,7 @@ jupyter: setup ## serve notebooks on port JUPYTER_HOST_PORT (8890): [gpus=0,1] [
 
 .PHONY: test
 test: _setup-tests lint ## set up, lint, run every test that runs anywhere: [args="-k words"]
-	@$(ENV) OMP_NUM_THREADS=1 python -m pytest $(args)
+	@$(ENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses $${TEST_PROCESSES:-2} --dist worksteal $(args)
 
 .PHONY: lint
 lint: setup ## check style and form of Python, Snakemake and shell files
