@@ -21,7 +21,7 @@ setup: ## make .venv from the lock and install sox where that is missing
 
 .PHONY: _setup-tests
 _setup-tests:
-	@$(ENV) envs/setup.sh sox dot && envs/extra.sh jupyter trackers
+	@$(ENV) envs/setup.sh sox dot && envs/extra.sh jupyter trackers pesq
 
 # in=docker or in=podman: in the image, with nothing else of this machine
 inside := $(if $(in),containers/run.sh '$(in)' )
@@ -48,6 +48,11 @@ plan: setup ## say what a sweep would run: [sweep=NAME or path] [set=key=value] 
 status: setup ## say how far the points of a sweep are: [sweep=NAME or path] [set=key=value] [json=1]
 	@$(ENV) $(library) separation.status $(if $(sweep),--sweep '$(sweep)') $(if $(set),--set '$(set)') $(if $(json),--json)
 
+.PHONY: compare
+compare: setup ## one table and one report over several finished sweeps: sweeps=a,b
+	@$(ENV) test -n '$(sweeps)' || { echo "compare: name the sweeps: make compare sweeps=music_dpcl,music_chimera" >&2; exit 2; }; \
+	$(library) separation.sweep_comparison '$(sweeps)'
+
 .PHONY: prune
 prune: setup ## list what no experiment file refers to any more: [remove=1] removes it, [caches=1] all caches' arrays too
 	@$(ENV) $(library) separation.prune $(if $(remove),--remove) $(if $(caches),--caches)
@@ -56,6 +61,16 @@ prune: setup ## list what no experiment file refers to any more: [remove=1] remo
 check_environment: ## say what this machine and ENV_FILE give, and what missing things mean: [json=1]
 	@$(ENV) python=.venv/bin/python; [ -x $$python ] || python=python3; \
 	PYTHONPATH=workflow/scripts $$python -m separation.check_environment $(if $(json),--json)
+
+.PHONY: separate
+separate: setup ## separate your own audio: model=POINT input=FILE [output=FOLDER] [device=cpu]
+	@$(ENV) test -n '$(model)' -a -n '$(input)' || { echo "separate: name both: make separate model=POINT input=song.wav" >&2; exit 2; }; \
+	$(library) separation.separate --model '$(model)' $(if $(output),--output '$(output)') $(if $(device),--device '$(device)') '$(input)'
+
+.PHONY: export
+export: setup ## write a trained point as one folder that nussl loads: model=POINT [output=FOLDER] [licence="CC-BY-4.0"]
+	@$(ENV) test -n '$(model)' || { echo "export: name the point: make export model=POINT" >&2; exit 2; }; \
+	$(library) separation.export --model '$(model)' $(if $(output),--output '$(output)') $(if $(licence),--licence '$(licence)')
 
 .PHONY: tensorboard
 tensorboard: setup ## watch trainings in the browser, on port TENSORBOARD_HOST_PORT (8891)
@@ -71,7 +86,7 @@ jupyter: setup ## serve notebooks on port JUPYTER_HOST_PORT (8890): [gpus=0,1] [
 
 .PHONY: test
 test: _setup-tests lint ## set up, lint, run every test that runs anywhere: [args="-k words"]
-	@$(ENV) OMP_NUM_THREADS=1 python -m pytest $(args)
+	@$(ENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses $${TEST_PROCESSES:-2} --dist worksteal $(args)
 
 .PHONY: test-services
 test-services: _setup-tests ## tests on a real Slurm and in real containers, which they bring up and take down: [args="-k words"]
@@ -93,7 +108,7 @@ lock: ## resolve envs/requirements.in into the lock again (needs uv): [upgrade=1
 		--no-annotate --no-header --quiet --output-file "$$new" $(if $(upgrade),--upgrade) >/dev/null; \
 	{ echo '# Made by `make lock` from requirements.in and overrides.txt; not to be edited by hand.'; grep -v "'never'" "$$new"; } >"$$new.done"; \
 	mv "$$new.done" envs/requirements.lock; echo "envs/requirements.lock: $$(grep -c == envs/requirements.lock) packages"; \
-	for extra in jupyter trackers; do \
+	for extra in jupyter trackers pesq; do \
 		uv pip compile envs/$$extra.in --constraint envs/requirements.lock --universal --fork-strategy fewest --python-version 3.11 \
 			--no-annotate --no-header --quiet --output-file "$$new" $(if $(upgrade),--upgrade) >/dev/null; \
 		{ echo "# Made by \`make lock\` from $$extra.in: what requirements.lock does not have."; \

@@ -68,7 +68,8 @@ def test_scores_of_points_and_baselines_stand_in_one_tidy_table(scores):
 def test_summary_has_a_row_per_point_and_per_baseline(summary):
     metrics = ["SI-SDR", "SI-SDRi", "SI-SIR", "SI-SAR", "SNR"]
     expected = ["point", "evaluation", "label", *KEYS, "validation_loss"]
-    expected += [name for metric in metrics for name in (metric, f"{metric}_low", f"{metric}_high")]
+    ends = ("", "_low", "_high", "_median", "_median_low", "_median_high")
+    expected += [f"{metric}{end}" for metric in metrics for end in ends]
     assert summary.columns.tolist() == [*expected, "oracle_share", "items", "best"]
     assert len(summary) == 8 + 5
     assert summary["point"].tolist()[8:] == list(BASELINE_GAINS)
@@ -81,6 +82,82 @@ def test_means_weigh_every_item_and_source_alike(summary, scores):
         np.testing.assert_allclose(summary[metric], expected, rtol=1e-5, atol=1e-8)
         assert (summary[f"{metric}_low"] <= summary[metric] + 1e-9).all()
         assert (summary[f"{metric}_high"] >= summary[metric] - 1e-9).all()
+
+
+def test_medians_lie_within_their_intervals(summary, scores):
+    expected = scores.groupby("point")["SI-SDRi"].median().reindex(summary["point"])
+    assert np.allclose(summary["SI-SDRi_median"], expected, atol=1e-4)
+    others = summary[summary["point"] != "mixture"]  # its improvement is nothing everywhere
+    assert (others["SI-SDRi_median_low"] < others["SI-SDRi_median"]).all()
+    assert (others["SI-SDRi_median"] < others["SI-SDRi_median_high"]).all()
+
+
+def test_points_that_differ_in_the_seed_alone_are_a_group(tmp_path):
+    swept = {"train_config.learning_rate": [0.1, 0.01], "info.seed": [0, 1, 2]}
+    made = simulate_sweep(tmp_path, swept, num_items=24, num_songs=8)
+    for number, point in enumerate(made.points):
+        point["group"] = f"group{number // 3}"
+    groups = tmp_path / "groups.csv"
+    summary, comparisons = analyse(made, groups_csv=groups)
+    table = pd.read_csv(groups)
+    assert table["seeds"].tolist() == [3, 3] and table["group"].tolist() == ["group0", "group1"]
+    assert "info.seed" not in table and table["train_config.learning_rate"].tolist() == [0.1, 0.01]
+    for name, members in (("group0", summary[:3]), ("group1", summary[3:6])):
+        row = table[table["group"] == name].iloc[0]
+        assert row["SI-SDRi"] == pytest.approx(members["SI-SDRi"].mean(), abs=1e-4)
+        assert row["SI-SDRi_seed_spread"] == pytest.approx(members["SI-SDRi"].std(), abs=1e-4)
+        assert row["SI-SDRi_low"] < row["SI-SDRi"] < row["SI-SDRi_high"]
+        assert row["validation_loss"] == pytest.approx(members["validation_loss"].mean(), abs=1e-4)
+    best = table.loc[table["validation_loss"].idxmin()]
+    found = comparisons[comparisons["kind"] == "group"]
+    assert len(found) == 1 and found.iloc[0]["against"] == best["group"]
+    other = table[table["group"] != best["group"]].iloc[0]
+    assert found.iloc[0]["difference"] == pytest.approx(other["SI-SDRi"] - best["SI-SDRi"], abs=1e-3)
+    assert found.iloc[0]["label"] == f"learning_rate={other['train_config.learning_rate']}"
+
+
+def test_scores_are_told_by_the_conditions_of_the_mixtures(tmp_path):
+    made = simulate_sweep(tmp_path, {"train_config.learning_rate": [0.1, 0.01]}, num_items=40, num_songs=8)
+    for path in made.score_files:
+        table = pd.read_parquet(path)
+        low = table["snr_vocals"].rank(method="dense") <= table["snr_vocals"].nunique() / 2
+        for metric in ("SI-SDR", "SI-SDRi"):
+            table[metric] -= np.where(low, 3.0, 0.0)  # what this test is to find again
+        table["coherent"] = table["item"].rank(method="dense") % 2 == 0
+        table.to_parquet(path)
+    conditions = tmp_path / "conditions.csv"
+    analyse(made, conditions_csv=conditions)
+    told, scores = pd.read_csv(conditions), pd.read_parquet(made.scores)
+    assert set(told["condition"]) == {"coherent", "snr_vocals"}
+    point = made.points[0]["point"]
+    own = told[told["point"] == point]
+    levels = own[own["condition"] == "snr_vocals"]
+    assert len(levels) == 4 and levels["items"].sum() == 40
+    assert levels["mean"].iloc[2:].min() > levels["mean"].iloc[:2].max() + 1.0
+    rows = scores[scores["point"] == point]
+    for row in levels.itertuples():
+        last = row.Index == levels.index[-1]
+        inside = (rows["snr_vocals"] >= row[3] - 1e-4) & (
+            (rows["snr_vocals"] <= row.to + 1e-4) if last else (rows["snr_vocals"] < row.to - 1e-4)
+        )
+        assert row.mean == pytest.approx(rows[inside]["SI-SDRi"].mean(), abs=0.05)
+        assert row.low < row.mean < row.high
+    coherent = own[own["condition"] == "coherent"].set_index("value")
+    assert coherent.loc["yes", "mean"] == pytest.approx(rows[rows["coherent"]]["SI-SDRi"].mean(), abs=1e-4)
+
+
+def test_mixtures_of_the_same_speakers_are_one_cluster(small):
+    for path in small.score_files:
+        table = pd.read_parquet(path)
+        number = table["item"].rank(method="dense").astype(int)
+        table["speaker_0"], table["speaker_1"] = (
+            np.where(number % 2, "anna", "ben"),
+            np.where(number % 2, "ben", "anna"),
+        )
+        table.loc[number > 6, ["speaker_0", "speaker_1"]] = ["carl", "dora"]
+        table.to_parquet(path)
+    _, comparisons = analyse(small)
+    assert set(comparisons["songs"]) == {2}
 
 
 def test_best_is_chosen_by_validation_loss_although_another_point_scores_higher_on_test(sweep, summary):

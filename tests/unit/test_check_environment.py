@@ -83,7 +83,7 @@ def test_a_file_that_env_file_does_not_name_rightly_stops_it(tmp_path):
 
 def test_every_documented_variable_is_looked_at():
     text = (ROOT / "config/environment/default.sh").read_text()
-    assert set(re.findall(r"export (\w+)=", text)) - {"JUPYTER_HOST_IP"} <= set(VARIABLES)
+    assert set(re.findall(r"export (\w+)=", text)) <= set(VARIABLES)
 
 
 def test_without_sox_and_without_a_place_for_data_the_demo_cannot_run(tmp_path):
@@ -134,3 +134,11 @@ def test_gpus_are_named_and_a_torch_without_them_is_told(tmp_path):
     checks = found(run(PATH=f"{tmp_path}:{os.environ['PATH']}"))
     assert checks["Devices", "GPUs"]["value"] == "1: 0"
     assert (checked._version("torch").endswith("+cpu")) == (("Devices", "torch for GPUs") in checks)
+
+
+def test_a_driver_that_does_not_answer_is_told(tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'\nexit 18\n")
+    program.chmod(0o755)
+    check = found(run(PATH=f"{tmp_path}:{os.environ['PATH']}"))["Devices", "GPUs"]
+    assert check["state"] == "note" and "version mismatch" in check["means"]

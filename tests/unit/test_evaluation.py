@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 
 import numpy as np
 import pandas
@@ -6,12 +8,13 @@ import pytest
 import soundfile
 import torch
 
+from separation import evaluation
 from separation.errors import UserError
 from separation.evaluation import KEYS, evaluate_point
 from separation.listening import choose_items
-from separation.metrics import SCALE_METRICS
 from separation.nussl_compat import nussl
 from separation.separator import Separator, item_seed
+from separation.testers import SCALE_METRICS
 from small_dataset import DATASET_CONFIG, SAMPLE_RATE, source_audio, write_split
 
 CONFIG = {
@@ -45,12 +48,17 @@ def checkpoints(tmp_path_factory):
         "num_channels": 1,
         "train_dataset": {
             "transforms": transforms.Compose(
-                [transforms.PhaseSensitiveSpectrumApproximation(), transforms.ToSeparationModel()]
+                [
+                    transforms.PhaseSensitiveSpectrumApproximation(),
+                    transforms.GetAudio(),
+                    transforms.ToSeparationModel(),
+                ]
             )
         },
     }
-    paths = {"clustering": folder / "clustering.pth", "masks": folder / "masks.pth"}
-    for name, config in (("clustering", clustering), ("masks", masks)):
+    audio = builders.build_recurrent_end_to_end(256, 256, 64, "sqrt_hann", 8, 1, True, 0.0, 2, ["sigmoid"])
+    paths = {name: folder / f"{name}.pth" for name in ("clustering", "masks", "audio")}
+    for name, config in (("clustering", clustering), ("masks", masks), ("audio", audio)):
         nussl.ml.SeparationModel(config).save(str(paths[name]), metadata=dict(metadata))
     return paths
 
@@ -71,7 +79,7 @@ def evaluate(folder, split, checkpoint, config=CONFIG, **changes):
 
 def test_the_table_has_a_row_per_item_and_source_with_all_metrics_and_conditions(tmp_path, split, checkpoints):
     table = evaluate(tmp_path, split, checkpoints["clustering"])
-    assert list(table.columns) == [*KEYS, *SCALE_METRICS, "coherent", "songs", "snr_vocals"]
+    assert list(table.columns) == [*KEYS, *SCALE_METRICS, "num_sources", "overlap", "coherent", "songs", "snr_vocals"]
     assert list(table["item"]) == [f"{index:06d}" for index in range(5) for _ in range(2)]
     assert list(table["source"]) == ["accompaniment", "vocals"] * 5
     assert set(zip(table["point"], table["evaluation"], table["dataset"], table["split"], strict=True)) == {
@@ -93,7 +101,8 @@ def test_evaluating_twice_gives_identical_tables_whatever_was_drawn_before(tmp_p
 
 def test_several_processes_give_the_same_table_as_one(tmp_path, split, checkpoints, monkeypatch):
     whole = evaluate(tmp_path / "1", split, checkpoints["clustering"])
-    monkeypatch.setattr("separation.evaluation.SHARE", 2)
+    monkeypatch.setattr("separation.evaluation.BATCH", 2)
+    monkeypatch.setattr("separation.evaluation.SHARE_BATCHES", 1)
     shared = evaluate(tmp_path / "2", split, checkpoints["clustering"], threads=2)
     pandas.testing.assert_frame_equal(whole, shared, check_exact=True)
 
@@ -124,12 +133,52 @@ def test_estimates_are_those_of_nussls_own_algorithm(split, checkpoints):
     plain = algorithms.DeepMaskEstimation(item.mixture, model_path=str(checkpoints["masks"]))()
     ours = Separator({"class": "DeepMaskEstimation"}, item, checkpoint=checkpoints["masks"])(item)
     for one, other in zip(ours, plain, strict=True):
-        assert np.array_equal(one, other.audio_data)
+        assert one.shape == other.audio_data.shape and np.allclose(one, other.audio_data, atol=1e-7)
     seed = item_seed(0, item.name)
     plain = algorithms.DeepClustering(item.mixture, 2, model_path=str(checkpoints["clustering"]), random_state=seed)()
     ours = Separator(CONFIG["algorithm_config"], item, checkpoint=checkpoints["clustering"])(item)
     for one, other in zip(ours, plain, strict=True):
         assert np.allclose(one, other.audio_data, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kind", "args"),
+    [
+        (1, "clustering", {"mask_type": "binary"}),
+        (1, "clustering", {"clustering_type": "GaussianMixture", "percentile": 50}),
+        (1, "clustering", {"clustering_type": "MiniBatchKMeans", "beta": 2.0}),
+        (2, "clustering", {"mask_type": "soft"}),
+        (1, "masks", {"mask_type": "binary"}),
+        (2, "masks", {}),
+        (1, "audio", {}),
+        (2, "audio", {}),
+    ],
+)
+def test_a_batch_gives_what_nussls_algorithm_gives_for_each_item(tmp_path, checkpoints, channels, kind, args):
+    from separation.data.items import Items
+
+    rng = np.random.default_rng(1)
+    lengths = (SAMPLE_RATE, SAMPLE_RATE, 7001, SAMPLE_RATE)
+
+    def audio(index):
+        sounds = [[source_audio(label, rng) for _ in range(channels)] for label in ("vocals", "drums")]
+        return {
+            label: np.stack(sound, -1)[: lengths[index]].squeeze()
+            for label, sound in zip(("vocals", "drums"), sounds, strict=True)
+        }
+
+    split = write_split(tmp_path, items=4, audio=audio)
+    data = {**DATASET_CONFIG, "num_channels": channels, "group_sources": [], "group_names": None}
+    items = [Items(split, data)[index] for index in range(4)]
+    name = {"clustering": "DeepClustering", "masks": "DeepMaskEstimation", "audio": "DeepAudioEstimation"}[kind]
+    separate = Separator({"class": name, "args": args}, items[0], checkpoint=checkpoints[kind])
+    for item, output in zip(items, separate.outputs(items), strict=True):
+        ours = separate.estimates(item, output)
+        known = {"num_sources": 2, "random_state": item_seed(0, item.name)} if kind == "clustering" else {}
+        plain = getattr(nussl.separation.deep, name)(item.mixture, model_path=str(checkpoints[kind]), **known, **args)
+        for one, other in zip(ours, plain(), strict=True):
+            assert one.shape == other.audio_data.shape == item.mixture.audio_data.shape
+            assert np.allclose(one, other.audio_data, atol=1e-6)
 
 
 def test_soft_masks_of_a_mask_network_are_scored_without_permutation_where_none_is_asked(tmp_path, split, checkpoints):
@@ -219,6 +268,72 @@ def test_silence_in_a_mixture_does_not_stop_the_evaluation(tmp_path, checkpoints
     config = {**CONFIG, "dataset_config": {**DATASET_CONFIG, "group_sources": [], "group_names": None}}
     table = evaluate(tmp_path, split, checkpoints["clustering"], config).set_index("source")
     assert np.isnan(table.loc["vocals", "SI-SDR"]) and np.isfinite(table.loc["drums", "SI-SDR"])
+
+
+def killed_in_its_second_share(folder, split, checkpoint, config, monkeypatch):
+    """Evaluates in a process that is killed when it has separated its second share."""
+    monkeypatch.setattr("separation.evaluation.BATCH", 2)
+    monkeypatch.setattr("separation.evaluation.SHARE_BATCHES", 1)
+    child = os.fork()
+    if child == 0:
+        write_text = evaluation.write_text
+
+        def write_and_die(path, text):
+            if path.name == "00000002.json":
+                os.kill(os.getpid(), signal.SIGKILL)
+            write_text(path, text)
+
+        evaluation.write_text = write_and_die
+        evaluate(folder, split, checkpoint, config)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert not (folder / "scores.parquet").exists()
+
+
+@pytest.fixture
+def separated(monkeypatch):
+    """The names of the items that go through the network from here on."""
+    names, outputs = [], Separator.outputs
+
+    def noted(self, items):
+        names.extend(item.name for item in items)
+        return outputs(self, items)
+
+    monkeypatch.setattr(Separator, "outputs", noted)
+    return names
+
+
+@pytest.mark.parametrize("keep", ["none", "all"])
+def test_a_killed_evaluation_goes_on_where_it_stopped(tmp_path, split, checkpoints, separated, monkeypatch, keep):
+    config = {**CONFIG, "test_config": {**CONFIG["test_config"], "keep_estimates": keep}}
+    killed_in_its_second_share(tmp_path / "killed", split, checkpoints["clustering"], config, monkeypatch)
+    resumed = evaluate(tmp_path / "killed", split, checkpoints["clustering"], config)
+    scored = separated[:3] if keep == "none" else separated
+    assert scored == ["000002", "000003", "000004"]
+    whole = evaluate(tmp_path / "whole", split, checkpoints["clustering"], config)
+    pandas.testing.assert_frame_equal(resumed, whole, check_exact=True)
+    files = [
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "killed" / "estimates", tmp_path / "whole" / "estimates")
+    ]
+    assert files[0] == files[1] and len(files[0]) == 1 + 5 * (5 if keep == "all" else 3)
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == {"estimates", "scores.parquet"}
+
+
+@pytest.mark.parametrize("changed", ["checkpoint", "config", "data"])
+def test_what_a_killed_evaluation_left_is_not_taken_for_that_of_another(
+    tmp_path, split, checkpoints, separated, monkeypatch, changed
+):
+    killed_in_its_second_share(tmp_path, split, checkpoints["clustering"], CONFIG, monkeypatch)
+    checkpoint, config = checkpoints["clustering"], CONFIG
+    if changed == "checkpoint":
+        checkpoint, config = checkpoints["masks"], {**CONFIG, "algorithm_config": {"class": "DeepMaskEstimation"}}
+    elif changed == "config":
+        config = {**CONFIG, "info": {"seed": 4}}
+    else:
+        split = write_split(tmp_path / "other", items=5, seed=9)
+    evaluate(tmp_path, split, checkpoint, config)
+    assert separated[:5] == [f"{index:06d}" for index in range(5)]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

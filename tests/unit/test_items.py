@@ -208,7 +208,7 @@ def test_a_scaper_folder_without_manifest_is_read_by_its_jams_with_the_snr_of_ea
             event_time=("const", 0),
             event_duration=("const", 1.0),
             snr=("const", snr),
-            pitch_shift=None,
+            pitch_shift=("const", 1.0) if label == "vocals" else None,
             time_stretch=None,
         )
     scene.generate(str(made / "scene.wav"), str(made / "scene.jams"), save_isolated_events=True)
@@ -217,6 +217,8 @@ def test_a_scaper_folder_without_manifest_is_read_by_its_jams_with_the_snr_of_ea
     )
     assert items.names == ["scene"]
     assert list(items[0].sources) == ["beat", "vocals"]
-    assert items[0].conditions == {"snr_vocals": 3.0, "snr_drums": -2.0}
+    assert items[0].conditions == {
+        "labels": "drums+vocals", "snr_vocals": 3.0, "snr_drums": -2.0, "pitch_shift_vocals": 1.0,
+    }  # fmt: skip
     total = sum(source.audio_data for source in items[0].sources.values())
     assert np.allclose(items[0].mixture.audio_data, total, atol=1e-3)

@@ -13,15 +13,15 @@ PURE = {
     "artefacts", "axes", "check_environment", "config", "containers", "environment_names", "errors", "events", "extras",
     "file_locks", "files", "gpu_leases", "gpus", "identity", "jobs", "key_paths", "model_check", "plan", "points",
     "progress", "provenance", "prune", "recipes", "recordings", "resolved", "rows", "runs", "schema",
-    "source_check", "splits", "status", "sweep", "sweep_command", "translation", "vocabulary", "yaml_reader",
-    "yaml_writer",
+    "source_check", "splits", "status", "sweep", "sweep_command", "testers", "translation", "vocabulary",
+    "yaml_reader", "yaml_writer",
 }  # fmt: skip
 LAYERS = [
     PURE | {"nussl_compat"},
-    {"data", "features", "target_kernel", "encoding", "feature_store", "shards", "population", "cache"},
+    {"compiled", "data", "features", "target_kernel", "encoding", "feature_store", "shards", "population", "cache"},
     {"batches", "models", "losses", "training", "training_setup", "checkpoints", "history", "optimization"}
     | {"position", "processes", "reporting", "stopping", "distributed", "extras_loading"},
-    {"metrics", "separator", "listening", "evaluation", "baselines"},
+    {"metrics", "deep_separation", "separator", "listening", "evaluation", "baselines"},
 ]
 
 

@@ -1,10 +1,12 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from separation.errors import UserError
-from separation.metrics import LIMIT, SCALE_METRICS, read_testers, score_item
+from separation.metrics import LIMIT, score_item
+from separation.testers import METRICS_OF, PASSPORTS, SCALE_METRICS, passport_table, read_testers
 from small_dataset import SAMPLE_RATE, source_audio
 
 PERMUTED = read_testers(
@@ -179,6 +181,120 @@ def test_bss_eval_v4_stands_beside_the_scale_invariant_metrics():
     assert np.isnan(silent.scores[0]["SDR"]) and silent.scores[1]["SDR"] > 5
 
 
+def spoken(rng, samples=16000):
+    """Something with the envelope of speech: STOI and PESQ measure what follows syllables; shape (1, samples)."""
+    time = np.arange(samples) / SAMPLE_RATE
+    syllables = np.clip(np.sin(2 * np.pi * 3 * time + rng.uniform(0, 6)), 0, None) ** 2
+    voice = sum(np.sin(2 * np.pi * 140 * k * time + rng.uniform(0, 6)) / k for k in range(1, 20))
+    return (0.1 * syllables * (voice + 0.3 * rng.normal(size=samples)))[None]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_scale_metrics_are_those_of_torchmetrics(channels, seed):
+    from torch import from_numpy
+    from torchmetrics.functional import audio
+
+    references, rng = three_sources(seed, channels)
+    estimates = noisy(references, rng)
+    found = score(references, estimates).scores
+    for row, reference, estimate in zip(found, references, estimates, strict=True):
+        pair = from_numpy(estimate), from_numpy(reference)
+        for metric, theirs in (
+            ("SI-SDR", audio.scale_invariant_signal_distortion_ratio(*pair, zero_mean=True)),
+            ("SNR", audio.signal_noise_ratio(*pair, zero_mean=True)),
+        ):
+            assert row[metric] == pytest.approx(float(theirs.mean()), abs=1e-3)
+
+
+def test_the_permutation_is_that_of_torchmetrics():
+    from torch import from_numpy
+    from torchmetrics.functional import audio
+
+    references, rng = three_sources(3)
+    estimates = [noisy(references, rng)[index] for index in (2, 0, 1)]
+    found = score(references, estimates, testers=PERMUTED)
+    batch = [from_numpy(np.concatenate(signals))[None] for signals in (estimates, references)]
+    best, order = audio.permutation_invariant_training(
+        *batch, audio.scale_invariant_signal_distortion_ratio, eval_func="max", zero_mean=True
+    )
+    assert found.assignment == order[0].tolist()
+    assert np.mean([row["SI-SDR"] for row in found.scores]) == pytest.approx(float(best), abs=1e-3)
+
+
+def test_bss_eval_v4_is_musevals():
+    import museval
+
+    rng = np.random.default_rng(2)
+    references = [source_audio(label, rng, 3 * SAMPLE_RATE)[None] for label in ("vocals", "bass")]
+    estimates = noisy(references, rng, leak=0.1)
+    arrays = [np.stack([signal.T for signal in signals]) for signals in (references, estimates)]
+    sdr, isr, sir, sar = museval.evaluate(*arrays, win=SAMPLE_RATE, hop=SAMPLE_RATE)
+    windows = {"window": SAMPLE_RATE, "hop": SAMPLE_RATE}
+    found = score(references, estimates, testers=read_testers({"testers": {"BSSEvalV4": windows}})).scores
+    for index, row in enumerate(found):
+        for metric, theirs in (("SDR", sdr), ("ISR", isr), ("SIR", sir), ("SAR", sar)):
+            assert row[metric] == pytest.approx(np.median(theirs[index]), abs=1e-3)
+
+
+def test_bss_eval_of_whole_files_is_that_of_mir_eval():
+    import mir_eval
+
+    rng = np.random.default_rng(2)
+    references = [source_audio(label, rng, 2 * SAMPLE_RATE)[None] for label in ("vocals", "bass")]
+    estimates = noisy(references, rng, leak=0.1)
+    whole = {"window": 2 * SAMPLE_RATE, "hop": 2 * SAMPLE_RATE, "bsseval_sources_version": True}
+    found = score(references, estimates, testers=read_testers({"testers": {"BSSEvalV4": whole}})).scores
+    sdr, sir, sar, _ = mir_eval.separation.bss_eval_sources(
+        np.concatenate(references), np.concatenate(estimates), compute_permutation=False
+    )
+    for index, row in enumerate(found):
+        for metric, theirs in (("SDR", sdr), ("SIR", sir), ("SAR", sar)):
+            assert row[metric] == pytest.approx(theirs[index], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("metric", "tester", "perfect"),
+    [
+        ("STOI", {"STOI": {}}, 1.0),
+        ("ESTOI", {"STOI": {"extended": True}}, 1.0),
+        ("PESQ", {"PESQ": {}}, 4.549),  # P.862.1 ends there
+    ],
+)
+def test_speech_metrics_fall_as_noise_rises(metric, tester, perfect):
+    rng = np.random.default_rng(0)
+    speech, noise = spoken(rng), rng.normal(size=(1, 16000))
+    testers = read_testers({"testers": tester}, SAMPLE_RATE)
+    levels = [
+        score([speech], [speech + gain * noise], speech + noise, testers).scores[0] for gain in (0, 0.001, 0.01, 0.1)
+    ]
+    values = [level[metric] for level in levels]
+    assert values[0] == pytest.approx(perfect, abs=1e-3)
+    assert values == sorted(values, reverse=True) and values[-1] < 0.8 * values[0]
+    assert set(levels[0]) == {metric}
+
+
+@pytest.mark.parametrize(("metric", "name"), [("STOI", "STOI"), ("PESQ", "PESQ")])
+def test_speech_metrics_find_the_order_and_leave_silence_unscored(metric, name):
+    rng = np.random.default_rng(0)
+    one, other = spoken(rng), spoken(rng)
+    testers = read_testers({"testers": {name: {"compute_permutation": True}}})
+    found = score([one, other], [other + 0.1 * one, one + 0.1 * other], testers=testers)
+    assert found.assignment == [1, 0]
+    silent = score([np.zeros_like(one), one], [other, one], testers=read_testers({"testers": [name]}))
+    assert np.isnan(silent.scores[0][metric]) and silent.scores[1][metric] > 0.9
+    short = score([one[:, :2000], other[:, :2000]], [one[:, :2000]] * 2, testers=read_testers({"testers": ["STOI"]}))
+    assert np.isnan(short.scores[0]["STOI"])
+
+
+def test_every_metric_has_a_passport():
+    assert set(PASSPORTS) == {metric for metrics in METRICS_OF.values() for metric in metrics}
+    for passport in PASSPORTS.values():
+        assert all(vars(passport).values())
+    documented = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    assert passport_table() in documented, "made by python -m separation.testers"
+
+
 def test_testers_are_read_in_every_form_and_mistakes_are_named():
     args = {"compute_permutation": True, "best_permutation_key": "SI-SDR"}
     for form in ([{"BSSEvalScale": args}], {"BSSEvalScale": args}, [["BSSEvalScale", args]], [], None):
@@ -188,6 +304,7 @@ def test_testers_are_read_in_every_form_and_mistakes_are_named():
         ([{"BSSEvalScale": {"best_permutation_key": "SDR"}}], "best_permutation_key: expected one of SI-SDR"),
         ([{"BSSEvalScale": {"permute": True}}], "found 'permute'"),
         (["BSSEvalScale", "BSSEvalScale"], "each tester once"),
+        ([{"PESQ": {}}], "PESQ: expected a dataset_config.sample_rate of 8000 or 16000, found 44100"),
     ):
         with pytest.raises(UserError, match=expected):
-            read_testers({"testers": form})
+            read_testers({"testers": form}, 44100)

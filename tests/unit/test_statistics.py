@@ -66,6 +66,63 @@ def test_no_difference_is_claimed_where_there_is_none_in_nineteen_of_twenty_swee
     assert 0.91 <= verdicts.count(statistics.NO_DIFFERENCE) / 400 <= 0.99
 
 
+def test_the_interval_of_the_median_holds_the_true_one_as_often_as_it_says():
+    scores, _, songs = draw_scores(400, song_spread=1.0)
+    interval = statistics.bootstrap_median(scores, songs, seed=1, num_resamples=500)
+    assert 0.9 <= coverage(interval, 5.0) <= 0.99
+    assert np.allclose(interval.mean, np.median(scores, axis=0))
+
+
+def test_the_median_leaves_out_what_is_missing_and_needs_two_songs():
+    values = np.array([[1.0, 1.0, np.nan], [2.0, np.nan, np.nan], [9.0, np.nan, np.nan], [4.0, 3.0, np.nan]])
+    found = statistics.bootstrap_median(values, np.array([0, 0, 1, 1]), seed=0)
+    assert np.array_equal(found.mean, [3.0, 2.0, np.nan], equal_nan=True)
+    assert found.low[0] >= 1.0 and found.high[0] <= 9.0 and np.isnan(found.low[2])
+    alone = statistics.bootstrap_median(values, np.zeros(4), seed=0)
+    assert np.array_equal(alone.mean, found.mean, equal_nan=True) and np.isnan(alone.low).all()
+
+
+def draw_seeds(random, *, seeds, seed_spread, songs, truth):
+    """Scores (units, seeds) of one setting: songs differ alike for every seed, and trainings turn out unlike."""
+    trained = random.normal(truth, seed_spread, seeds)
+    return trained + songs + random.normal(0, 0.5, (len(songs), seeds))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 6])
+@pytest.mark.parametrize("seed_spread", [0.0, 0.8])
+def test_a_difference_of_settings_is_seldom_claimed_where_seeds_alone_differ(seeds, seed_spread):
+    random = np.random.default_rng(4)
+    songs, right, one_seed = np.repeat(np.arange(NUM_SONGS), ITEMS_PER_SONG), [], []
+    for _ in range(300):
+        of_song = random.normal(0, 1, NUM_SONGS)[songs][:, None]
+        draw = {"seeds": seeds, "seed_spread": seed_spread, "songs": of_song}
+        one, other = draw_seeds(random, truth=5.4, **draw), draw_seeds(random, truth=5.0, **draw)
+        _, low, high = statistics.difference_over_seeds(one, other, songs)
+        right.append(low <= 0.4 <= high)
+        _, low, high = statistics.difference_over_seeds(one[:, :1], other[:, :1], songs)
+        one_seed.append(low <= 0.4 <= high)
+    assert np.mean(right) >= 0.92
+    # one training of each would claim what is chance
+    assert seed_spread == 0 or np.mean(one_seed) < 0.5
+
+
+def test_the_mean_over_seeds_tells_of_seeds_and_of_songs():
+    random = np.random.default_rng(0)
+    songs = np.repeat(np.arange(NUM_SONGS), ITEMS_PER_SONG)
+    right, spreads = [], []
+    for _ in range(300):
+        of_song = random.normal(0, 1, NUM_SONGS)[songs][:, None]
+        values = draw_seeds(random, seeds=4, seed_spread=0.8, songs=of_song, truth=5.0)
+        mean, low, high, spread = statistics.mean_over_seeds(values, songs)
+        right.append(low <= 5.0 <= high)
+        spreads.append(spread)
+    assert 0.92 <= np.mean(right) <= 0.99
+    assert np.mean(spreads) == pytest.approx(0.8, rel=0.15)
+    mean, low, high, spread = statistics.mean_over_seeds(values[:, :1], songs)
+    assert low < mean < high and np.isnan(spread)
+    assert np.isnan(statistics.mean_over_seeds(values, np.zeros(len(values)))[1])
+
+
 def test_effect_size_is_the_mean_over_the_deviation_of_item_differences():
     first = np.array([[1.0], [3.0], [2.0], [2.0], [4.0], [6.0]])
     items = np.array([0, 0, 1, 1, 2, 2])  # item means 2, 2, 5

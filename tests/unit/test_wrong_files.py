@@ -90,6 +90,9 @@ EDITS = [
     ("info:", "inof:", "inof", "did you mean 'info'?"),
     ("sweep:\n", "test_config: {testers: []}\nsweep:\n", "test_config.testers", "expected at least 1 entries, found 0"),
     ("sweep:\n  - ", "sweep:\n    ", "sweep", "expected a list"),
+    ("sweep:\n", "test_config: {testers: [{BSSScale: {}}]}\nsweep:\n", "test_config.testers", "BSSEvalScale, BSSEvalV4"),
+    ("sweep:\n", "test_config: {testers: [{BSSEvalV4: {win: 1}}]}\nsweep:\n", "test_config.testers.BSSEvalV4", "'win'"),
+    ("sweep:\n", "test_config: {testers: [{PESQ: {mode: xb}}]}\nsweep:\n", "test_config.testers.PESQ", "mode: expected"),
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "tests/experiments/tiny_dpcl.yml"
@@ -50,6 +51,7 @@ class Project:
 
     def copy(self, folder: Path) -> "Project":
         """Everything as it stands, time stamps included."""
+        folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(["cp", "-a", f"{self.folder}/.", str(folder)], check=True)
         return Project(folder)
 
@@ -92,10 +94,18 @@ class Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
-    """The tiny experiment, run to its end once. Tests that change it work on a copy."""
-    project = Project.clone(tmp_path_factory.mktemp("finished"))
-    project.run("--config", f"sweep={TINY}")
-    return project
+    """The tiny experiment, run to its end once. Tests that change it work on a copy.
+
+    Where several processes test, the first one runs it, and each has a copy.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with FileLock(shared / "finished.lock"):
+        if not (shared / "finished.stamp").exists():
+            shutil.rmtree(shared / "finished", ignore_errors=True)
+            Project.clone(shared / "finished").run("--config", f"sweep={TINY}")
+            (shared / "finished.stamp").touch()
+    return Project(shared / "finished").copy(own / "own-finished")
 
 
 @pytest.fixture

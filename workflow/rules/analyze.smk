@@ -1,7 +1,7 @@
 """From the scores of a sweep to tables, figures and the report.
 
 In: the scores of every point and of the baselines. Out: results/sweeps/<sweep>/{points.csv,scores.parquet,summary.csv,
-comparisons.csv,sheet.csv,figures/,report.html}.
+comparisons.csv,groups.csv,conditions.csv,sheet.csv,figures/,report.html}.
 
 Learning curves and estimates are read from the points' folders without being asked for: they are as old as the scores, and
 thousands of files asked for once more make planning slower. For the same reason collect_scores is in no group: Snakemake looks
@@ -43,8 +43,20 @@ rule summarize_sweep:
         points="results/sweeps/{sweep}/points.csv",
         scores="results/sweeps/{sweep}/scores.parquet",
     output:
-        summary="results/sweeps/{sweep}/summary.csv",
-        comparisons="results/sweeps/{sweep}/comparisons.csv",
+        summary=report(
+            "results/sweeps/{sweep}/summary.csv",
+            category="Sweeps",
+            labels={"result": "Points and baselines"},
+            caption="../report/summary.rst",
+        ),
+        comparisons=report(
+            "results/sweeps/{sweep}/comparisons.csv",
+            category="Sweeps",
+            labels={"result": "Paired comparisons"},
+            caption="../report/comparisons.rst",
+        ),
+        groups="results/sweeps/{sweep}/groups.csv",
+        conditions="results/sweeps/{sweep}/conditions.csv",
         sheet="results/sweeps/{sweep}/sheet.csv",
     log:
         "logs/summarize_sweep/{sweep}.log",
@@ -102,6 +114,7 @@ rule render_report:
         report=report(
             "results/sweeps/{sweep}/report.html",
             category="Sweeps",
+            labels={"result": "Report"},
             caption="../report/sweep.rst",
         ),
     log:

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from separation.containers import show_to_jobs
 from separation.errors import UserError
-from separation.gpus import count_gpus
+from separation.gpus import check_num_gpus, count_gpus
 from separation.points import load_workflow
 from separation.recordings import reachable_packages
 from separation.runs import check_folders, check_name, mark_folders, name_run
@@ -31,6 +31,8 @@ try:
     else:
         check_folders(WORK.settings, os.environ)
     GPUS = count_gpus(config.get("gpus", 0), os.environ, config.get("gpu_slots", 1))
+    if workflow.is_main_process:
+        check_num_gpus((training.num_gpus for training in WORK.trainings.values()), GPUS, config.get("gpu_slots", 1))
 except UserError as problem:
     # a user's mistake is one line, not a traceback
     print(f"Error: {problem}", file=sys.stderr)

@@ -37,6 +37,7 @@ with job(snakemake, once=True):
             checkpoint=checkpoint,
             test=snakemake.config["run_options"]["evaluations"][evaluation],
             scores=Path(snakemake.output.scores),
+            state=checkpoint.parents[1] / "state" / "evaluations" / evaluation,
             threads=snakemake.threads,
             device=device,
         )

@@ -16,6 +16,8 @@ with job(snakemake):
         histories_of(Path(snakemake.input.points), Path(snakemake.config["run_options"]["artifacts"])),
         Path(snakemake.output.summary),
         Path(snakemake.output.comparisons),
+        Path(snakemake.output.groups),
+        Path(snakemake.output.conditions),
         seed=0,
     )
     table = table_of_sweep(Path(snakemake.input.points), Path(snakemake.input.scores), snakemake.config["run_options"])

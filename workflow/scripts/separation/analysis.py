@@ -12,9 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from separation import statistics
-from separation.comparisons import COMPARISON_COLUMNS, Comparisons, Row, baselines_for
+from separation.comparisons import (
+    COMPARISON_COLUMNS,
+    MOST_POINTS_FOR_ALL_PAIRS,
+    Comparisons,
+    Row,
+    baselines_for,
+)
+from separation.conditions import analyze_conditions
 from separation.errors import UserError
 from separation.files import atomic_path
+from separation.seed_groups import SeedGroups
 from separation.sweep_tables import (
     BASELINES,
     SCORE_KEYS,
@@ -94,22 +102,30 @@ def summarize_sweep(
     histories: Mapping[str, Path],
     summary: Path,
     comparisons: Path,
+    groups_csv: Path | None = None,
+    conditions_csv: Path | None = None,
     seed: int = 0,
 ) -> None:
-    """Writes summary.csv (means with intervals) and comparisons.csv (paired differences).
+    """Writes summary.csv (means and medians with intervals), comparisons.csv (paired differences), and two more.
 
-    Means are unweighted over items and sources. Intervals are 95 % cluster bootstrap intervals over songs. The best
-    point is the one with the lowest validation loss; no test score has a part in choosing it.
+    Means are unweighted over items and sources. Intervals are 95 % cluster bootstrap intervals over songs, or over
+    speakers where the mixtures tell them. The best point is the one with the lowest validation loss; no test score has
+    a part in choosing it.
 
     Args:
         points_csv, scores: as `collect_scores` wrote them.
         histories: point -> history.csv.
         summary: one row per point and evaluation and per baseline: `point`, `evaluation`, `label`, swept keys,
-            `validation_loss`, `<metric>`, `<metric>_low`, `<metric>_high`, `oracle_share`, `items`, `best`.
+            `validation_loss`, `<metric>`, `<metric>_low`, `<metric>_high`, `<metric>_median`, `<metric>_median_low`,
+            `<metric>_median_high`, `oracle_share`, `items`, `best`.
         comparisons: `difference` is `point` minus `against`, positive where `point` is better. `kind` is `best`
             (against the best), `pair` (all other pairs of up to 20 rows), `baseline` (the best against each baseline),
             `effect` (of a swept key's value `label` against the best's value `against_label`, over pairs of points
-            alike in everything else, of which `pairs_better` are in favour of `label`).
+            alike in everything else, of which `pairs_better` are in favour of `label`), `group` (settings trained with
+            several seeds against the one with the lowest mean validation loss; `point` is the group's name).
+        groups_csv: where `SeedGroups.table` goes.
+        conditions_csv: where `conditions.analyze_conditions` goes: of all points where they are few, else of the best
+            and of the baselines.
         seed: of the bootstrap.
     """
     points, table = read_points(points_csv), read_scores(scores)
@@ -128,10 +144,14 @@ def summarize_sweep(
     summed = pd.DataFrame(_summary_rows(points, rows, losses))
     for metric, matrix in matrices.items():
         interval = statistics.bootstrap_mean(matrix[rows].to_numpy(), clusters, seed=seed)
+        median = statistics.bootstrap_median(matrix[rows].to_numpy(), clusters, seed=seed)
         for name, values in (
             (metric, interval.mean),
             (f"{metric}_low", interval.low),
             (f"{metric}_high", interval.high),
+            (f"{metric}_median", median.mean),
+            (f"{metric}_median_low", median.low),
+            (f"{metric}_median_high", median.high),
         ):
             summed[name] = (
                 pd.Series(values, index=pd.MultiIndex.from_tuples(rows))
@@ -144,15 +164,26 @@ def summarize_sweep(
     summed["items"] = [int(present.get((row.point, row.evaluation), 0)) for row in summed.itertuples()]
     best = best_point(points, losses)
     summed["best"] = summed["point"] == best
-    with atomic_path(summary) as temporary:
-        summed.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    _write_csv(summed, summary)
 
+    groups = SeedGroups(points, matrices, clusters, losses)
     compared = Comparisons(points, matrices[primary], primary, clusters, seed)
-    found = compared.all_of(best)
-    with atomic_path(comparisons) as temporary:
-        pd.DataFrame(found, columns=COMPARISON_COLUMNS).to_csv(
-            temporary, index=False, float_format="%.6g", lineterminator="\n"
-        )
+    found = compared.all_of(best) + groups.compare(primary)
+    _write_csv(pd.DataFrame(found, columns=COMPARISON_COLUMNS), comparisons)
+    if groups_csv is not None:
+        _write_csv(groups.table(), groups_csv)
+    if conditions_csv is not None:
+        told = rows if len(compared.rows) <= MOST_POINTS_FOR_ALL_PAIRS else _best_and_baselines(points, rows, best)
+        _write_csv(analyze_conditions(table, told, primary, seed=seed), conditions_csv)
+
+
+def _best_and_baselines(points: pd.DataFrame, rows: list[Row], best: str | None) -> list[Row]:
+    return [row for row in rows if row[0] == best or row[0] in BASELINES]
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def best_point(points: pd.DataFrame, losses: Mapping[str, float]) -> str | None:

@@ -99,7 +99,7 @@ def _waited_for(path: Path, shared: bool) -> tuple[FileLock | None, bool]:
             _tell_wait(path)
             lock, waited = FileLock.take(path, shared=shared, wait=True), True
     except OSError as error:
-        logger.warning("%s: this file system keeps no locks (%s); let one workflow at a time use it", path, error)
+        logger.warning("%s cannot be locked (%s): let one workflow at a time use this folder", path, error)
         return None, False
     if lock is None:
         raise UserError("this user may not use the lock; folders that several share need write permission", file=path)

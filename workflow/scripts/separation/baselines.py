@@ -22,13 +22,16 @@ from typing import Any
 import numpy as np
 
 from separation.data.items import Item, Items
+from separation.data.parallel import run_in_order
 from separation.errors import UserError
-from separation.evaluation import score_estimates, score_rows, write_scores
-from separation.metrics import read_testers
+from separation.evaluation import conditions_of, score_estimates, score_rows, write_scores
+from separation.metrics import ItemScores
 from separation.separator import limited_threads
+from separation.testers import read_testers
 
 logger = logging.getLogger(__name__)
 
+SHARE = 25  # items that one process takes at a time
 BASELINES = ("mixture", "fixed_mask", "ideal_binary_mask", "ideal_ratio_mask", "phase_sensitive_mask")
 
 
@@ -50,31 +53,56 @@ def evaluate_baselines(
         scores: where the table goes: as `evaluation.evaluate_point` writes it, `point` being the baseline's name. No
             audio is kept.
         evaluation: the evaluation's id, for the table.
-        threads: how many threads may be used.
+        threads: how many processes separate and score, each with one thread.
 
     Raises:
         UserError: the config and the data do not fit.
     """
     items = Items(test, spec["dataset_config"])
-    testers = read_testers(spec.get("test_config") or spec)
+    read_testers(spec.get("test_config") or spec, items[0].mixture.sample_rate if len(items) else None)
     if not len(items):
         raise UserError("expected mixtures to evaluate on, found none", file=items.folder)
-    with limited_threads(threads):
-        estimators: dict[str, Callable[[Item], list[np.ndarray]]] = {
-            "mixture": lambda item: [item.mixture.audio_data] * len(item.sources),
-            "fixed_mask": FixedMask(Items(train, spec["dataset_config"]), file=Path(train["folder"])),
-            "ideal_binary_mask": ideal_binary_mask,
-            "ideal_ratio_mask": ideal_ratio_mask,
-            "phase_sensitive_mask": phase_sensitive_mask,
-        }
-        ids = {"evaluation": evaluation, "dataset": items.dataset, "split": items.split}
-        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in BASELINES}
-        for item in items:
-            for name in BASELINES:
-                result = score_estimates(item, estimators[name](item), testers)
-                rows[name] += score_rows(item.name, item.conditions, result, {**ids, "point": name})
+    with limited_threads(1):
+        fixed = FixedMask(Items(train, spec["dataset_config"]), file=Path(train["folder"]))
+    shares = [range(first, min(first + SHARE, len(items))) for first in range(0, len(items), SHARE)]
+    tasks = [(dict(spec), dict(test), fixed, share) for share in shares]
+    scored = run_in_order(_score_share, tasks, workers=threads, what=f"shares of {SHARE} items for the baselines")
     logger.info("scored %d baselines on %d items", len(BASELINES), len(items))
-    write_scores([row for name in BASELINES for row in rows[name]], scores)
+    ids = {"evaluation": evaluation, "dataset": items.dataset, "split": items.split}
+    found = [item for share in scored for item in share]
+    write_scores(
+        [
+            row
+            for name in BASELINES
+            for item, conditions, results in found
+            for row in score_rows(item, conditions, results[name], {**ids, "point": name})
+        ],
+        scores,
+    )
+
+
+def _score_share(
+    spec: Mapping[str, Any], test: Mapping[str, Any], fixed: FixedMask, indexes: Sequence[int]
+) -> list[tuple[str, dict[str, Any], dict[str, ItemScores]]]:
+    """Name, conditions and each baseline's scores of some items; what one process does where there are several."""
+    items = Items(test, spec["dataset_config"])
+    testers = read_testers(spec.get("test_config") or spec)
+    estimators: dict[str, Callable[[Item], list[np.ndarray]]] = {
+        "mixture": lambda item: [item.mixture.audio_data] * len(item.sources),
+        "fixed_mask": fixed,
+        "ideal_binary_mask": ideal_binary_mask,
+        "ideal_ratio_mask": ideal_ratio_mask,
+        "phase_sensitive_mask": phase_sensitive_mask,
+    }
+    with limited_threads(1):
+        return [
+            (
+                item.name,
+                conditions_of(item),
+                {name: score_estimates(item, estimators[name](item), testers) for name in BASELINES},
+            )
+            for item in (items[index] for index in indexes)
+        ]
 
 
 class FixedMask:

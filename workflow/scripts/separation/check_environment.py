@@ -124,12 +124,18 @@ def _devices(environment: Mapping[str, str]) -> Iterator[Check]:
     small = memory < 4
     yield Check("Devices", "memory", f"{memory:.1f} GB", "note" if small else "ok",
                 "several jobs at a time may not fit: snakemake --jobs 1" if small else "")  # fmt: skip
-    from separation.gpus import scheduler_job, visible_devices
+    from separation.gpus import complaint_of_driver, scheduler_job, visible_devices
 
     devices = visible_devices(environment)
     names = ", ".join(device.name for device in devices)
     if not devices:
-        yield Check("Devices", "GPUs", "none", "ok", "trainings run on the CPU, slower; everything else is the same")
+        said = complaint_of_driver()
+        means = (
+            f"nvidia-smi is there and says: {said}"
+            if said
+            else "trainings run on the CPU, slower; all else is the same"
+        )
+        yield Check("Devices", "GPUs", "none", "note" if said else "ok", means)
         return
     chosen = scheduler_job(environment)
     yield Check("Devices", "GPUs", f"{len(devices)}: {names}", means=f"chosen by {chosen}" if chosen else "")

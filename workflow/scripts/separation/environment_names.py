@@ -11,6 +11,7 @@ VARIABLES = {
     "CODE_DIRECTORY": (None, "containers mount the folder that make runs in"),
     "DOCKER_IMAGE_NAME": (None, "the image's name is `container` in config/config.yaml"),
     "JUPYTER_HOST_PORT": ("8890", "notebooks are served on port 8890"),
+    "JUPYTER_HOST_IP": ("127.0.0.1", "notebooks are reachable from this machine alone"),
     "JUPYTER_PASSWORD_HASH": (None, "the notebook server prints a link with a token instead of asking for a password"),
     "TENSORBOARD_HOST_PORT": ("8891", "TensorBoard is served on port 8891"),
     "PATH_TO_GOOGLE_CREDENTIALS": (None, "no Google sheet is written; sheet.csv holds the same table"),

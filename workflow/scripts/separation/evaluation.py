@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas
 
-from separation.data.items import Item, Items
+from separation.data.excerpts import overlap
+from separation.data.items import MANIFEST, Item, Items
 from separation.data.parallel import run_in_order
 from separation.errors import UserError
-from separation.files import atomic_path
-from separation.listening import KeptItem, choose_items, read_keep, write_estimates
-from separation.metrics import METRICS_OF, ItemScores, Tester, read_testers, score_item
+from separation.files import atomic_path, read_json, sha256_of, write_text
+from separation.listening import KeptItem, choose_items, publish_estimates, read_keep, write_item
+from separation.metrics import ItemScores, score_item
 from separation.separator import Separator, limited_threads, resolve_device
+from separation.testers import METRICS_OF, Tester, read_testers
 
 logger = logging.getLogger(__name__)
 
 KEYS = ("point", "evaluation", "dataset", "split", "item", "source")
-SHARE = 25  # items that one process takes at a time: some seconds' worth
-RANKING = ("SI-SDR", "SDR")  # the first that was measured ranks the items for listening
+ESTIMATES = "estimates"
+RANKING = ("SI-SDR", "SDR", "STOI", "ESTOI", "PESQ")  # the first that was measured ranks the items for listening
+
+BATCH = 8  # items that go through the network together, fewer where they are long
+BATCH_SECONDS = 60.0  # of audio in a batch: what a network makes of more would fill the memory
+SHARE_BATCHES = 3  # batches that one process takes at a time, and whose scores a killed evaluation loses at most
+SHARE_SECONDS = 100.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every process of one evaluation is told."""
+
+    config: dict[str, Any]
+    test: dict[str, Any]
+    checkpoint: Path
+    device: str
+    threads: int
+    batch: int
+    folder: Path  # for what a killed evaluation goes on from
+    keep_all: bool
+
+
+@dataclass
+class _Scored:
+    """One item, scored; `entry` is what the index of the kept estimates says of it."""
+
+    name: str
+    conditions: dict[str, Any]
+    result: ItemScores
+    entry: dict[str, Any] | None = None
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> _Scored:
+        return cls(**{**told, "result": ItemScores(**told["result"])})
 
 
 def evaluate_point(
@@ -35,6 +74,7 @@ def evaluate_point(
     checkpoint: Path,
     test: Mapping[str, Any],
     scores: Path,
+    state: Path | None = None,
     threads: int = 1,
     device: str = "cpu",
 ) -> None:
@@ -49,70 +89,151 @@ def evaluate_point(
         scores: where the table goes (parquet): one row per item and source with the columns KEYS, the testers' metrics
             in dB, and the conditions the item was mixed under. Audio that `test_config.keep_estimates` keeps goes to
             the folder `estimates` beside it.
-        threads: on a CPU how many items are separated at a time, each by one thread; else how many threads torch uses.
+        state: a folder for the scores of finished shares of the items, from which an evaluation that was killed goes
+            on; `.state` beside the table where left out. It is gone at the end.
+        threads: on a CPU how many processes separate and score, each with one thread; with a GPU how many threads
+            cluster and score what the network in this process says.
         device: where the model runs: cpu, cuda, or auto.
 
-    The same checkpoint, data and config give the same table, on a CPU whatever the number of threads.
+    The same checkpoint, data and config give the same table, on a CPU whatever the number of threads, and whether or
+    not it was killed on the way.
 
     Raises:
         UserError: what the config, the checkpoint and the data say does not fit.
     """
     items = Items(test, config["dataset_config"])
-    read_testers(config.get("test_config") or {})
+    read_testers(config.get("test_config") or {}, items[0].mixture.sample_rate if len(items) else None)
     keep = read_keep(config.get("test_config") or {})
     if not len(items):
         raise UserError("expected mixtures to evaluate on, found none", file=items.folder)
     device = resolve_device(device)
     processes, threads = (threads, 1) if device == "cpu" else (1, threads)
+    scores, checkpoint = Path(scores), Path(checkpoint)
+    batch, share = _sizes(items.arrays(0).mixture.shape[-1] / _sample_rate(items))
+    folder = Path(state) if state else scores.parent / ".state"
+    ids = {"point": point, "evaluation": evaluation, "share": share, "batch": batch}
+    done = _resume(folder, {**ids, **_identity(config, checkpoint, items)})
+    job = _Job(dict(config), dict(test), checkpoint, device, threads, batch, folder, keep == "all")
+    shares = [range(first, min(first + share, len(items))) for first in range(0, len(items), share)]
+    missing = [indexes for indexes in shares if indexes.start not in done]
+    count = sum(map(len, missing))
+    if count < len(items):
+        logger.info("%d of %d items were scored before", len(items) - count, len(items))
     began = time.perf_counter()
-    shares = [range(first, min(first + SHARE, len(items))) for first in range(0, len(items), SHARE)]
-    tasks = [(dict(config), dict(test), Path(checkpoint), device, threads, share) for share in shares]
-    scored = run_in_order(_score_share, tasks, workers=processes, what="shares of items")
-    results = [result for share in scored for result in share]
-    seconds = time.perf_counter() - began
-    logger.info("separated and scored %d items, %.0f ms each", len(items), 1000 * seconds / len(items))
+    arguments = [(job, indexes) for indexes in missing]
+    scored = run_in_order(_score_share, arguments, workers=processes, what=f"shares of {share} items")
+    done |= {indexes.start: found for indexes, found in zip(missing, scored, strict=True)}
+    results = [item for indexes in shares for item in done[indexes.start]]
+    if count:
+        seconds = time.perf_counter() - began
+        logger.info("separated and scored %d items, %.0f ms each", count, 1000 * seconds / count)
 
-    roles = choose_items([_mean(result) for _, _, result in results], keep)
+    roles = choose_items([_mean(item.result) for item in results], keep)
+    if roles and not job.keep_all:
+        with limited_threads(1):
+            _separate_again(job, items, roles, results)
     if roles:
-        with limited_threads(threads):
-            separate = _separator(config, items[0], Path(checkpoint), device)
-            # separated again, with equal result, rather than all audio held until the best item is known
-            kept = (
-                _kept(items[index], role, separate(items[index]), results[index][2]) for index, role in roles.items()
-            )
-            write_estimates(Path(scores).parent / "estimates", kept, sample_rate=items[0].mixture.sample_rate)
+        entries = [{**results[index].entry, "role": role} for index, role in roles.items()]
+        publish_estimates(folder / ESTIMATES, scores.parent / ESTIMATES, entries)
     ids = {"point": point, "evaluation": evaluation, "dataset": items.dataset, "split": items.split}
-    write_scores(
-        [row for item, conditions, result in results for row in score_rows(item, conditions, result, ids)], scores
+    write_scores([row for item in results for row in score_rows(item.name, item.conditions, item.result, ids)], scores)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sizes(seconds: float) -> tuple[int, int]:
+    """How many items of so many seconds make a batch and a share; never dependent on how many processes there are."""
+    batch = max(1, min(BATCH, int(BATCH_SECONDS // seconds)))
+    return batch, batch * max(1, min(SHARE_BATCHES, int(SHARE_SECONDS // (batch * seconds))))
+
+
+def _sample_rate(items: Items) -> int:
+    return items[0].mixture.sample_rate
+
+
+def _identity(config: Mapping[str, Any], checkpoint: Path, items: Items) -> dict[str, Any]:
+    """What finished shares are worth: with another checkpoint, config or other data they are made anew."""
+    keys = ("dataset_config", "algorithm_config", "test_config", "info")
+    manifest = items.folder / MANIFEST
+    return {
+        "config": {key: config.get(key) for key in keys},
+        "checkpoint": sha256_of(checkpoint) if checkpoint.is_file() else "",
+        # a dataset that was made anew has a new manifest, even where that says the same
+        "items": [manifest.stat().st_mtime_ns, sha256_of(manifest)] if manifest.is_file() else items.names,
+        "folder": str(items.folder.resolve()),
+    }
+
+
+def _resume(folder: Path, key: Mapping[str, Any]) -> dict[int, list[_Scored]]:
+    """First item -> what an earlier evaluation of the same things finished, by share."""
+    told = json.dumps(key, sort_keys=True, default=str)
+    if not (folder / "key.json").is_file() or (folder / "key.json").read_text(encoding="utf-8") != told:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_text(folder / "key.json", told)
+        return {}
+    return {int(path.stem): [_Scored.read(told) for told in read_json(path)] for path in folder.glob("[0-9]*.json")}
+
+
+def _score_share(job: _Job, indexes: Sequence[int]) -> list[_Scored]:
+    """Separates and scores some items and notes the result; what a process of its own does where there are several."""
+    items = Items(job.test, job.config["dataset_config"])
+    testers = read_testers(job.config.get("test_config") or {})
+    scored = []
+    with limited_threads(1):
+        separate = _separator(job, items[indexes[0]])
+
+        def finish(item: Item, output: Any) -> _Scored:
+            estimates = separate.estimates(item, output)
+            result = score_estimates(item, estimates, testers)
+            entry = write_item(job.folder / ESTIMATES, _kept(item, estimates, result)) if job.keep_all else None
+            return _Scored(item.name, conditions_of(item), result, entry)
+
+        if job.device == "cpu":
+            for batch in _batches(indexes, job.batch):
+                members = [items[index] for index in batch]
+                scored += map(finish, members, separate.outputs(members))
+        else:
+            # the network is a batch ahead of what the threads cluster and score
+            with ThreadPoolExecutor(job.threads) as pool:
+                waiting: Iterator[_Scored] = iter(())
+                for batch in _batches(indexes, job.batch):
+                    members = [items[index] for index in batch]
+                    following = pool.map(finish, members, separate.outputs(members))
+                    scored += waiting
+                    waiting = following
+                scored += waiting
+    write_text(
+        job.folder / f"{indexes[0]:08d}.json",
+        json.dumps([vars(item) | {"result": vars(item.result)} for item in scored]),
     )
+    return scored
 
 
-def _score_share(
-    config: Mapping[str, Any],
-    test: Mapping[str, Any],
-    checkpoint: Path,
-    device: str,
-    threads: int,
-    indexes: Sequence[int],
-) -> list[tuple[str, dict[str, Any], ItemScores]]:
-    """Name, conditions and scores of some items; what a process of its own does where there are several."""
-    items = Items(test, config["dataset_config"])
-    testers = read_testers(config.get("test_config") or {})
-    results = []
-    with limited_threads(threads):
-        separate = _separator(config, items[indexes[0]], checkpoint, device)
-        for index in indexes:
-            item = items[index]
-            results.append((item.name, item.conditions, score_estimates(item, separate(item), testers)))
-    return results
+def _separate_again(job: _Job, items: Items, chosen: Collection[int], results: Sequence[_Scored]) -> None:
+    """Writes the estimates of some items, which are not all held until it is known which one is the best.
+
+    The batches are those of the scoring, so that the audio is that of the scores to the last bit.
+    """
+    separate = _separator(job, items[0])
+    for batch in _batches(range(len(items)), job.batch):
+        if not set(chosen) & set(batch):
+            continue
+        members = [items[index] for index in batch]
+        for index, item, output in zip(batch, members, separate.outputs(members), strict=True):
+            if index in chosen:
+                kept = _kept(item, separate.estimates(item, output), results[index].result)
+                results[index].entry = write_item(job.folder / ESTIMATES, kept)
 
 
-def _separator(config: Mapping[str, Any], item: Item, checkpoint: Path, device: str) -> Separator:
+def _batches(indexes: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (indexes[first : first + size] for first in range(0, len(indexes), size))
+
+
+def _separator(job: _Job, item: Item) -> Separator:
     from separation.extras_loading import load_extras
 
-    load_extras(config)
-    seed = int((config.get("info") or {}).get("seed") or 0)
-    return Separator(config["algorithm_config"], item, checkpoint=checkpoint, device=device, seed=seed)
+    load_extras(job.config)
+    seed = int((job.config.get("info") or {}).get("seed") or 0)
+    return Separator(job.config["algorithm_config"], item, checkpoint=job.checkpoint, device=job.device, seed=seed)
 
 
 def score_estimates(item: Item, estimates: Sequence[np.ndarray], testers: Sequence[Tester]) -> ItemScores:
@@ -124,6 +245,14 @@ def score_estimates(item: Item, estimates: Sequence[np.ndarray], testers: Sequen
         testers=testers,
         sample_rate=item.mixture.sample_rate,
     )
+
+
+def conditions_of(item: Item) -> dict[str, Any]:
+    """What is known of the making of an item, and what can be measured of it: `num_sources`, and `overlap`, the share
+    of the sounding time in which two sources or more sound."""
+    sources = [source.audio_data for source in item.sources.values()]
+    measured = {"num_sources": len(sources), "overlap": overlap(sources, item.mixture.sample_rate)}
+    return {**measured, **item.conditions}
 
 
 def score_rows(
@@ -163,10 +292,10 @@ def _mean(result: ItemScores) -> float:
     return math.nan
 
 
-def _kept(item: Item, role: str, estimates: Sequence[np.ndarray], result: ItemScores) -> KeptItem:
+def _kept(item: Item, estimates: Sequence[np.ndarray], result: ItemScores) -> KeptItem:
     return KeptItem(
         name=item.name,
-        role=role,
+        sample_rate=item.mixture.sample_rate,
         mixture=item.mixture.audio_data,
         references={name: source.audio_data for name, source in item.sources.items()},
         estimates={name: estimates[index] for name, index in result.assignment.items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from separation.errors import UserError
@@ -55,6 +55,22 @@ def count_gpus(wanted: str | int, environment: Mapping[str, str], slots: str | i
             raise UserError(f"expected a number or auto, found '{wanted}'", file="config", key="gpus")
         return int(wanted) * int(slots)
     return len(visible_devices(environment)) * int(slots)
+
+
+def check_num_gpus(asked: Iterable[int], places: int, slots: str | int = 1) -> None:
+    """Stops where a training needs more devices than there are; where there are none, all train on the CPU.
+
+    Args:
+        asked: train_config.num_gpus of each training.
+        places: what `count_gpus` counts.
+        slots: how many jobs share a device.
+
+    Raises:
+        UserError: such a training.
+    """
+    devices, most = places // int(slots), max(asked, default=0)
+    if devices and most > devices:
+        raise UserError(f"expected at most the {devices} GPUs of this run, found {most}", key="train_config.num_gpus")
 
 
 def devices_for_jobs(wanted: str | int, environment: Mapping[str, str]) -> list[Device]:
@@ -135,3 +151,14 @@ def _listed() -> dict[str, list[Device]]:
             whole = [part for part in found[number] if part.mig]
             found[number] = [*whole, Device(match["uuid"], match["uuid"])]
     return found
+
+
+def complaint_of_driver() -> str:
+    """What nvidia-smi says where it is there and fails, as it does when the driver was updated and not loaded again."""
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+    except FileNotFoundError:
+        return ""
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return " ".join((done.stdout + done.stderr).split())[:200] if done.returncode else ""

@@ -27,7 +27,7 @@ class KeptItem:
     """One item to write; audio is (channels, samples) at full scale 1.0, sources in the order of `references`."""
 
     name: str
-    role: str
+    sample_rate: int
     mixture: np.ndarray
     references: Mapping[str, np.ndarray]
     estimates: Mapping[str, np.ndarray]
@@ -77,28 +77,16 @@ def choose_items(means: Sequence[float], keep: str | int) -> dict[int, str]:
     return {index: ", ".join(names) for index, names in ({other: ["other"] for other in others} | roles).items()}
 
 
-def write_estimates(folder: Path, items: Iterable[KeptItem], *, sample_rate: int) -> None:
-    """Writes `<item>/mixture.wav`, `<item>/<source>_{estimate,reference}.wav` and index.json into `folder`.
+def write_item(folder: Path, item: KeptItem) -> dict[str, Any]:
+    """Writes `<item>/mixture.wav` and `<item>/<source>_{estimate,reference}.wav` into `folder`.
 
-    All or nothing is written, and what was in `folder` is replaced. The files of an item are int16 and have one gain,
-    which puts the loudest of them at PEAK: nothing clips, and levels compare. The index lists for each of its `items`:
-    `item`, `role`, `gain`, `mixture`, and `sources`: name -> `estimate`, `reference` (all paths relative to `folder`)
-    and `scores` (null where a metric is undefined).
+    The files of an item are int16 and have one gain, which puts the loudest of them at PEAK: nothing clips, and levels
+    compare.
+
+    Returns:
+        what the index says of it: `item`, `gain`, `mixture`, and `sources`: name -> `estimate`, `reference` (all paths
+        relative to `folder`) and `scores` (null where a metric is undefined).
     """
-    folder = Path(folder)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        write_json(partial / "index.json", {"items": [_write_item(partial, item, sample_rate) for item in items]})
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write_item(folder: Path, item: KeptItem, sample_rate: int) -> dict[str, Any]:
     place = _file_name(item.name)
     files = {f"{place}/mixture.wav": item.mixture}
     sources = {}
@@ -109,10 +97,21 @@ def _write_item(folder: Path, item: KeptItem, sample_rate: int) -> dict[str, Any
         sources[source] = {**paths, "scores": scores}
     loudest = max(float(np.abs(audio).max(initial=0.0)) for audio in files.values())
     gain = PEAK / loudest if loudest > 0 else 1.0
-    (folder / place).mkdir(exist_ok=True)
+    (folder / place).mkdir(parents=True, exist_ok=True)
     for path, audio in files.items():
-        soundfile.write(folder / path, audio.T * gain, sample_rate, subtype="PCM_16")
-    return {"item": item.name, "role": item.role, "gain": gain, "mixture": f"{place}/mixture.wav", "sources": sources}
+        soundfile.write(folder / path, audio.T * gain, item.sample_rate, subtype="PCM_16")
+    return {"item": item.name, "gain": gain, "mixture": f"{place}/mixture.wav", "sources": sources}
+
+
+def publish_estimates(written: Path, folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Puts a folder of items that `write_item` wrote in the place of `folder`, with its index.json.
+
+    The index lists the `items`: what `write_item` said of each, and its `role`. What was in `folder` is gone.
+    """
+    write_json(written / "index.json", {"items": list(entries)})
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(written, folder)
 
 
 def _file_name(name: str) -> str:

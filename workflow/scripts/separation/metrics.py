@@ -14,7 +14,8 @@ What the numbers mean at the edges, where nussl returns NaN or infinities, or fa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Any
@@ -23,36 +24,10 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from separation.errors import UserError
+from separation.testers import BSS_EVAL_METRICS, PESQ_MODES, SCALE_METRICS, Tester
 
 LIMIT = 100.0  # dB; beyond it int16 audio has nothing to tell
 SILENCE = 1e-12  # mean power, full scale 1.0: -120 dB, less than one step of 16 bits ever makes
-SCALE_METRICS = (
-    "SI-SDR", "SI-SDRi", "SI-SIR", "SI-SIRi", "SI-SAR", "SD-SDR", "SD-SDRi", "SNR", "SNRi", "SRR",
-)  # fmt: skip
-BSS_EVAL_METRICS = ("SDR", "ISR", "SIR", "SAR")
-DEFAULT_KEY = {"BSSEvalScale": "SI-SDR", "BSSEvalV4": "SDR"}
-ARGS_OF = {
-    "BSSEvalScale": {"compute_sir_sar"},
-    "BSSEvalV4": {"window", "hop", "filters_len", "framewise_filters", "bsseval_sources_version"},
-}
-METRICS_OF = {"BSSEvalScale": SCALE_METRICS, "BSSEvalV4": BSS_EVAL_METRICS}
-
-
-@dataclass(frozen=True)
-class Tester:
-    """One entry of test_config.testers.
-
-    Attributes:
-        name: BSSEvalScale or BSSEvalV4.
-        compute_permutation: whether estimates may stand in any order; else the i-th estimate is of the i-th source.
-        best_permutation_key: the metric whose mean over the sources decides the order.
-        args: what else goes to the evaluator (compute_sir_sar; window, hop, mode, ... of museval).
-    """
-
-    name: str
-    compute_permutation: bool
-    best_permutation_key: str
-    args: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,48 +35,12 @@ class ItemScores:
     """Scores of one item.
 
     Attributes:
-        scores: source -> metric -> value in dB (mean over channels, median over windows).
+        scores: source -> metric -> value; see `testers.PASSPORTS` for units, channels and windows.
         assignment: source -> index of the estimate that the first tester took for it.
     """
 
     scores: dict[str, dict[str, float]]
     assignment: dict[str, int]
-
-
-def read_testers(test_config: Mapping[str, Any]) -> list[Tester]:
-    """Reads test_config.testers: a list of {name: args}, of names, of [name, args], or one mapping {name: args, ...}.
-
-    Raises:
-        UserError: an unknown tester, an unknown metric as best_permutation_key, or something else than a tester.
-    """
-    key = "test_config.testers"
-    entries = test_config.get("testers") or [{"BSSEvalScale": {"compute_permutation": True}}]
-    entries = [{name: args} for name, args in entries.items()] if isinstance(entries, Mapping) else list(entries)
-    testers = []
-    for entry in entries:
-        pairs = list(entry.items()) if isinstance(entry, Mapping) else [(entry, {})]
-        if isinstance(entry, (list, tuple)) and len(entry) == 2:
-            pairs = [tuple(entry)]
-        for name, args in pairs:
-            if name not in METRICS_OF or not isinstance(args or {}, Mapping):
-                raise UserError(
-                    f"expected {{name: args}} with name one of {', '.join(METRICS_OF)}, found {entry}", key=key
-                )
-            args = dict(args or {})
-            best = args.pop("best_permutation_key", None) or DEFAULT_KEY[name]
-            if best not in METRICS_OF[name]:
-                expected = ", ".join(METRICS_OF[name])
-                raise UserError(
-                    f"best_permutation_key: expected one of {expected}, found {best!r}", key=f"{key}.{name}"
-                )
-            permute = bool(args.pop("compute_permutation", False))
-            for unknown in sorted(set(args) - ARGS_OF[name]):
-                expected = ", ".join(sorted({"compute_permutation", "best_permutation_key"} | ARGS_OF[name]))
-                raise UserError(f"expected one of {expected}, found {unknown!r}", key=f"{key}.{name}")
-            testers.append(Tester(name, permute, best, args))
-    if len({tester.name for tester in testers}) != len(testers):
-        raise UserError("expected each tester once: their columns have the same names", key=key)
-    return testers
 
 
 def score_item(
@@ -140,8 +79,7 @@ def score_item(
                 f"expected {count} estimates, as many as sources, found {found}",
                 key="algorithm_config.args.num_sources",
             )
-        score = _score_scale if tester.name == "BSSEvalScale" else _score_v4
-        order, values = score(references, estimates, mixture, tester, sample_rate)
+        order, values = _SCORE_OF[tester.name](references, estimates, mixture, tester, sample_rate)
         assignment = assignment or order
         for row, value in zip(scores, values, strict=True):
             row.update(value)
@@ -193,7 +131,7 @@ def scale_metrics(references: np.ndarray, estimates: np.ndarray) -> dict[str, np
         "SI-SAR": _decibel(target, artifacts),
         "SD-SDR": np.clip(snr + scale, -LIMIT, LIMIT),
         "SNR": snr,
-        # nussl divides by (1 - 1/alpha)^2, where the paper has (1 - alpha)^2
+        # 1 / (1 - 1/alpha)^2, as nussl writes it
         "SRR": _decibel(alpha**2, (alpha - 1.0) ** 2),
     }
     return {name: np.where(audible, values, np.nan) for name, values in found.items()}
@@ -258,6 +196,72 @@ def _score_v4(
         if best is None or merit > best[0]:
             best = merit, order, values
     return best[1], best[2]
+
+
+def _score_stoi(
+    references: np.ndarray, estimates: np.ndarray, mixture: np.ndarray, tester: Tester, sample_rate: int
+) -> tuple[list[int], list[dict[str, float]]]:
+    """Short-time objective intelligibility by pystoi; NaN where less than 0.4 s of a source is loud enough for it."""
+    import pystoi
+
+    extended = bool(tester.args.get("extended", False))
+
+    def score(reference: np.ndarray, estimate: np.ndarray) -> float:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", category=RuntimeWarning, message="Not enough STFT frames")
+            try:
+                return float(pystoi.stoi(reference, estimate, sample_rate, extended=extended))
+            except RuntimeWarning:
+                return float("nan")
+
+    return _score_pairs("ESTOI" if extended else "STOI", score, references, estimates, tester)
+
+
+def _score_pesq(
+    references: np.ndarray, estimates: np.ndarray, mixture: np.ndarray, tester: Tester, sample_rate: int
+) -> tuple[list[int], list[dict[str, float]]]:
+    """PESQ; NaN where it finds no utterance in a source or an estimate."""
+    try:
+        import pesq
+    except ImportError as error:
+        raise UserError(
+            "PESQ is not installed; `envs/extra.sh pesq` builds it", key="test_config.testers.PESQ"
+        ) from error
+    mode = tester.args.get("mode") or PESQ_MODES[sample_rate][0]
+
+    def score(reference: np.ndarray, estimate: np.ndarray) -> float:
+        # numbers of a failed comparison instead of exceptions: one silent estimate must not end an evaluation
+        found = pesq.pesq(sample_rate, reference, estimate, mode, on_error=pesq.PesqError.RETURN_VALUES)
+        return float(found) if found > 0 else float("nan")
+
+    return _score_pairs("PESQ", score, references, estimates, tester)
+
+
+def _score_pairs(
+    metric: str,
+    score: Callable[[np.ndarray, np.ndarray], float],
+    references: np.ndarray,
+    estimates: np.ndarray,
+    tester: Tester,
+) -> tuple[list[int], list[dict[str, float]]]:
+    """A metric of one source and one estimate, each one channel; means over the channels."""
+
+    def of_channels(reference: np.ndarray, estimate: np.ndarray) -> float:
+        if not _is_audible(reference):
+            return float("nan")
+        return float(_nanmean([score(one, other) for one, other in zip(reference, estimate, strict=True)]))
+
+    if not tester.compute_permutation:
+        return list(range(len(references))), [
+            {metric: of_channels(reference, estimate)}
+            for reference, estimate in zip(references, estimates, strict=True)
+        ]
+    pairs = np.array([[of_channels(reference, estimate) for estimate in estimates] for reference in references])
+    order = [int(estimate) for estimate in linear_sum_assignment(np.nan_to_num(pairs, nan=0.0), maximize=True)[1]]
+    return order, [{metric: float(pairs[source, estimate])} for source, estimate in enumerate(order)]
+
+
+_SCORE_OF = {"BSSEvalScale": _score_scale, "BSSEvalV4": _score_v4, "STOI": _score_stoi, "PESQ": _score_pesq}
 
 
 def _decibel(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:

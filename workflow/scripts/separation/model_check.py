@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from separation import schema
+from separation.errors import UserError
 from separation.extras import Extras
+from separation.testers import read_testers
 from separation.vocabulary import (
     ALGORITHMS,
     LOSSES,
@@ -53,7 +55,16 @@ def check_config(config: Mapping[str, Any], extras: Extras = NO_EXTRAS) -> Mista
         or _check_losses(config, extras)
         or _check_algorithm(config, extras)
         or _check_optimizer(config)
+        or _check_testers(config)
     )
+
+
+def _check_testers(config: Mapping[str, Any]) -> Mistake | None:
+    try:
+        read_testers(config["test_config"], config["dataset_config"]["sample_rate"])
+    except UserError as mistake:
+        return tuple(mistake.key.split(".")), mistake.message
+    return None
 
 
 def _check_connections(model: Mapping[str, Any]) -> Mistake | None:

@@ -156,7 +156,10 @@ class Workflow:
     def _check(self, point: Point) -> None:
         """Raises a UserError where the point's parts do not fit; parts that points share are looked at once."""
         # parts that a sweep leaves alone are the same objects in every point
-        parts = [point.config[key] for key in ("dataset_config", "datasets", "model_config", "algorithm_config")]
+        parts = [
+            point.config[key]
+            for key in ("dataset_config", "datasets", "model_config", "algorithm_config", "test_config")
+        ]
         training = point.config["train_config"]
         # numbers and words are seldom the same object: they count by value
         words = (training["optimizer"], point.config["info"]["extras"])

@@ -24,7 +24,7 @@ RUN_VARIABLE = "SEPARATION_RUN"
 FOLDERS_VARIABLE = "SEPARATION_FOLDERS"
 FOLDER_ID, UNNAMED = ".folder-id", "-"
 #: seconds until what one machine writes is seen by the others
-LATENCY = 15
+LATENCY = 30
 
 
 def sweep_folder(name: str) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import pickle
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -68,8 +69,14 @@ class Separator:
             raise UserError(
                 f"the model expects {trained_at} Hz, the data have {item.mixture.sample_rate} Hz", file=checkpoint
             )
+        self._deep = None
+        if "model_path" in parameters:
+            from separation.deep_separation import DeepSeparation
+
+            self._deep = DeepSeparation(self._algorithm) if DeepSeparation.fits(self._algorithm) else None
         self._clusters = isinstance(self._algorithm, nussl.separation.base.ClusteringSeparationBase)
         self._pools = ThreadpoolController()
+        self._alone = threading.Lock()
 
     def __call__(self, item: Item) -> list[np.ndarray]:
         """The estimates of one item in the algorithm's order, each (channels, samples) like the mixture.
@@ -77,9 +84,27 @@ class Separator:
         Raises:
             UserError: the model is not of the kind that the algorithm needs.
         """
+        return self.estimates(item, self.outputs([item])[0])
+
+    def outputs(self, items: Sequence[Item]) -> list[Any]:
+        """What the network says of some items, for `estimates`; of all at once in nussl's own deep algorithms.
+
+        Raises:
+            UserError: as `__call__`.
+        """
+        return [None] * len(items) if self._deep is None else self._deep.outputs(items)
+
+    def estimates(self, item: Item, output: Any) -> list[np.ndarray]:
+        """The estimates of one item from its output; several threads may call it at once."""
+        seed = item_seed(self._seed, item.name)
+        if self._deep is not None:
+            return self._deep.estimates(item, output, seed)
+        with self._alone:
+            return self._run(item, seed)
+
+    def _run(self, item: Item, seed: int) -> list[np.ndarray]:
         from separation.nussl_compat import nussl
 
-        seed = item_seed(self._seed, item.name)
         algorithm = self._algorithm
         with _global_numpy_seed(seed):
             algorithm.audio_signal = item.mixture

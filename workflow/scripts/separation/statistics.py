@@ -6,6 +6,7 @@ ones. All intervals here therefore resample whole clusters (songs), never single
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from scipy.special import ndtr, stdtrit
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 4000
+# of a median, whose resamples are not sums
+MEDIAN_RESAMPLES = 1000
 # The bootstrapped means of that many columns are held in memory at once
 COLUMNS_AT_ONCE = 500
 
@@ -120,6 +123,124 @@ def bootstrap_mean(
             means = (weights @ sums[np.ix_(present, some)]) / (weights @ counts[np.ix_(present, some)])
             low[some], high[some] = np.quantile(means, [tail, 1 - tail], axis=0)
     return Interval(mean, low, high)
+
+
+def bootstrap_median(
+    values: np.ndarray,
+    clusters: np.ndarray,
+    *,
+    seed: int,
+    num_resamples: int = MEDIAN_RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """Median of each column with its cluster bootstrap interval; arguments as `bootstrap_mean`.
+
+    The `mean` of the result is the median.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    _, groups = np.unique(np.asarray(clusters), return_inverse=True)
+    middle, low, high = (np.full(values.shape[1], np.nan) for _ in range(3))
+    drawn: dict[int, np.ndarray] = {}
+    for column in range(values.shape[1]):
+        finite = np.isfinite(values[:, column])
+        if not finite.any():
+            continue
+        ordered = np.sort(values[finite, column])
+        middle[column] = np.median(ordered)
+        _, members = np.unique(groups[finite][np.argsort(values[finite, column], kind="stable")], return_inverse=True)
+        num_clusters = int(members.max()) + 1
+        if num_clusters < 2:
+            continue
+        if num_clusters not in drawn:
+            draw = np.random.default_rng(seed).multinomial
+            drawn[num_clusters] = draw(num_clusters, np.full(num_clusters, 1 / num_clusters), size=num_resamples)
+        # how often each unit was drawn, in the order of the values: the median is where half of them lie on each side
+        counts = drawn[num_clusters].astype(np.float32)[:, members].cumsum(axis=1)
+        half = counts[:, -1:] / 2
+        lower, upper = (counts < half).sum(axis=1), (counts <= half).sum(axis=1)
+        medians = (ordered[lower] + ordered[np.minimum(upper, len(ordered) - 1)]) / 2
+        tail = tail_probability(num_clusters, confidence)
+        low[column], high[column] = np.quantile(medians, [tail, 1 - tail])
+    return Interval(middle, low, high)
+
+
+def mean_over_seeds(
+    values: np.ndarray, clusters: np.ndarray, *, confidence: float = CONFIDENCE
+) -> tuple[float, float, float, float]:
+    """The mean of one setting that was trained with several seeds: what its next training, on other songs, may reach.
+
+    Two things vary: the songs, which all seeds share, and the seed. Their variances are added, and the degrees of
+    freedom are those of Welch and Satterthwaite (F. E. Satterthwaite: "An approximate distribution of estimates of
+    variance components", Biometrics Bulletin 2(6), 1946).
+
+    Args:
+        values: (num_units, num_seeds); a unit that lacks a seed is left out.
+        clusters: (num_units,), one integer or name per unit.
+
+    Returns:
+        mean; lower and upper end of its interval, which counts the songs alone where there is one seed, and is NaN
+        where there is one song; standard deviation of the seeds' means, NaN where there is one seed.
+    """
+    values, clusters = _complete(values, clusters)
+    if not len(values):
+        return (float("nan"),) * 4
+    mean, parts = float(values.mean()), [_cluster_variance(values.mean(axis=1), clusters)]
+    of_seeds = values.mean(axis=0)
+    spread = float(of_seeds.std(ddof=1)) if len(of_seeds) > 1 else float("nan")
+    if len(of_seeds) > 1:
+        parts.append((spread**2 / len(of_seeds), len(of_seeds) - 1))
+    half = _half_width(parts, confidence)
+    return mean, mean - half, mean + half, spread
+
+
+def difference_over_seeds(
+    first: np.ndarray, second: np.ndarray, clusters: np.ndarray, *, confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """Mean of `first` minus mean of `second`, two settings trained with several seeds each, and its interval.
+
+    Songs are paired, seeds are not: seed 0 of one setting has nothing to do with seed 0 of another. Variances are added
+    as in `mean_over_seeds`.
+
+    Args:
+        first: (num_units, num_seeds); second: (num_units, any number of seeds).
+        clusters: (num_units,).
+    """
+    width = first.shape[1]
+    both, clusters = _complete(np.concatenate([first, second], axis=1), clusters)
+    if not len(both):
+        return (float("nan"),) * 3
+    one, other = both[:, :width], both[:, width:]
+    difference = one.mean(axis=1) - other.mean(axis=1)
+    parts = [_cluster_variance(difference, clusters)]
+    for seeds in (one.mean(axis=0), other.mean(axis=0)):
+        if len(seeds) > 1:
+            parts.append((float(seeds.var(ddof=1)) / len(seeds), len(seeds) - 1))
+    half = _half_width(parts, confidence)
+    mean = float(difference.mean())
+    return mean, mean - half, mean + half
+
+
+def _complete(values: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values = np.asarray(values, dtype=np.float64)
+    whole = np.isfinite(values).all(axis=1)
+    return values[whole], np.asarray(clusters)[whole]
+
+
+def _cluster_variance(values: np.ndarray, clusters: np.ndarray) -> tuple[float, int]:
+    """The variance of a mean whose units come in clusters, by linearisation, and its degrees of freedom."""
+    names, groups = np.unique(clusters, return_inverse=True)
+    residuals = np.bincount(groups, values - values.mean(), minlength=len(names))
+    if len(names) < 2:
+        return float("nan"), 0
+    return float(len(names) / (len(names) - 1) * np.square(residuals).sum() / len(values) ** 2), len(names) - 1
+
+
+def _half_width(parts: Sequence[tuple[float, int]], confidence: float) -> float:
+    total = sum(variance for variance, _ in parts)
+    if not np.isfinite(total) or total == 0:
+        return 0.0 if total == 0 else float("nan")
+    degrees = total**2 / sum(variance**2 / degrees for variance, degrees in parts)
+    return float(-stdtrit(degrees, (1 - confidence) / 2) * np.sqrt(total))
 
 
 def paired_difference(

@@ -90,16 +90,20 @@ def primary_metric(metrics: list[str]) -> str:
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """Reads scores.parquet and adds `cluster`: the songs of an item, or the item itself where no song is known."""
+    """Reads scores.parquet and adds `cluster`, what items have in common that are not independent.
+
+    It is the speakers of an item where it tells them, else its songs, else the item itself.
+    """
     scores = pd.read_parquet(path)
     for column in SCORE_KEYS:
         scores[column] = scores[column].astype(str)
     item = scores["dataset"] + "/" + scores["split"] + "/" + scores["item"]
-    if "songs" in scores:
-        known = scores["songs"].map(_songs)
-        scores["cluster"] = (scores["dataset"] + "/" + known).where(known != "", item)
-    else:
-        scores["cluster"] = item
+    known = scores["songs"].map(_songs) if "songs" in scores else pd.Series("", index=scores.index)
+    speakers = [column for column in scores if column.startswith("speaker_")]
+    if speakers:
+        pairs = scores[speakers].apply(lambda row: "+".join(sorted(map(str, row.dropna().unique()))), axis=1)
+        known = pairs.where(pairs != "", known)
+    scores["cluster"] = (scores["dataset"] + "/" + known).where(known != "", item)
     return scores
 
 
@@ -155,6 +159,23 @@ def lowest_validation_loss(history: pd.DataFrame) -> float:
 def read_histories(histories: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
     """Reads the history of every point."""
     return {point: read_history(path) for point, path in histories.items()}
+
+
+def read_beside(summary: Path, name: str) -> pd.DataFrame:
+    """Reads another table of the same analysis: comparisons.csv, groups.csv or conditions.csv; empty if there is none.
+
+    Names, labels and values are strings; what else stands in it are numbers.
+    """
+    path = Path(summary).with_name(name)
+    if not path.exists():
+        return pd.DataFrame()
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    words = {"kind", "key", "point", "evaluation", "label", "against", "against_evaluation", "against_label", "metric"}
+    words |= {"verdict", "condition", "value", "group"}
+    for column in table.columns:
+        if column not in words and "." not in column:
+            table[column] = pd.to_numeric(table[column], errors="coerce")
+    return table
 
 
 def read_summary(path: Path, points: pd.DataFrame) -> pd.DataFrame:

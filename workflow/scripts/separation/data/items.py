@@ -224,8 +224,17 @@ class _DatasetReader:
         jams = self._item(index).get("metadata", {}).get("scaper")
         if jams is None:
             return {}
-        events = jams.annotations.search(namespace="scaper")[0]
-        return {f"snr_{event.value['label']}": float(event.value["snr"]) for event in events}
+        events = [event.value for event in jams.annotations.search(namespace="scaper")[0]]
+        events = [event for event in events if event["role"] == "foreground"]
+        labels = [event["label"] for event in events]
+        found: dict[str, Any] = {"labels": "+".join(sorted(labels))}
+        for number, event in enumerate(events):
+            name = event["label"] if labels.count(event["label"]) == 1 else str(number)
+            found[f"snr_{name}"] = float(event["snr"])
+            for effect in ("pitch_shift", "time_stretch"):
+                if event.get(effect) is not None:
+                    found[f"{effect}_{name}"] = float(event[effect])
+        return found
 
     def read(self, index: int) -> _Events:
         item = self._item(index)

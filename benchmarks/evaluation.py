@@ -1,0 +1,153 @@
+"""How fast a trained network is evaluated: `python benchmarks/evaluation.py`.
+
+Deep clustering and mask inference, BLSTM 1 x 64, 4 s mixtures at 16 kHz, on the processors of this machine: the
+original's loop over files (each file read from its JAMS by nussl.datasets.Scaper, nussl's algorithm built for it, run,
+scored by nussl's BSSEvalScale, the scores written as YAML, in a pool of threads) against evaluate_point with as many
+processes. The original is given the better of one thread and of all; in both, each thread's libraries use one
+processor. Scores are compared in each turn: equal within a thousandth of a decibel, clusters beginning alike.
+"""
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas
+import scenes
+import torch
+import yaml
+from training_step import CONFIG as CLUSTERING
+
+COUNT, TURNS = 48, 3
+METRICS = ("SI-SDR", "SI-SIR", "SI-SAR", "SD-SDR", "SNR", "SRR", "SI-SDRi")
+
+
+def save_model(path: Path, config: dict) -> None:
+    """A network as training saves one, with weights as they come; scores are low, the work is the same."""
+    from separation.nussl_compat import nussl
+
+    torch.manual_seed(0)
+    parts = [nussl.datasets.transforms.PhaseSensitiveSpectrumApproximation()]
+    transform = nussl.datasets.transforms.Compose([*parts, nussl.datasets.transforms.ToSeparationModel()])
+    metadata = {
+        "stft_params": nussl.STFTParams(512, 128, "sqrt_hann"),
+        "sample_rate": scenes.SAMPLE_RATE,
+        "num_channels": 1,
+        "train_dataset": {"transforms": transform},
+    }
+    nussl.ml.SeparationModel(config).save(str(path), metadata=metadata)
+
+
+def mask_config() -> dict:
+    """The network of training_step with masks for its output."""
+    from separation.nussl_compat import nussl
+
+    return nussl.ml.networks.builders.build_recurrent_mask_inference(
+        num_features=257, hidden_size=64, num_layers=1, bidirectional=True, dropout=0.0, num_sources=2,
+        mask_activation=["sigmoid"],
+    )  # fmt: skip
+
+
+class Originals:
+    """The original's way, one file at a time."""
+
+    def __init__(self, folder: Path, algorithm: str, args: dict, output: Path):
+        from separation.nussl_compat import nussl
+
+        self.nussl, self.output = nussl, output
+        self.build, self.args = getattr(nussl.separation.deep, algorithm), args
+        group = nussl.datasets.transforms.SumSources([["bass", "drums", "other"]], group_names=["accompaniment"])
+        parameters = nussl.STFTParams(512, 128, "sqrt_hann")
+        self.dataset = nussl.datasets.Scaper(str(folder), transform=group, stft_params=parameters, sample_rate=16_000)
+
+    def __call__(self, index: int) -> dict:
+        from separation.separator import item_seed
+
+        item = self.dataset[index]
+        name = Path(self.dataset.items[index]).stem
+        args = dict(self.args)
+        if "num_sources" in args:
+            args["random_state"] = item_seed(0, name)
+        estimates = self.build(item["mix"], **args)()
+        names = sorted(item["sources"])
+        evaluator = self.nussl.evaluation.BSSEvalScale(
+            [item["sources"][source] for source in names], estimates, source_labels=names, compute_permutation=True
+        )
+        scores = evaluator.evaluate()
+        plain = {source: {key: np.asarray(value).tolist() for key, value in scores[source].items()} for source in names}
+        (self.output / f"{name}.yml").write_text(yaml.dump(plain))
+        return {
+            (name, source, metric): float(np.mean(plain[source][metric]))
+            for source in names
+            for metric in plain[source]
+        }
+
+    def run(self, workers: int) -> tuple[float, dict]:
+        """Seconds, and (item, source, metric) -> score."""
+        began = time.perf_counter()
+        found: dict = {}
+        with ThreadPoolExecutor(workers) as pool:
+            for scores in pool.map(self, range(len(self.dataset))):
+                found |= scores
+        return time.perf_counter() - began, found
+
+
+def ours(folder: Path, checkpoint: Path, algorithm: str, args: dict, scores: Path) -> tuple[float, dict]:
+    """Seconds, and (item, source, metric) -> score."""
+    from separation.evaluation import evaluate_point
+
+    config = {
+        "info": {"seed": 0},
+        "dataset_config": scenes.DATASET_CONFIG,
+        "algorithm_config": {"class": algorithm, "args": args},
+        "test_config": {"testers": [{"BSSEvalScale": {"compute_permutation": True}}]},
+    }
+    began = time.perf_counter()
+    evaluate_point(
+        config, point="p", evaluation="e", checkpoint=checkpoint, test={"folder": str(folder)}, scores=scores,
+        threads=os.cpu_count() or 1,
+    )  # fmt: skip
+    seconds = time.perf_counter() - began
+    table = pandas.read_parquet(scores).set_index(["item", "source"])
+    shutil.rmtree(scores.parent)
+    return seconds, {(*row, metric): table.loc[row, metric] for row in table.index for metric in METRICS}
+
+
+def compare(folder: Path, work: Path, algorithm: str, config: dict, args: dict) -> None:
+    """Prints the rates of both ways and their ratio, after the scores have been compared."""
+    checkpoint = work / f"{algorithm}.pth"
+    save_model(checkpoint, config)
+    (work / "yaml").mkdir(exist_ok=True)
+    originals = Originals(folder, algorithm, {**args, "model_path": str(checkpoint)}, work / "yaml")
+    ours(folder, checkpoint, algorithm, args, work / "scores" / "scores.parquet")  # compiles, starts the processes
+    rates: dict[str, list[float]] = {"original": [], "here": []}
+    for _ in range(TURNS):
+        tried = [originals.run(workers) for workers in {1, os.cpu_count() or 1}]
+        seconds, theirs = min(tried, key=lambda each: each[0])
+        rates["original"].append(COUNT / seconds)
+        seconds, found = ours(folder, checkpoint, algorithm, args, work / "scores" / "scores.parquet")
+        rates["here"].append(COUNT / seconds)
+        shared = [key for key in found if key in theirs and abs(theirs[key]) < 90]
+        worst = max(abs(found[key] - theirs[key]) for key in shared)
+        if worst > 1e-3:
+            raise SystemExit(f"{algorithm}: scores differ by {worst} dB")
+    ratios = [one / other for one, other in zip(rates["here"], rates["original"], strict=True)]
+    print(f"{algorithm}: {len(shared)} scores equal within {worst:.1e} dB")
+    print(f"{algorithm}: {scenes.spread(ratios)} times the items/s, {statistics.median(rates['here']):.0f} a second")
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(scenes.make_scenes(Path(work) / "data", COUNT)["folder"])
+        compare(folder, Path(work), "DeepMaskEstimation", mask_config(), {})
+        clustering = {"num_sources": 2, "mask_type": "soft", "percentile": 90}
+        compare(folder, Path(work), "DeepClustering", {"name": "clustering", **CLUSTERING}, clustering)
+
+
+if __name__ == "__main__":
+    main()

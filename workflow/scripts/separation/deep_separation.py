@@ -1,0 +1,208 @@
+"""What nussl's deep algorithms do, for many items at a time: the network on batches, the rest as array operations.
+
+Estimates equal those of nussl's DeepClustering, DeepMaskEstimation and DeepAudioEstimation to a few units of single
+precision; nussl's own runs one item at a time, takes each STFT four times, and copies signals as it goes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from separation.compiled import compiled
+from separation.data.items import Item
+from separation.errors import UserError
+from separation.features import window
+
+# the output of the model that an algorithm reads
+_OUTPUT_OF = {"DeepClustering": "embedding", "DeepMaskEstimation": "mask", "DeepAudioEstimation": "audio"}
+_KIND_OF = {"embedding": "deep clustering", "mask": "deep mask estimation", "audio": "deep audio estimation"}
+
+
+class DeepSeparation:
+    """One of nussl's deep algorithms, already set up, on batches of items.
+
+    Args:
+        algorithm: an instance for which `fits` is true.
+    """
+
+    def __init__(self, algorithm: Any):
+        from separation.nussl_compat import nussl
+
+        self._algorithm = algorithm
+        self._name = type(algorithm).__name__
+        self._output = _OUTPUT_OF[self._name]
+        self._binary = getattr(algorithm, "mask_type", None) is nussl.core.masks.BinaryMask
+        self._mono = algorithm.metadata["num_channels"] == 1
+
+    @staticmethod
+    def fits(algorithm: Any) -> bool:
+        """Whether it is one of nussl's own deep algorithms; a class derived from one may do anything."""
+        from separation.nussl_compat import nussl
+
+        return any(type(algorithm) is getattr(nussl.separation.deep, name, None) for name in _OUTPUT_OF)
+
+    def outputs(self, items: Sequence[Item]) -> list[np.ndarray]:
+        """What the network says of each item; items of one length go through it together.
+
+        Returns:
+            for each item (frequency, time, channels, n) of embeddings or masks, or (channels, samples, n) of audio.
+
+        Raises:
+            UserError: the model is not of the kind that the algorithm needs.
+        """
+        inputs = [self._input(item) for item in items]
+        groups: dict[tuple, list[int]] = {}
+        for index, data in enumerate(inputs):
+            groups.setdefault(tuple((key, data[key].shape) for key in data), []).append(index)
+        found: list[Any] = [None] * len(items)
+        for members in groups.values():
+            data = {key: torch.cat([inputs[index][key] for index in members]) for key in inputs[members[0]]}
+            data = {key: value.to(self._algorithm.device) for key, value in data.items()}
+            with torch.inference_mode():
+                told = self._algorithm.model(data)
+            if self._output not in told:
+                raise UserError(
+                    f"{self._name}: This model is not a {_KIND_OF[self._output]} model! "
+                    f"Did not find '{self._output}' key in output dictionary.",
+                    key="algorithm_config.class",
+                )
+            rows = told[self._output].cpu()
+            each = len(rows) // len(members)
+            for place, index in enumerate(members):
+                found[index] = self._arranged(rows[place * each : (place + 1) * each])
+        return found
+
+    def estimates(self, item: Item, output: np.ndarray, seed: int) -> list[np.ndarray]:
+        """The estimates of one item, each (channels, samples), from what `outputs` gave for it.
+
+        May be called by several threads at once. `seed` decides where clusters begin.
+        """
+        if self._output == "audio":
+            return [np.ascontiguousarray(output[..., n]) for n in range(output.shape[-1])]
+        mixture = item.mixture
+        if mixture.stft_data is None:
+            mixture.stft()
+        spectrum = mixture.stft_data
+        masks = output
+        if self._output == "embedding":
+            if output.shape[:-1] != spectrum.shape:
+                raise UserError(
+                    f"{self._name}: features.shape did not match stft shape along all but feature dimension! "
+                    f"Got {output.shape[:-1]}, expected {spectrum.shape}.",
+                    key="algorithm_config.class",
+                )
+            masks = self._cluster(output, np.abs(spectrum), seed)
+        if self._binary:
+            masks = masks == masks.max(axis=-1, keepdims=True)
+        # (sources, channels, frequency, time)
+        masked = np.moveaxis(masks * spectrum[..., None], (3, 2), (0, 1))
+        parameters = mixture.stft_params
+        audio = istft(
+            masked,
+            n_fft=parameters.window_length,
+            hop_length=parameters.hop_length,
+            window_type=parameters.window_type,
+            samples=mixture.signal_length,
+        )
+        return list(audio)
+
+    def _input(self, item: Item) -> dict[str, torch.Tensor]:
+        """The item as the network's transforms make it, each tensor with a batch axis in front."""
+        algorithm, mixture = self._algorithm, item.mixture
+        mixture.stft_params = algorithm.metadata["stft_params"]
+        data = algorithm.transform({"mix": mixture})
+        tensors = {key: value.unsqueeze(0).float() for key, value in data.items() if torch.is_tensor(value)}
+        if self._mono:
+            # each channel by itself, as one more item
+            tensors = {key: value.transpose(0, algorithm.channel_dim) for key, value in tensors.items()}
+        return tensors
+
+    def _arranged(self, rows: torch.Tensor) -> np.ndarray:
+        """One item's rows of the output, channels where its STFT or audio has them."""
+        if self._output == "audio":
+            rows = rows.transpose(0, 1) if self._mono else rows
+            return rows.squeeze(0).numpy()
+        rows = rows.transpose(0, -2) if self._mono else rows
+        return rows.squeeze(0).transpose(0, 1).numpy()
+
+    def _cluster(self, features: np.ndarray, magnitude: np.ndarray, seed: int) -> np.ndarray:
+        algorithm = self._algorithm
+        clusterer = copy.copy(algorithm.clusterer)
+        clusterer.random_state = seed
+        flat = np.ascontiguousarray(features.reshape(-1, features.shape[-1]))
+        if algorithm.fit_clusterer:
+            loud = (magnitude >= np.percentile(magnitude, algorithm.percentile)).ravel()
+            clusterer.fit(flat[loud])
+        if "KMeans" in algorithm.clustering_type:
+            found = responsibilities(flat, np.asarray(clusterer.cluster_centers_, flat.dtype), float(algorithm.beta))
+        else:
+            found = clusterer.predict_proba(flat)
+        return found.reshape(*features.shape[:-1], -1)
+
+
+def istft(spectra: np.ndarray, *, n_fft: int, hop_length: int, window_type: str, samples: int) -> np.ndarray:
+    """The inverse of `features.stft`: what scipy.signal.istft gives, for any number of spectra at once.
+
+    Args:
+        spectra: (..., frequency, time), complex.
+        n_fft, hop_length, window_type: of the transform.
+        samples: length of the result; it ends earlier where the spectra do.
+
+    Returns:
+        (..., samples), of the spectra's precision.
+    """
+    taper = window(window_type, n_fft)
+    frames = np.fft.irfft(np.swapaxes(spectra, -1, -2), n_fft)
+    frames = frames * (taper * taper.sum()).astype(frames.dtype)
+    audio = _overlap_add(frames, hop_length)
+    norm = _overlap_add(np.broadcast_to(np.square(taper), (frames.shape[-2], n_fft)), hop_length)
+    length = (frames.shape[-2] - 1) * hop_length + n_fft
+    inside = slice(n_fft // 2, length - n_fft // 2)
+    norm = np.where(norm > 1e-10, norm, 1.0)[inside].astype(audio.dtype)
+    return (audio[..., inside] / norm)[..., :samples]
+
+
+def _overlap_add(frames: np.ndarray, hop_length: int) -> np.ndarray:
+    """Frames (..., time, n_fft), each begun hop_length after the one before, summed; a few zeros may follow."""
+    count, n_fft = frames.shape[-2:]
+    pieces = -(-n_fft // hop_length)
+    if n_fft % hop_length:
+        frames = np.pad(frames, [(0, 0)] * (frames.ndim - 1) + [(0, pieces * hop_length - n_fft)])
+    split = frames.reshape(*frames.shape[:-1], pieces, hop_length)
+    total = np.zeros((*frames.shape[:-2], count + pieces - 1, hop_length), frames.dtype)
+    for piece in range(pieces):
+        total[..., piece : piece + count, :] += split[..., piece, :]
+    return total.reshape(*total.shape[:-2], -1)
+
+
+def _responsibilities(points, centres, beta):
+    """Soft k-means: exp(-beta x distance) of each point to each centre, normalised to the sum 1 over the centres.
+
+    Args:
+        points: (n, dimensions); centres: (clusters, dimensions).
+
+    Returns:
+        (n, clusters), of the precision of `points`.
+    """
+    found = np.empty((points.shape[0], centres.shape[0]), points.dtype)
+    for n in range(points.shape[0]):
+        total = 0.0
+        for k in range(centres.shape[0]):
+            square = 0.0
+            for d in range(points.shape[1]):
+                difference = points[n, d] - centres[k, d]
+                square += difference * difference
+            weight = np.exp(-beta * np.sqrt(square)) + 1e-8
+            found[n, k] = weight
+            total += weight
+        for k in range(centres.shape[0]):
+            found[n, k] /= total
+    return found
+
+
+responsibilities = compiled(_responsibilities)
