@@ -24,7 +24,7 @@ _setup-tests:
 	@$(ENV) envs/setup.sh sox dot && envs/extra.sh jupyter trackers pesq
 
 # in=docker or in=podman: in the image, with nothing else of this machine
-inside := $(if $(in),containers/run.sh '$(in)' )
+inside := $(if $(in),containers/run.sh '$(in)' python -m )
 setup-or-image := $(if $(in),,setup)
 
 .PHONY: demo

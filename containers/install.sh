@@ -34,6 +34,7 @@ else
   .venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 fi
 
-# jobs are not root; notebooks and trackers want a home
-id researcher >/dev/null 2>&1 || useradd --create-home --uid 1000 --shell /bin/bash researcher
+# Jobs are not root. Notebooks and trackers want a home, whoever they run as.
+id researcher >/dev/null 2>&1 || useradd --no-create-home --uid 1000 --shell /bin/bash researcher
+install -d -m 1777 /home/researcher
 rm -rf /root/.cache /var/lib/apt/lists/* /var/cache/apt/*.bin /opt/separation/logs
