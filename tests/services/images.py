@@ -31,12 +31,16 @@ def make_base(folder: Path) -> str:
     folder.chmod(0o755)
     # a package's documentation is most of its files
     options = ["--quiet", "--variant=minbase", f"--include={_BASE}", "--dpkgopt=path-exclude=/usr/share/doc/*"]
-    # device files, which a user namespace could not copy
-    options.append("--skip=output/dev")
     done = subprocess.run(
         ["mmdebstrap", *options, "bookworm", str(folder)], capture_output=True, text=True, timeout=600
     )
-    return f"mmdebstrap: {done.stderr.strip().splitlines()[-1]}" if done.returncode else ""
+    if done.returncode:
+        return f"mmdebstrap: {done.stderr.strip().splitlines()[-1]}"
+    # a user namespace cannot copy device files, and every container brings its own
+    for device in (folder / "dev").iterdir():
+        if not device.is_dir() or device.is_symlink():
+            device.unlink()
+    return ""
 
 
 # apptainer -----------------------------------------------------------------------------------------------------------
