@@ -44,6 +44,11 @@ plan: setup ## say what a sweep would run: [sweep=NAME or path] [set=key=value] 
 status: setup ## say how far the points of a sweep are: [sweep=NAME or path] [set=key=value] [json=1]
 	@$(ENV) $(library) separation.status $(if $(sweep),--sweep '$(sweep)') $(if $(set),--set '$(set)') $(if $(json),--json)
 
+.PHONY: compare
+compare: setup ## one table and one report over several finished sweeps: sweeps=a,b
+	@$(ENV) test -n '$(sweeps)' || { echo "compare: name the sweeps: make compare sweeps=music_dpcl,music_chimera" >&2; exit 2; }; \
+	$(library) separation.sweep_comparison '$(sweeps)'
+
 .PHONY: prune
 prune: setup ## list what no experiment file refers to any more: [remove=1] removes it, [caches=1] all caches' arrays too
 	@$(ENV) $(library) separation.prune $(if $(remove),--remove) $(if $(caches),--caches)

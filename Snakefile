@@ -13,6 +13,10 @@ min_version("9.27")
 configfile: os.path.relpath(os.path.join(workflow.basedir, "config", "config.yaml"))
 
 
+# what `snakemake --report` says of the whole
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 
 

@@ -51,6 +51,14 @@ class SimulatedSweep:
         return self.folder / "comparisons.csv"
 
     @property
+    def groups(self) -> Path:
+        return self.folder / "groups.csv"
+
+    @property
+    def conditions(self) -> Path:
+        return self.folder / "conditions.csv"
+
+    @property
     def figures(self) -> Path:
         return self.folder / "figures"
 
@@ -67,6 +75,7 @@ def simulate_sweep(
     num_songs: int = 8,
     num_epochs: int = 12,
     seconds: float = 0.5,
+    sample_rate: int = 8000,
     seed: int = 0,
 ) -> SimulatedSweep:
     """Writes score files, histories and estimates of every combination of `swept` (8 points where it is None).
@@ -128,16 +137,20 @@ def simulate_sweep(
             {"epoch": epochs, "train_loss": validation - 0.02 - 0.002 * epochs, "validation_loss": validation}
         )
         history["learning_rate"] = setting.get("train_config.learning_rate", 1e-3)
+        history["seconds"] = 2.5 + 0.5 * (index % 5)
+        history["memory_mb"] = 400.0 + index
         history["best"] = validation == validation.min()
         path = folder / point / "history.csv"
         history.to_csv(path, index=False)
         sweep.histories[point] = path
+        (folder / point / "state").mkdir()
+        (folder / point / "state" / "progress.json").write_text(json.dumps({"state": "finished", "device": "cpu"}))
         if index == 2:
             gains = (level + difficulty + noise).mean(axis=1)
             order = np.argsort(gains)
             chosen = {"worst": order[0], "median": order[num_items // 2], "best": order[-1]}
             kept = [
-                write_item(folder / point / "estimates", role, items[at], gains[at], seconds)
+                write_item(folder / point / "estimates", role, items[at], gains[at], seconds, sample_rate)
                 for role, at in chosen.items()
             ]
             (folder / point / "estimates" / "index.json").write_text(json.dumps({"items": kept}))

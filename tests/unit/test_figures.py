@@ -46,9 +46,12 @@ def test_each_figure_is_an_svg_and_a_specification(drawn):
         "score_distributions",
         "source_scores",
         "improvement_against_input",
+        "parallel_coordinates",
+        "main_effects",
         "effect_00_learning_rate",
         "effect_01_sample_strategy",
         "validation_against_test",
+        "score_against_time",
     ]
     for name, (specification, entry) in figures.items():
         assert ElementTree.parse(sweep.figures / f"{name}.svg").getroot().tag.endswith("svg")

@@ -13,7 +13,7 @@ import soundfile
 from PIL import Image
 
 from separation.analysis import collect_scores, summarize_sweep
-from separation.figures import plot_sweep
+from separation.figures import SECTIONS, plot_sweep
 from separation.report import render_report
 from simulated_sweep import simulate_sweep
 
@@ -60,7 +60,8 @@ def prepare(folder, swept=None, *, change=lambda sweep: None, draw=False, **opti
     sweep = simulate_sweep(folder, swept, **options)
     change(sweep)
     collect_scores(sweep.points, sweep.score_files, sweep.points_csv, sweep.scores)
-    summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, sweep.summary, sweep.comparisons, seed=0)
+    tables = sweep.summary, sweep.comparisons, sweep.groups, sweep.conditions
+    summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, *tables, seed=0)
     if draw:
         plot_sweep(sweep.points_csv, sweep.scores, sweep.summary, sweep.histories, sweep.figures)
     else:
@@ -243,7 +244,7 @@ def test_labels_and_values_cannot_leave_the_data_of_a_chart(tmp_path):
 
 def test_every_chart_is_there_with_words_for_who_does_not_see_it(page, sweep):
     index = json.loads((sweep.figures / "index.json").read_text())
-    assert len(index) == 8
+    assert {entry["section"] for entry in index} == set(SECTIONS)
     assert {found["id"] for found in page.all("figure")} == {f"figure-{entry['name']}" for entry in index}
     for found in page.all("div", class_="plot"):
         assert found["role"] == "img"
@@ -298,3 +299,96 @@ def test_only_the_evaluation_that_the_verdict_speaks_of_is_played(sweep, tmp_pat
     several = {best: [tmp_path / "other-evaluation" / "estimates", tmp_path / evaluation / "estimates"]}
     shown = render(type(sweep)(sweep.folder, histories=sweep.histories, estimates=several), {}, tmp_path / "page.html")
     assert len(shown.all("audio")) == 3 * 5
+
+
+def test_it_is_said_that_the_best_is_chosen_on_validation_and_reported_on_test(page):
+    assert "The best point is chosen on validation and reported on test." in page.text
+
+
+def test_of_losses_that_do_not_compare_each_has_its_own_best(tmp_path):
+    losses = [[["DeepClusteringLoss", "embedding", 1.0]], [["L1Loss", "estimates", 1.0]]]
+    swept = {"train_config.loss_function": losses, "train_config.learning_rate": [0.1, 0.01]}
+    sweep = prepare(tmp_path, swept, num_items=6, num_songs=3)
+    text = render(sweep).text
+    assert "their validation losses measure different things and are not comparable" in text
+    told = text.split("The best point of each loss")[1].split("Points and baselines")[0]
+    summary = pd.read_csv(sweep.summary).dropna(subset="validation_loss")
+    for _, points in summary.groupby("train_config.loss_function"):
+        best = points.loc[points["validation_loss"].idxmin()]
+        assert f"{best['label']} {best['validation_loss']:.4g}" in told
+        assert f"{best['SI-SDRi']:.2f}" in told
+
+
+def test_points_with_one_loss_are_not_called_incomparable(page):
+    assert "not comparable" not in page.text
+    assert "The best point of each loss" not in page.text
+
+
+def test_what_points_cost_and_what_that_bought(page, sweep):
+    told = page.text.split("All trainings together took")[1].split("What the numbers mean")[0]
+    # Seconds of an epoch are 2.5 + 0.5 * (index % 5), of which there are 12
+    assert told.startswith(" 5 min 18 s")
+    assert "Devices: cpu." in told
+    assert "Energy was not measured" in told
+    summary = pd.read_csv(sweep.summary).set_index("point")
+    best = summary[summary["best"]].iloc[0]
+    assert f"12 42 s cpu 402 – {best['SI-SDRi']:.2f} {best['SI-SDRi'] / 0.7:.4g}" in told
+
+
+def test_conditions_stand_in_numbers_too(page, sweep):
+    conditions = pd.read_csv(sweep.conditions)
+    told = page.text.split("The same in numbers")[1].split("Effects of what was swept")[0]
+    best = pd.read_csv(sweep.summary).query("best").iloc[0]
+    for _, row in conditions[conditions["point"] == best["point"]].iterrows():
+        assert row["condition"] in told
+        assert f"{row['mean']:.2f}".replace("-", "−") in told
+        assert f"n = {row['items']}" in told
+
+
+def test_metrics_have_their_passports(page):
+    told = page.text.split("Passport of SI-SDR ")[1]
+    for words in ("ICASSP 2019", "filter length 1 (a gain)", "permutation", "aggregation mean over channels"):
+        assert words in told
+
+
+def test_medians_are_a_click_away(page, sweep):
+    best = pd.read_csv(sweep.summary).query("best").iloc[0]
+    cells = [found for found in page.all("td", class_="extra") if "data-sort" in found]
+    assert str(best["SI-SDRi_median"]) in {found["data-sort"][: len(str(best["SI-SDRi_median"]))] for found in cells}
+
+
+def test_the_share_of_the_gap_follows_the_oracle_that_the_summary_names(tmp_path):
+    sweep = prepare(tmp_path, {"train_config.learning_rate": [0.1, 0.01]}, num_items=6, num_songs=3)
+    summary = pd.read_csv(sweep.summary)
+    summary["SI-SDRi_gap_closed"] = 0.37
+    summary.to_csv(sweep.summary, index=False)
+    text = render(sweep).text
+    assert "The ideal ratio mask, which is made from the true sources, reaches" in text
+    assert "the point closes 37 %" in text
+
+
+def test_one_song_gives_no_interval_and_the_report_says_why(tmp_path):
+    text = render(prepare(tmp_path, {"train_config.learning_rate": [0.1, 0.01]}, num_items=4, num_songs=1)).text
+    assert "(no interval: too few songs)" in text
+    assert "nan" not in text.lower().replace("nano", "")
+
+
+def test_long_audio_is_cut_so_that_the_page_stays_small(tmp_path):
+    rates = {"train_config.learning_rate": [0.1, 0.01, 0.001]}
+    sweep = prepare(tmp_path, rates, num_items=6, num_songs=3, seconds=25, sample_rate=48000)
+    shown = render(sweep)
+    # 15 clips of 48 kHz, two bytes each sample, in 24 MB
+    assert "first 16.7 s" in shown.text
+    assert sweep.report.stat().st_size < 40e6
+
+
+def test_a_report_grows_with_its_points_and_hardly_with_its_items(tmp_path):
+    sizes = []
+    for items in (40, 400):
+        folder = tmp_path / str(items)
+        folder.mkdir()
+        rates = {"train_config.learning_rate": [round(0.1 / 2**n, 6) for n in range(12)]}
+        sweep = prepare(folder, rates, num_items=items, num_songs=10, draw=True, seconds=0.1)
+        render(sweep)
+        sizes.append(sweep.report.stat().st_size)
+    assert sizes[1] - sizes[0] < 200_000

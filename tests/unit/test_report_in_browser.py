@@ -1,66 +1,226 @@
-"""The report in a real browser, where one is installed."""
+"""The report in a real browser, where one is installed: what a reader sees, hears, clicks and types."""
 
-import os
-import re
-import shutil
-import subprocess
+import json
 
 import pytest
 
-from separation.analysis import collect_scores, summarize_sweep
-from separation.figures import plot_sweep
-from separation.report import render_report
-from simulated_sweep import simulate_sweep
+from browser import CHROMIUM, Browser
+from test_report import PROVENANCE, prepare, render
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# Acts as a reader would, then leaves what it saw on the page
-READER = """
-<script>
-window.addEventListener("load", async () => {
-  const seen = [], wait = () => new Promise((done) => setTimeout(done, 50));
-  const say = (name, value) => seen.push(`${name}=${value}`);
-  for (let tries = 0; tries < 400 && !document.documentElement.dataset.drawn; tries++) await wait();
-  const ranks = () => [...document.querySelectorAll("tr[data-point]:not([hidden]) .rank")];
-  const shown = () => ranks().map((cell) => parseInt(cell.textContent));
-  say("charts", document.querySelectorAll(".plot svg").length);
-  document.querySelector("th.main .sort").click();
-  say("highest", shown()[0]);
-  document.querySelector("th.rank .sort").click();
-  const search = document.getElementById("search");
-  search.value = "0.01 random";
-  search.dispatchEvent(new Event("input"));
-  say("found", shown().join("+"));
-  const players = [...document.querySelectorAll("audio")];
-  for (let tries = 0; tries < 100 && players.some((player) => !player.duration); tries++) await wait();
-  say("seconds", [...new Set(players.map((player) => player.duration))].join("+"));
-  say("overflow", document.documentElement.scrollWidth > window.innerWidth);
-  document.title = `seen ${seen.join(" ")}.`;
-});
-</script>
-</body>"""
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found")
-@pytest.mark.parametrize("width", [1280, 500])
-def test_a_reader_sees_charts_sorts_filters_and_hears(sweep, tmp_path, width):
-    page = tmp_path / "report.html"
-    page.write_text(READER.join(sweep.report.read_text().rsplit("</body>", 1)))
-    quiet = "--no-first-run --disable-background-networking --disable-component-update --disable-sync --disable-gpu"
-    command = [CHROMIUM, "--headless", "--no-sandbox", *quiet.split(), f"--user-data-dir={tmp_path / 'profile'}"]
-    command += [f"--window-size={width},2000", "--enable-logging=stderr", "--virtual-time-budget=30000", "--dump-dom"]
-    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, env=dict(os.environ))
-    assert re.findall(r"<title>(seen .*)</title>", done.stdout) == [
-        "seen charts=8 highest=2 found=2 seconds=0.5 overflow=false."
-    ]
-    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found")
+SHOWN = (
+    """[...document.querySelectorAll("tr[data-point]:not([hidden]) .rank")].map((cell) => parseInt(cell.textContent))"""
+)
+# The element that has the keyboard, in words
+FOCUS = """(() => {
+    const at = document.activeElement, text = at.innerText || at.getAttribute("aria-label") || at.id;
+    return `${at.tagName.toLowerCase()} ${text.trim()}`;
+})()"""
+CONTRAST = """(() => {
+    const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const light = (colour) => {
+        const linear = (c) => c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+        const [r, g, b] = numbers(colour).map((c) => linear(c / 255));
+        return .2126 * r + .7152 * g + .0722 * b;
+    };
+    const behind = (at) => {
+        for (; at; at = at.parentElement) {
+            const colour = getComputedStyle(at).backgroundColor, alpha = numbers(colour)[3] ?? 1;
+            if (alpha > .5) return colour;
+        }
+        return "rgb(255, 255, 255)";
+    };
+    const worst = [];
+    const words = "p, h1, h2, h3, th, td, dt, dd, li, a, label, button, summary, figcaption";
+    for (const at of document.querySelectorAll(words)) {
+        if (!at.innerText?.trim() || !at.offsetParent) continue;
+        const [one, other] = [light(getComputedStyle(at).color), light(behind(at))];
+        const contrast = (Math.max(one, other) + .05) / (Math.min(one, other) + .05);
+        if (contrast < 4.5) worst.push(`${at.tagName} ${at.innerText.slice(0, 30)} ${contrast.toFixed(1)}`);
+    }
+    return worst;
+})()"""
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
-    sweep = simulate_sweep(tmp_path_factory.mktemp("sweep"))
-    collect_scores(sweep.points, sweep.score_files, sweep.points_csv, sweep.scores)
-    summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, sweep.summary, sweep.comparisons, seed=0)
-    plot_sweep(sweep.points_csv, sweep.scores, sweep.summary, sweep.histories, sweep.figures)
-    tables = sweep.points_csv, sweep.scores, sweep.summary, sweep.comparisons, sweep.figures
-    render_report("music_dpcl", *tables, sweep.histories, sweep.estimates, {"date": "2026-01-02"}, sweep.report)
-    return sweep
+def browser(tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    sweep = prepare(tmp_path_factory.mktemp("sweep"), draw=True)
+    render(sweep, PROVENANCE)
+    return sweep.report
+
+
+@pytest.fixture
+def page(browser, report):
+    """The report, open in a window of a desk's size."""
+    browser.look(1280)
+    browser.open(report)
+    return browser
+
+
+def drawn(page):
+    page.wait_for("document.documentElement.dataset.drawn")
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_opens_whole_at_any_width_by_day_and_by_night(browser, report, width, dark):
+    browser.look(width, dark=dark)
+    browser.open(report)
+    drawn(browser)
+    figures, charts = browser.ask('["figure.chart", ".plot svg"].map((name) => document.querySelectorAll(name).length)')
+    assert charts == figures > 8
+    assert browser.ask("document.documentElement.scrollWidth <= window.innerWidth")
+    # Nothing sticks out of the window, except inside of what scrolls by itself
+    assert (
+        browser.ask("""[...document.querySelectorAll("main *")].filter((at) => !at.closest(".scroll, pre") &&
+        at.getBoundingClientRect().right > window.innerWidth + 1).map((at) => at.outerHTML.slice(0, 80))""")
+        == []
+    )
+    assert browser.ask(CONTRAST) == []
+    assert browser.complaints == []
+    assert {url.split(":")[0] for url in browser.requests} <= {"file", "data", "blob"}
+    assert len([url for url in browser.requests if url.startswith("file:")]) == 1
+
+
+def test_a_dark_page_is_dark_and_its_charts_too(browser, report):
+    light = []
+    for dark in (False, True):
+        browser.look(1280, dark=dark)
+        browser.open(report)
+        drawn(browser)
+        light.append(browser.ask("""["body", ".plot svg"].map((name) => {
+            const at = document.querySelector(name), own = getComputedStyle(at).backgroundColor;
+            return Math.max(...own.match(/\\d+/g).slice(0, 3).map(Number));
+        })"""))  # fmt: skip
+    assert min(light[0]) > 240
+    assert max(light[1]) < 40
+
+
+def test_a_click_on_a_heading_sorts_and_a_second_one_turns_it_round(page):
+    values = """[...document.querySelectorAll("tr[data-point] td.main")].map((cell) => Number(cell.dataset.sort))"""
+    page.ask('document.querySelector("th.main .sort").click()')
+    falling = page.ask(values)
+    assert falling == sorted(falling, reverse=True)
+    assert page.ask('document.querySelector("th.main").getAttribute("aria-sort")') == "descending"
+    page.ask('document.querySelector("th.main .sort").click()')
+    assert page.ask(values) == falling[::-1]
+    # Numbers sort by size, not as words: 0.0001 before 0.001 before 0.01
+    page.ask("document.querySelector(\"th[title='train_config.learning_rate'] .sort\").click()")
+    rates = page.ask("""[...document.querySelectorAll("tr[data-point]")].map((row) => Number(row.dataset.key0))""")
+    assert rates == sorted(rates)
+
+
+def test_typing_and_choosing_leave_the_points_that_fit(page):
+    page.ask('document.getElementById("search").focus()')
+    for letter in "random":
+        page.press(letter)
+    assert page.ask("document.getElementById('shown').textContent") == "4 of 8 points"
+    page.ask("""(() => { const choice = document.querySelector("[data-filter=key0]");
+        choice.value = "0.01"; choice.dispatchEvent(new Event("change")); })()""")
+    assert page.ask(SHOWN) == [2]
+    # A filter stays through sorting
+    page.ask('document.querySelector("th.main .sort").click()')
+    assert page.ask(SHOWN) == [2]
+
+
+def test_all_that_can_be_done_can_be_done_from_the_keyboard(page):
+    reached = []
+    for _ in range(60):
+        page.press("Tab")
+        reached.append(page.ask(FOCUS))
+        outline = page.ask("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none" or reached[-1].startswith(("input", "select")), reached[-1]
+        if reached[-1].startswith("button SI-SDRi"):
+            break
+    assert reached[0] == "a Skip to the verdict"
+    assert {"input search", "input all-columns"} <= set(reached)
+    assert sum(name.startswith("select") for name in reached) == 2
+    before = page.ask(SHOWN)
+    page.press("Enter")
+    assert page.ask(SHOWN)[0] == 2 != before[0]
+    page.ask('document.getElementById("all-columns").focus()')
+    hidden = "getComputedStyle(document.querySelector('th.extra')).display"
+    assert page.ask(hidden) == "none"
+    page.press(" ")
+    assert page.ask(hidden) == "table-cell"
+
+
+def test_fields_have_labels_and_tables_have_headings(page):
+    assert page.ask("""[...document.querySelectorAll("input, select")].filter((at) => !at.labels.length).length""") == 0
+    assert page.ask("""[...document.querySelectorAll(".sort, .save")].every((at) => at.tagName === "BUTTON")""")
+    assert page.ask("""[...document.querySelectorAll("table")].every((at) => at.querySelector("th[scope=col]"))""")
+    assert page.ask("""[...document.querySelectorAll(".scroll")].every((at) => at.tabIndex === 0 &&
+        (at.getAttribute("aria-label") || document.getElementById(at.getAttribute("aria-labelledby"))))""")
+
+
+def test_every_sound_plays_and_one_at_a_time(page):
+    played = page.ask("""(async () => {
+        const players = [...document.querySelectorAll("audio")], heard = [];
+        for (const player of players) {
+            await player.play();
+            await new Promise((done) => ["ended", "error"].forEach((name) => player.addEventListener(name, done)));
+            heard.push([player.duration, player.error?.message, players.filter((other) => !other.paused).length]);
+        }
+        return heard;
+    })()""")
+    assert len(played) == 3 * 5
+    assert all(found == [0.5, None, 0] for found in played)
+    page.ask("""(async () => {
+        const [one, other] = document.querySelectorAll("audio");
+        await one.play();
+        await other.play();
+    })()""")
+    players = '[...document.querySelectorAll("audio")].slice(0, 2)'
+    assert page.ask(f"{players}.map((player) => player.paused)") == [True, False]
+
+
+def test_every_link_within_the_page_and_every_download_leads_somewhere(page):
+    links = page.ask('[...document.querySelectorAll("a[href]")].map((link) => link.getAttribute("href"))')
+    assert len(links) > 10
+    for link in links:
+        assert link.startswith(("#", "data:text/csv"))
+        if link.startswith("#"):
+            assert page.ask(f"document.getElementById({json.dumps(link[1:])}) !== null"), link
+    page.ask("""document.querySelector("nav a[href='#made']").click()""")
+    page.wait_for("document.getElementById('made').getBoundingClientRect().top < window.innerHeight")
+
+
+def test_a_chart_can_be_saved_on_white_paper_even_at_night(browser, report):
+    browser.look(1280, dark=True)
+    browser.open(report)
+    saved = browser.ask("""(async () => {
+        const blobs = [], links = [];
+        URL.createObjectURL = (blob) => (blobs.push(blob), "blob:kept");
+        HTMLAnchorElement.prototype.click = function () { links.push(this.download); };
+        document.querySelector("#figure-validation_loss .save").click();
+        while (!links.length) await new Promise((done) => requestAnimationFrame(done));
+        return [links[0], await blobs[0].text()];
+    })()""")
+    assert saved[0] == "validation_loss.svg"
+    assert saved[1].startswith("<svg")
+    assert "#ffffff" in saved[1] or 'fill="white"' in saved[1]
+
+
+def test_a_report_of_many_points_opens_without_complaint_and_stays_small(browser, tmp_path):
+    swept = {
+        "train_config.learning_rate": [0.1 / 2**n for n in range(10)],
+        "train_config.batch_size": [4, 8, 16, 32, 64],
+    }
+    swept["model_config.modules.stack.args.num_layers"] = [1, 2, 3, 4]
+    sweep = prepare(tmp_path, swept, draw=True, num_items=12, num_songs=4, num_epochs=60, seconds=30)
+    render(sweep)
+    # What grows with the items is drawn from quantiles: 200 points must leave room for their audio
+    assert sweep.report.stat().st_size < 12e6
+    browser.look(1280)
+    browser.open(sweep.report)
+    assert browser.ask("document.querySelectorAll('tr[data-point]').length") == 200
+    first = "document.querySelector('audio')"
+    assert browser.ask(f"{first}.play().then(() => {first}.duration)") == 20
+    drawn(browser)
+    assert browser.complaints == []

@@ -14,13 +14,15 @@
         labelFontSize: 11.5, titleFontWeight: 500,
       },
       legend: { labelColor: text, titleColor: text, labelFontSize: 11.5 },
+      text: { color: text },
+      style: { halo: { fill: text, stroke: isDark ? "#14171c" : "#ffffff", strokeWidth: 5, strokeOpacity: 0.85 } },
     };
   };
   // Where there is little room long labels give way to the marks, and legends stand in one column
   const fit = (part, narrow, width) => {
     if (Array.isArray(part)) { part.forEach((one) => fit(one, narrow, width)); return; }
     if (part === null || typeof part !== "object") return;
-    if (part.columns && width < 760) Object.assign(part, { columns: 1, labelLimit: Math.round(width * 0.85) });
+    if (part.columns && width < 760) Object.assign(part, { columns: 1, labelLimit: Math.round(width * 0.72) });
     else if (narrow && typeof part.labelLimit === "number") part.labelLimit = Math.round(width * 0.36);
     Object.values(part).forEach((one) => fit(one, narrow, width));
   };
@@ -63,13 +65,43 @@
       figure.append(button);
     }
   }
-  const drawAll = () => figures.reduce((before, figure) => before.then(() => draw(figure)), Promise.resolve());
+  // What is seen is drawn first; the rest while the page has nothing else to do, so that it answers from the start
+  const root = document.documentElement;
+  const idle = () => new Promise((done) => (window.requestIdleCallback || setTimeout)(done, { timeout: 200 }));
+  const seen = (figure) => {
+    const box = figure.getBoundingClientRect();
+    return box.bottom > -200 && box.top < window.innerHeight + 200;
+  };
+  let waiting = [], running = false;
+  // A chart that is drawn may push what is below it: who followed a link meanwhile stays where it led, unless they move on
+  let goal = null;
+  window.addEventListener("hashchange", () => { goal = running ? document.getElementById(location.hash.slice(1)) : null; });
+  for (const name of ["wheel", "touchmove", "keydown", "pointerdown"]) {
+    window.addEventListener(name, () => { goal = null; }, { passive: true });
+  }
+  const work = async () => {
+    if (running) return;
+    running = true;
+    for (;;) {
+      const next = waiting.findIndex(seen);
+      if (next < 0) root.dataset.ready = "";
+      if (!waiting.length) break;
+      await idle();
+      const [figure] = waiting.splice(Math.max(0, waiting.findIndex(seen)), 1);
+      await draw(figure);
+      goal?.scrollIntoView({ behavior: "instant" });
+    }
+    goal = null;
+    running = false;
+    root.dataset.drawn = String(figures.length);
+  };
+  const drawAll = () => { waiting = [...figures]; return work(); };
   dark.addEventListener("change", drawAll);
   let narrow = window.innerWidth < 640;
   window.addEventListener("resize", () => {
     if (narrow !== window.innerWidth < 640) { narrow = !narrow; drawAll(); }
   });
-  drawAll().then(() => { document.documentElement.dataset.drawn = String(figures.length); });
+  drawAll();
 })();
 
 // Table of points -----------------------------------------------------------------------------------------------------

@@ -38,8 +38,18 @@ rule summarize_sweep:
         points="results/sweeps/{sweep}/points.csv",
         scores="results/sweeps/{sweep}/scores.parquet",
     output:
-        summary="results/sweeps/{sweep}/summary.csv",
-        comparisons="results/sweeps/{sweep}/comparisons.csv",
+        summary=report(
+            "results/sweeps/{sweep}/summary.csv",
+            category="Sweeps",
+            labels={"result": "Points and baselines"},
+            caption="../report/summary.rst",
+        ),
+        comparisons=report(
+            "results/sweeps/{sweep}/comparisons.csv",
+            category="Sweeps",
+            labels={"result": "Paired comparisons"},
+            caption="../report/comparisons.rst",
+        ),
         groups="results/sweeps/{sweep}/groups.csv",
         conditions="results/sweeps/{sweep}/conditions.csv",
         sheet="results/sweeps/{sweep}/sheet.csv",
@@ -87,6 +97,7 @@ rule render_report:
         report=report(
             "results/sweeps/{sweep}/report.html",
             category="Sweeps",
+            labels={"result": "Report"},
             caption="../report/sweep.rst",
         ),
     log:

@@ -6,7 +6,7 @@ are single views, so that the report can fit their width to the page.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import altair as alt
 import numpy as np
@@ -19,6 +19,7 @@ from separation.sweep_tables import (
     value_order,
     varying_keys,
 )
+from separation.testers import PASSPORTS
 
 BEST, POINT, BASELINE = "best point", "other points", "baselines"
 COLOURS = {BEST: "#e8710a", POINT: "#3f7fc4", BASELINE: "#7d8590"}
@@ -28,6 +29,8 @@ WIDTH = 680
 # More points than that are not drawn one under the other, nor with a colour each
 MOST_ROWS = 30
 MOST_COLOURS = 8
+# Points of learning curves in one chart: more only make the page slow
+MOST_CURVE_ROWS = 6000
 REFERENCE_LINES = ("mixture", "fixed_mask", "ideal_binary_mask")
 
 
@@ -36,7 +39,8 @@ class SweepData:
     """What the charts draw.
 
     `rows` has one row per point and evaluation and per baseline: `point`, `evaluation`, `label` (unique), `kind`,
-    `validation_loss`, `score`, `low`, `high`, swept keys; ordered by validation loss, baselines last.
+    `validation_loss`, `score`, `low`, `high`, `gap` (share of the oracle's gap closed), swept keys; ordered by
+    validation loss, baselines last.
     """
 
     points: pd.DataFrame
@@ -44,6 +48,17 @@ class SweepData:
     scores: pd.DataFrame
     histories: dict[str, pd.DataFrame]
     metric: str
+    #: as `separation.costs.read_costs` gives it
+    costs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    #: as `separation.sweep_tables.read_beside` gives them: empty where there is no such file
+    comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
+    groups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def oracle(self) -> str:
+        """The oracle whose gap `gap` speaks of."""
+        return "ideal_ratio_mask" if f"{self.metric}_gap_closed" in self.rows else "ideal_binary_mask"
 
     @property
     def trained(self) -> pd.DataFrame:
@@ -57,14 +72,22 @@ class SweepData:
 
 
 def gather(
-    points: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame, histories: dict[str, pd.DataFrame], metric: str
+    points: pd.DataFrame,
+    scores: pd.DataFrame,
+    summary: pd.DataFrame,
+    histories: dict[str, pd.DataFrame],
+    metric: str,
+    **tables: pd.DataFrame,
 ) -> SweepData:
-    """Puts together what the charts draw; the arguments as read by `separation.sweep_tables`."""
+    """Puts together what the charts draw; the arguments as read by `separation.sweep_tables`, `tables` as SweepData has
+    them."""
     rows = summary.rename(columns={metric: "score", f"{metric}_low": "low", f"{metric}_high": "high"})
+    gap = f"{metric}_gap_closed"
+    rows["gap"] = rows[gap] if gap in rows else rows.get("oracle_share", np.nan)
     rows["kind"] = np.where(rows["baseline"], BASELINE, np.where(rows["best"], BEST, POINT))
     rows["label"] = unique_labels(rows)
     rows = rows.sort_values(["baseline", "validation_loss"], kind="stable", na_position="last").reset_index(drop=True)
-    return SweepData(points, rows, scores, histories, metric)
+    return SweepData(points, rows, scores, histories, metric, **tables)
 
 
 def numbered(data: SweepData) -> SweepData:
@@ -87,7 +110,8 @@ def unique_labels(rows: pd.DataFrame) -> pd.Series:
 
 def score_title(metric: str) -> str:
     """The axis title of a metric."""
-    return "SI-SDR improvement (dB)" if metric == "SI-SDRi" else f"{metric} (dB)"
+    unit = PASSPORTS[metric].unit if metric in PASSPORTS else "dB"
+    return "SI-SDR improvement (dB)" if metric == "SI-SDRi" else f"{metric} ({unit})"
 
 
 def kind_colour() -> alt.Color:
@@ -152,7 +176,7 @@ def loss_curves(data: SweepData, column: str, title: str, legend: bool) -> alt.C
     frames = []
     for row in trained.itertuples():
         if row.point in data.histories:
-            history = data.histories[row.point][["epoch", column]].dropna()
+            history = thinned(data.histories[row.point][["epoch", column]].dropna(), column, len(trained))
             frames.append(history.assign(label=row.label, kind=row.kind))
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     frame = frame[np.isfinite(frame[column])] if len(frame) else frame
@@ -194,6 +218,17 @@ def loss_curves(data: SweepData, column: str, title: str, legend: bool) -> alt.C
     chart = lines if crowded else alt.layer(lines, dots)
     description = f"{title} over epochs, one line for each of {len(labels)} points."
     return finish(chart, 280, description)
+
+
+def thinned(history: pd.DataFrame, column: str, num_curves: int) -> pd.DataFrame:
+    """A curve with as many epochs as MOST_CURVE_ROWS leaves to it: evenly spread, with its lowest and its last one."""
+    most = max(20, MOST_CURVE_ROWS // max(1, num_curves))
+    if len(history) <= most:
+        return history
+    kept = set(np.linspace(0, len(history) - 1, most).round().astype(int).tolist())
+    lowest = history[column].to_numpy()
+    kept.add(int(np.nanargmin(np.where(np.isfinite(lowest), lowest, np.inf))))
+    return history.iloc[sorted(kept)]
 
 
 def effect(data: SweepData, key: str) -> alt.LayerChart:

@@ -10,12 +10,14 @@ from pathlib import Path
 import altair as alt
 import vl_convert
 
-from separation import charts, score_charts
+from separation import charts, effect_charts, score_charts
+from separation.costs import BENCHMARKS, read_costs
 from separation.files import write_json, write_text
 from separation.key_paths import short_names
 from separation.sweep_tables import (
     metric_columns,
     primary_metric,
+    read_beside,
     read_histories,
     read_points,
     read_scores,
@@ -26,7 +28,7 @@ from separation.sweep_tables import (
 log = logging.getLogger(__name__)
 
 INDEX = "index.json"
-SECTIONS = ("learning_curves", "distributions", "effects")
+SECTIONS = ("learning_curves", "distributions", "conditions", "effects", "cost")
 LIGHT = {
     "background": "white",
     "font": "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif",
@@ -34,22 +36,44 @@ LIGHT = {
     "view": {"stroke": None},
     "axis": {"gridColor": "#e6e8eb", "domainColor": "#9aa1ab", "tickColor": "#9aa1ab", "labelFontSize": 11.5},
     "legend": {"labelFontSize": 11.5},
+    "style": {"halo": {"stroke": "white", "strokeWidth": 5, "strokeOpacity": 0.85}},
 }
 
 
-def plot_sweep(points_csv: Path, scores: Path, summary: Path, histories: Mapping[str, Path], folder: Path) -> None:
+def gather_sweep(
+    points_csv: Path, scores: Path, summary: Path, histories: Mapping[str, Path], benchmarks: Path = BENCHMARKS
+) -> charts.SweepData:
+    """Reads what figures and report show; see `plot_sweep`. the other tables lie beside the summary."""
+    points, table = read_points(points_csv), read_scores(scores)
+    return charts.gather(
+        points,
+        table,
+        read_summary(summary, points),
+        read_histories(histories),
+        primary_metric(metric_columns(table)),
+        costs=read_costs(points, histories, benchmarks),
+        **{name: read_beside(summary, f"{name}.csv") for name in ("comparisons", "groups", "conditions")},
+    )
+
+
+def plot_sweep(
+    points_csv: Path,
+    scores: Path,
+    summary: Path,
+    histories: Mapping[str, Path],
+    folder: Path,
+    benchmarks: Path = BENCHMARKS,
+) -> None:
     """Draws the figures of a sweep.
 
     Args:
         points_csv, scores, summary: as written by `separation.analysis`.
+        benchmarks: see `separation.costs.read_costs`.
         histories: point -> history.csv.
         folder: where `<name>.svg`, `<name>.vl.json` (Vega-Lite) and, last, index.json go: a list of `name`, `section`,
             `title` and `caption` in reading order. Figures of an earlier sweep in it are removed.
     """
-    points, table = read_points(points_csv), read_scores(scores)
-    metric = primary_metric(metric_columns(table))
-    data = charts.gather(points, table, read_summary(summary, points), read_histories(histories), metric)
-    data = charts.numbered(data)
+    data = charts.numbered(gather_sweep(points_csv, scores, summary, histories, benchmarks))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [(figure, chart) for figure, chart in _all(data) if chart is not None]
@@ -106,11 +130,13 @@ def _all(data: charts.SweepData):
                 "score_distributions",
                 "distributions",
                 "Scores of the test mixtures",
-                "Means with 95 % intervals; points in the order of their validation loss."
+                "One bar per point in the order of the validation loss: the wide part holds the middle half of the "
+                "mixtures, the narrow one nine tenths, the dot is the mean. Orange is the best point; dashed lines are "
+                "baselines' means."
                 if many
-                else "One dot per mixture, the mean of its sources; the box holds the middle half, the "
-                "diamond is the mean. Points in the order of their validation loss, baselines below; dashed "
-                "lines are baselines' means.",
+                else "The box holds the middle half of the mixtures, the line nine tenths, the diamond is the mean; a "
+                "dot, where they are few, is one mixture, the mean of its sources. Points in the order of their "
+                "validation loss, baselines below; dashed lines are baselines' means.",
             ),
             score_charts.score_distributions(data),
         )
@@ -134,6 +160,36 @@ def _all(data: charts.SweepData):
             ),
             score_charts.improvement_against_input(data),
         )
+        for index, (condition, chart) in enumerate(effect_charts.conditions(data)):
+            yield (
+                _about(
+                    f"condition_{index:02d}_{_file_name(condition)}",
+                    "conditions",
+                    f"By {condition}",
+                    f"Means over the estimates in each range of {condition}, with 95 % intervals.",
+                ),
+                chart,
+            )
+        yield (
+            _about(
+                "parallel_coordinates",
+                "effects",
+                "All settings and the score",
+                "One line per point, from its value of each swept key to its score at the right, greener where that "
+                "is higher; the thick orange line is the best point.",
+            ),
+            effect_charts.parallel_coordinates(data),
+        )
+        yield (
+            _about(
+                "main_effects",
+                "effects",
+                "Main effects",
+                "What each value of a swept key does to the score, against the best point's value of that key: the "
+                "mean over pairs of points that agree in everything else, with its 95 % interval.",
+            ),
+            effect_charts.main_effects(data),
+        )
         for index, key in enumerate(names):
             yield (
                 _about(
@@ -153,6 +209,16 @@ def _all(data: charts.SweepData):
                 "The best point is chosen on the horizontal axis; the vertical one has no part in it.",
             ),
             charts.validation_against_test(data),
+        )
+        yield (
+            _about(
+                "score_against_time",
+                "cost",
+                "What training time bought",
+                "One dot per point with its 95 % interval, orange is the best by validation loss. Points on the "
+                "stepped line are beaten by none that took no longer.",
+            ),
+            effect_charts.score_against_time(data),
         )
 
 

@@ -15,8 +15,10 @@ from PIL import Image
 from separation.files import read_json
 
 ROLES = ("best", "median", "worst")
-# Long pieces would make the page too large to open: what is played of each
+# Long pieces would make the page too large to open: what is played of each, and of all together as bytes of PCM
 MOST_SECONDS = 20.0
+LEAST_SECONDS = 2.0
+MOST_BYTES = 24_000_000
 SPECTROGRAM_SIZE = (360, 110)
 SPECTROGRAM_RANGE = 65.0  # dB below the loudest bin
 SILENCE = 1e-12
@@ -51,44 +53,65 @@ def read_items(folders: Sequence[Path]) -> list[PlayedItem]:
     Args:
         folders: `estimates` folders with the index.json of `separation.listening`.
     """
-    found = []
+    chosen = []
     for folder in map(Path, folders):
         for entry in read_json(folder / "index.json")["items"]:
             roles = tuple(role for role in ROLES if role in entry["role"].split(", "))
             if roles:
-                found.append(_read_item(folder, entry, roles))
+                chosen.append((folder, entry, roles))
+    seconds = _seconds_each(
+        [folder / entry["mixture"] for folder, entry, _ in chosen for _ in range(_num_clips(entry))]
+    )
+    found = [_read_item(folder, entry, roles, seconds) for folder, entry, roles in chosen]
     return sorted(found, key=lambda item: ROLES.index(item.roles[0]))
 
 
-def _read_item(folder: Path, entry: dict, roles: tuple[str, ...]) -> PlayedItem:
+def _num_clips(entry: dict) -> int:
+    return 1 + 2 * len(entry["sources"])
+
+
+def _seconds_each(clips: Sequence[Path]) -> float:
+    """How much of each clip is played, so that all together keep within MOST_BYTES."""
+    bytes_per_second = 0
+    for path in clips:
+        about = soundfile.info(path)
+        bytes_per_second += 2 * about.samplerate * about.channels
+    return max(LEAST_SECONDS, min(MOST_SECONDS, MOST_BYTES / max(1, bytes_per_second)))
+
+
+def _read_item(folder: Path, entry: dict, roles: tuple[str, ...], seconds: float) -> PlayedItem:
     files = [("mixture", "mixture", folder / entry["mixture"], {})]
     for source, paths in entry["sources"].items():
         files.append((source, "reference", folder / paths["reference"], {}))
         files.append((source, "estimate", folder / paths["estimate"], paths.get("scores", {})))
-    loaded = [(name, kind, *read_beginning(path), scores) for name, kind, path, scores in files]
+    loaded = [(name, kind, *read_beginning(path, seconds), scores) for name, kind, path, scores in files]
     levels = [spectrogram(audio, rate) for _, _, audio, rate, _, _ in loaded]
     # One scale for all clips of a mixture, so that what leaks from one source into another is seen as faint as it is
     loudest = max(float(level.max(initial=-300.0)) for level in levels)
     clips = [
-        Clip(name, kind, flac_uri(audio, rate), png_uri(level, loudest), scores)
+        Clip(name, kind, audio_uri(audio, rate), png_uri(level, loudest), scores)
         for (name, kind, audio, rate, _, scores), level in zip(loaded, levels, strict=True)
     ]
     _, _, audio, rate, whole, _ = loaded[0]
     return PlayedItem(entry["item"], roles, len(audio) / rate, whole, rate, clips)
 
 
-def read_beginning(path: Path) -> tuple[np.ndarray, int, bool]:
-    """Reads up to MOST_SECONDS of a file: samples of shape (frames, channels), the sample rate, whether that is all."""
+def read_beginning(path: Path, seconds: float = MOST_SECONDS) -> tuple[np.ndarray, int, bool]:
+    """Reads up to `seconds` of a file: samples of shape (frames, channels), the sample rate, whether that is all."""
     with soundfile.SoundFile(path) as source:
-        frames = int(MOST_SECONDS * source.samplerate)
+        frames = int(seconds * source.samplerate)
         return source.read(frames, always_2d=True), source.samplerate, source.frames <= frames
 
 
-def flac_uri(audio: np.ndarray, sample_rate: int) -> str:
-    """The samples, shape (frames, channels), as a FLAC of 16 bits: half the size of wav, played by every browser."""
+def audio_uri(audio: np.ndarray, sample_rate: int) -> str:
+    """The samples, shape (frames, channels), at 16 bits: as FLAC, smaller than WAV and played by every browser.
+
+    A FLAC of a second or less is one in which Chromium fails to find the beginning; such a one is a WAV.
+    """
+    kind = "flac" if len(audio) > 2 * sample_rate else "wav"
     buffer = io.BytesIO()
-    soundfile.write(buffer, audio, sample_rate, format="FLAC", subtype="PCM_16")
-    return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode()
+    soundfile.write(buffer, audio, sample_rate, format=kind.upper(), subtype="PCM_16")
+    return f"data:audio/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def spectrogram(audio: np.ndarray, sample_rate: int) -> np.ndarray:

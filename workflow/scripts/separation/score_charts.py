@@ -23,12 +23,13 @@ from separation.charts import (
 )
 from separation.sweep_tables import UNIT, score_matrix
 
+# More dots than that make a page slow, and are a blot
+MOST_DOTS = 2000
+
 
 def score_distributions(data: SweepData) -> alt.LayerChart:
-    """The scores of single mixtures, per point; of very many points their means alone."""
+    """The scores of single mixtures, per point: boxes, and dots where that are few enough."""
     title = score_title(data.metric)
-    if len(data.trained) > MOST_ROWS:
-        return ranked_means(data)
     rows = data.rows[data.rows["score"].notna()]
     labels = dict(zip(zip(rows["point"], rows["evaluation"], strict=True), rows["label"], strict=True))
     kinds = dict(zip(rows["label"], rows["kind"], strict=True))
@@ -38,6 +39,8 @@ def score_distributions(data: SweepData) -> alt.LayerChart:
     frame = frame[frame["label"].notna() & np.isfinite(frame["score"])][["label", "item", "score"]]
     frame["kind"] = frame["label"].map(kinds)
     frame["score"] = frame["score"].round(3)
+    if len(data.trained) > MOST_ROWS:
+        return ranked_distributions(data, frame)
     # Spread by the golden ratio: even, and the same every time
     frame["spread"] = ((frame.groupby("label").cumcount() * 0.618034) % 1).round(3)
     order = rows["label"].tolist()
@@ -45,57 +48,76 @@ def score_distributions(data: SweepData) -> alt.LayerChart:
         "label:N", sort=order, title=None, axis=alt.Axis(labelLimit=290, domain=False, ticks=False, labelPadding=10)
     )
     x = alt.X("score:Q", title=title, scale=alt.Scale(nice=True))
-    strip = (
-        alt.Chart(frame)
-        .mark_circle(size=22, opacity=0.45)
-        .encode(
-            y=y,
-            x=x,
-            color=kind_colour(),
-            yOffset=alt.YOffset("spread:Q", scale=alt.Scale(domain=[-0.6, 1.6])),
-            tooltip=[
-                alt.Tooltip("label:N", title="Point"),
-                alt.Tooltip("item:N", title="Mixture"),
-                alt.Tooltip("score:Q", title=title, format=".2f"),
-            ],
+    spread = quantiles(frame).merge(rows[["label", "kind"]], on="label")
+    boxes = alt.Chart(spread).encode(y=y, tooltip=quantile_tooltip(title))
+    grey = COLOURS[BASELINE]
+    layers = [
+        boxes.mark_rule(color=grey).encode(x=alt.X("q05:Q", title=title), x2="q95:Q"),
+        boxes.mark_bar(size=14, color=grey, fillOpacity=0.2, stroke=grey, strokeWidth=1).encode(
+            x=alt.X("q25:Q", title=title), x2="q75:Q"
+        ),
+        boxes.mark_tick(size=14, thickness=2, color=grey).encode(x=alt.X("q50:Q", title=title)),
+    ]
+    if len(frame) <= MOST_DOTS:
+        strip = alt.Chart(frame).mark_circle(size=22, opacity=0.45)
+        layers.append(
+            strip.encode(
+                y=y,
+                x=x,
+                color=kind_colour(),
+                yOffset=alt.YOffset("spread:Q", scale=alt.Scale(domain=[-0.6, 1.6])),
+                tooltip=[
+                    alt.Tooltip("label:N", title="Point"),
+                    alt.Tooltip("item:N", title="Mixture"),
+                    alt.Tooltip("score:Q", title=title, format=".2f"),
+                ],
+            )
         )
-    )
-    box = (
-        alt.Chart(frame)
-        .mark_boxplot(
-            size=14,
-            ticks=False,
-            outliers=False,
-            opacity=0.95,
-            box={"fillOpacity": 0.15, "stroke": COLOURS[BASELINE], "strokeWidth": 1, "fill": COLOURS[BASELINE]},
-            median={"color": COLOURS[BASELINE], "strokeWidth": 2},
-            rule={"color": COLOURS[BASELINE]},
-        )
-        .encode(y=y, x=x, tooltip=alt.value(None))
-    )
     means = rows[["label", "score", "low", "high", "kind"]].round(3)
     mean = (
         alt.Chart(means)
         .mark_point(shape="diamond", size=90, filled=True, opacity=1, stroke="white", strokeWidth=1.2)
         .encode(y=y, x=x, color=kind_colour(), tooltip=interval_tooltip(title))
     )
-    chart = alt.layer(*reference_rules(data, "x"), box, strip, mean)
+    chart = alt.layer(*reference_rules(data, "x"), *layers, mean)
     description = f"Distribution of the {title} of single mixtures for {len(rows)} points and baselines."
     return finish(chart, len(rows) * (38 if len(rows) <= 14 else 30), description)
 
 
-def ranked_means(data: SweepData) -> alt.LayerChart:
-    """The means of very many points with their intervals, in the order of their validation loss."""
+def quantiles(frame: pd.DataFrame) -> pd.DataFrame:
+    """Quantiles of `score` by `label`, one row each: what of a distribution is drawn, however many scores it has."""
+    of_labels = frame.groupby("label", sort=False)["score"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
+    of_labels.columns = ["q05", "q25", "q50", "q75", "q95"]
+    return of_labels.round(3).reset_index()
+
+
+def quantile_tooltip(title: str) -> list[alt.Tooltip]:
+    """A distribution in five numbers under the pointer."""
+    names = {
+        "q05": "5 % below",
+        "q25": "a quarter below",
+        "q50": "median",
+        "q75": "a quarter above",
+        "q95": "5 % above",
+    }
+    numbers = [alt.Tooltip(f"{name}:Q", title=words, format=".2f") for name, words in names.items()]
+    return [alt.Tooltip("label:N", title=title), *numbers]
+
+
+def ranked_distributions(data: SweepData, per_item: pd.DataFrame) -> alt.LayerChart:
+    """The distributions of very many points side by side, in the order of their validation loss."""
     title = score_title(data.metric)
     frame = data.trained[["label", "score", "low", "high", "kind"]].round(3)
+    frame = frame.merge(quantiles(per_item), on="label")
     frame = frame.assign(rank=np.arange(1, len(frame) + 1))
     x = alt.X("rank:Q", title="Points by validation loss, lowest first", scale=alt.Scale(nice=False, padding=6))
     base = alt.Chart(frame).encode(x=x, color=kind_colour(), tooltip=interval_tooltip(title))
-    y = alt.Y("low:Q", title=title)
+    width = max(1.0, min(6.0, 400 / len(frame)))
     chart = alt.layer(
         *reference_rules(data, "y"),
-        base.mark_rule(opacity=0.45).encode(y=y, y2="high:Q"),
-        base.mark_circle(size=34, opacity=0.95).encode(y=alt.Y("score:Q", title=title)),
+        base.mark_rule(opacity=0.25).encode(y=alt.Y("q05:Q", title=title), y2="q95:Q"),
+        base.mark_rule(opacity=0.5, strokeWidth=width).encode(y=alt.Y("q25:Q", title=title), y2="q75:Q"),
+        base.mark_circle(size=20, opacity=1).encode(y=alt.Y("score:Q", title=title)),
     )
     return finish(chart, 340, f"Mean {title} of {len(frame)} points in the order of their validation loss.")
 
@@ -156,6 +178,8 @@ def improvement_against_input(data: SweepData) -> alt.Chart | None:
     )
     frame["input"] = scores["SI-SDR"] - scores["SI-SDRi"]
     frame = frame[np.isfinite(frame["input"]) & np.isfinite(frame["improvement"])].round(3)
+    # Every so-many-th by its input, so that the cloud keeps its shape
+    frame = frame.sort_values("input", kind="stable").iloc[:: -(-len(frame) // MOST_DOTS) or 1]
     if frame.empty:
         return None
     sources = sorted(frame["source"].unique())

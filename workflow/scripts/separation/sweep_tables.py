@@ -161,6 +161,23 @@ def read_histories(histories: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
     return {point: read_history(path) for point, path in histories.items()}
 
 
+def read_beside(summary: Path, name: str) -> pd.DataFrame:
+    """Reads another table of the same analysis: comparisons.csv, groups.csv or conditions.csv; empty if there is none.
+
+    Names, labels and values are strings; what else stands in it are numbers.
+    """
+    path = Path(summary).with_name(name)
+    if not path.exists():
+        return pd.DataFrame()
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    words = {"kind", "key", "point", "evaluation", "label", "against", "against_evaluation", "against_label", "metric"}
+    words |= {"verdict", "condition", "value", "group"}
+    for column in table.columns:
+        if column not in words and "." not in column:
+            table[column] = pd.to_numeric(table[column], errors="coerce")
+    return table
+
+
 def read_summary(path: Path, points: pd.DataFrame) -> pd.DataFrame:
     """Reads summary.csv; swept keys and names stay strings, `best` is bool."""
     texts = {column: str for column in ("point", "evaluation", "label", *swept_keys(points))}

@@ -11,12 +11,19 @@ import pandas as pd
 
 from separation import statistics
 from separation.key_paths import short_names
-from separation.sweep_tables import as_number, swept_keys, varying_keys
+from separation.sweep_tables import BASELINES, as_number, swept_keys, varying_keys
 
 # Under that many songs an interval is a rough one
 FEW_SONGS = 10
-# Keys that change what the loss measures: points that differ in one of them cannot be ranked by it with full right
-LOSS_CHANGERS = ("train_config.loss_function", "dataset_config.", "datasets.", "model_config.output")
+# Keys that decide what the loss measures: points that differ in one of them cannot be ranked by it
+LOSS_KEYS = ("loss_function", "loss_weights", "output_type", "weight_type", "data_keys_for_training", "output")
+# Keys that change on what it is measured: such points cannot be ranked by it with full right
+LOSS_CHANGERS = ("dataset_config.", "datasets.")
+
+
+def loss_keys(points: pd.DataFrame) -> list[str]:
+    """The swept keys by which the validation losses of a sweep's points measure different things."""
+    return [key for key in varying_keys(points) if key.rsplit(".", 1)[-1] in LOSS_KEYS or "loss_function" in key]
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,13 @@ def decibels(value: float, sign: bool = False) -> str:
     return text.replace("-", "−")
 
 
+def interval_in_words(low: float, high: float, sign: bool = False) -> str:
+    """An interval in a sentence, or why there is none."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "no interval: too few songs"
+    return f"95 % interval {decibels(low, sign)} to {decibels(high, sign)}"
+
+
 def interval(low: float, high: float, sign: bool = False) -> str:
     """An interval in words."""
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -67,6 +81,7 @@ def describe(
     scores: pd.DataFrame,
     histories: Mapping[str, pd.DataFrame],
     metric: str,
+    oracle: str = "ideal_binary_mask",
 ) -> Verdict:
     """Puts a sweep into words.
 
@@ -74,6 +89,7 @@ def describe(
         points, comparisons, scores, histories: as read from the files of the sweep.
         rows: `separation.charts.SweepData.rows`: the summary in the order of the validation loss.
         metric: the metric that points are compared by.
+        oracle: the baseline whose gap `rows` has the share of.
     """
     trained = rows[~rows["baseline"]]
     winners = trained[trained["best"]]
@@ -84,8 +100,8 @@ def describe(
     best = winners.iloc[0]
     what = "SI-SDR improvement" if metric == "SI-SDRi" else metric
     verdict = Verdict(f"{best['label']}: {decibels(best['score'])} dB {what} on test")
-    span = interval(best["low"], best["high"])
-    verdict.tiles.append(Tile(f"{what}, test", f"{decibels(best['score'])} dB", f"95 %: {span}"))
+    span = interval_in_words(best["low"], best["high"])
+    verdict.tiles.append(Tile(f"{what}, test", f"{decibels(best['score'])} dB", span))
     loss, number = f"{best['validation_loss']:.4g}", trained["point"].nunique()
     verdict.sentences.append(
         f"It has the lowest validation loss ({loss}) of {number} points and was chosen by that alone."
@@ -96,12 +112,12 @@ def describe(
     if "songs" in scores:
         units += f" from {count(_clusters(scores, best), 'song')}"
     gain = (
-        "the SI-SDR of the estimates is higher than that of the untouched mixture by"
+        "the SI-SDR of the estimates minus that of the untouched mixture is"
         if metric == "SI-SDRi"
         else f"the mean {what} is"
     )
-    verdict.sentences.append(f"On {units} {gain} {decibels(best['score'])} dB on average (95 % interval {span}).")
-    _against_baselines(verdict, best, rows, comparisons)
+    verdict.sentences.append(f"On {units} {gain} {decibels(best['score'])} dB on average ({span}).")
+    _against_baselines(verdict, best, rows, comparisons, oracle)
     _against_points(verdict, best, trained, comparisons)
     verdict.cautions = list(_cautions(points, rows, comparisons, scores, histories, metric, best))
     return verdict
@@ -111,13 +127,15 @@ def _clusters(scores: pd.DataFrame, row: pd.Series) -> int:
     return scores.loc[scores["point"] == row["point"], "cluster"].nunique()
 
 
-def _against_baselines(verdict: Verdict, best: pd.Series, rows: pd.DataFrame, comparisons: pd.DataFrame) -> None:
+def _against_baselines(
+    verdict: Verdict, best: pd.Series, rows: pd.DataFrame, comparisons: pd.DataFrame, oracle: str
+) -> None:
     found = comparisons[comparisons["kind"] == "baseline"].set_index("against")
     if "mixture" in found.index and found.loc["mixture", "verdict"] != statistics.BETTER:
         verdict.sentences.append("That is not shown to be better than leaving the mixture as it is.")
     if "fixed_mask" in found.index:
         row = found.loc["fixed_mask"]
-        span = interval(row["difference_low"], row["difference_high"], True)
+        span = interval_in_words(row["difference_low"], row["difference_high"], True)
         words = {
             statistics.BETTER: "It is better than a fixed mask, one and the same filter for every mixture",
             statistics.WORSE: "It is worse than a fixed mask, one and the same filter for every mixture",
@@ -125,17 +143,18 @@ def _against_baselines(verdict: Verdict, best: pd.Series, rows: pd.DataFrame, co
             row["verdict"], "It is not shown to be better than a fixed mask, one and the same filter for every mixture"
         )
         difference = f"{decibels(row['difference'], True)} dB"
-        verdict.sentences.append(f"{words}: the difference is {difference} (95 % interval {span}).")
-        verdict.tiles.append(Tile("against the fixed mask", difference, f"95 %: {span}"))
-    if math.isfinite(best["oracle_share"]):
-        share = f"{100 * best['oracle_share']:.0f} %".replace("-", "−")
+        verdict.sentences.append(f"{words}: the difference is {difference} ({span}).")
+        verdict.tiles.append(Tile("against the fixed mask", difference, span))
+    if math.isfinite(best["gap"]):
+        share = f"{100 * best['gap']:.0f} %".replace("-", "−")
         means = rows[rows["baseline"]].drop_duplicates("point").set_index("point")["score"]
-        oracle = f"{decibels(means.get('ideal_binary_mask', math.nan))} dB"
+        reached = f"{decibels(means.get(oracle, math.nan))} dB"
+        name = BASELINES[oracle].lower()
         verdict.sentences.append(
-            f"The ideal binary mask, which is made from the true sources, reaches {oracle}. "
+            f"The {name}, which is made from the true sources, reaches {reached}. "
             f"Of the gap between the mixture and that mask the point closes {share}."
         )
-        verdict.tiles.append(Tile("of the gap to the ideal binary mask", share, f"the mask reaches {oracle}"))
+        verdict.tiles.append(Tile(f"of the gap to the {name}", share, f"the mask reaches {reached}"))
 
 
 def _against_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, comparisons: pd.DataFrame) -> None:
@@ -146,7 +165,7 @@ def _against_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, co
         for _, row in match.iterrows():
             # The file says runner-up minus best; here the best comes first
             difference = f"{decibels(-row['difference'], True)} dB"
-            span = interval(-row["difference_high"], -row["difference_low"], True)
+            span = interval_in_words(-row["difference_high"], -row["difference_low"], True)
             words = {
                 statistics.BETTER: "the runner-up is shown to be better",
                 statistics.WORSE: "the best point is shown to be better",
@@ -154,9 +173,9 @@ def _against_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, co
             verdict.sentences.append(
                 f"Second by validation loss ({second['validation_loss']:.4g}) is {second['label']} with "
                 f"{decibels(second['score'])} dB on test. Mixture by mixture the best point differs from it by "
-                f"{difference} (95 % interval {span}): {words}."
+                f"{difference} ({span}): {words}."
             )
-            verdict.tiles.append(Tile("against the runner-up", difference, f"95 %: {span}; {words}"))
+            verdict.tiles.append(Tile("against the runner-up", difference, f"{span}; {words}"))
     if len(found) > 1:
         worse, better = ((found["verdict"] == words).sum() for words in (statistics.WORSE, statistics.BETTER))
         verdict.sentences.append(
@@ -180,7 +199,14 @@ def _cautions(
     if len(missing):
         names = ", ".join(missing["label"].head(5)) + (" and others" if len(missing) > 5 else "")
         yield f"{len(missing)} of {count(len(trained), 'point')} have no score on test: {names}."
-    changers = [key for key in varying_keys(points) if key.startswith(LOSS_CHANGERS)]
+    losses = loss_keys(points)
+    if losses:
+        yield (
+            f"The points differ in {' and '.join(losses)}: their validation losses measure different things and are "
+            "not comparable. The order of the table and the choice of the best point mean something only among points "
+            "with the same loss; below stands the best of each."
+        )
+    changers = [key for key in varying_keys(points) if key.startswith(LOSS_CHANGERS) and key not in losses]
     if changers:
         yield (
             f"The points differ in {' and '.join(changers)}, so their validation losses may not measure the same "

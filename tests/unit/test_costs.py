@@ -1,0 +1,64 @@
+"""What points cost, from what trainings and jobs left behind."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from separation.costs import duration, rate_unit, read_costs
+
+POINTS = pd.DataFrame({"point": ["a", "b"], "evaluation": ["e", "e"]})
+
+
+def leave(folder, point, history, device=None):
+    """Writes what a training leaves: history.csv, and the device in its progress."""
+    path = folder / point / "history.csv"
+    path.parent.mkdir()
+    pd.DataFrame({"epoch": [1, 2], "train_loss": [1.0, 0.5], "validation_loss": [1.0, 0.6], **history}).to_csv(path)
+    if device is not None:
+        (path.parent / "state").mkdir()
+        (path.parent / "state/progress.json").write_text(json.dumps({"device": device}))
+    return path
+
+
+def test_time_is_summed_memory_is_the_most_and_the_device_is_told(tmp_path):
+    histories = {
+        "a": leave(tmp_path, "a", {"seconds": [10.0, 12.5], "memory_mb": [300, 350]}, "cuda:0 (NVIDIA H200)"),
+        "b": leave(tmp_path, "b", {}),
+    }
+    job = tmp_path / "benchmarks/evaluate_point/a/e.tsv"
+    job.parent.mkdir(parents=True)
+    job.write_text("s\th:m:s\tmax_rss\n31.5\t0:00:31\t400\n")
+    costs = read_costs(POINTS, histories, tmp_path / "benchmarks").set_index("point")
+    assert costs.loc["a", ["train_seconds", "memory_mb", "evaluate_seconds", "epochs"]].tolist() == [22.5, 350, 31.5, 2]
+    assert costs.loc["a", "device"] == "cuda:0 (NVIDIA H200)"
+    assert costs.loc["b", "device"] == ""
+    assert costs.loc["b", ["train_seconds", "memory_mb", "evaluate_seconds"]].isna().all()
+
+
+def test_an_epoch_without_a_time_makes_the_sum_unknown(tmp_path):
+    histories = {"a": leave(tmp_path, "a", {"seconds": [10.0, None]}), "b": leave(tmp_path, "b", {"seconds": [1, 1]})}
+    costs = read_costs(POINTS, histories, tmp_path)
+    assert math.isnan(costs["train_seconds"][0])
+    assert costs["train_seconds"][1] == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.25, "0.2 s"),
+        (42.4, "42 s"),
+        (200, "3 min 20 s"),
+        (3599.6, "1 h 0 min"),
+        (7500, "2 h 5 min"),
+        (math.nan, "–"),
+    ],
+)
+def test_durations_in_words(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_trainings_of_an_hour_are_told_by_the_hour():
+    assert rate_unit(pd.DataFrame({"train_seconds": [20.0, math.nan]})) == ("min", 60.0)
+    assert rate_unit(pd.DataFrame({"train_seconds": [20.0, 4000.0]})) == ("h", 3600.0)

@@ -1,0 +1,100 @@
+"""`make compare`: several sweeps in one table and one report, on real runs."""
+
+import os
+import subprocess
+import sys
+
+import pandas
+import pytest
+
+from conftest import ROOT, TINY, UNSET, Project
+
+
+def compare(project, sweeps):
+    """Runs the command as the Makefile does."""
+    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
+    environment["PYTHONPATH"] = str(ROOT / "workflow/scripts")
+    command = [sys.executable, "-m", "separation.sweep_comparison", sweeps]
+    return subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def swept(finished, tmp_path_factory) -> Project:
+    """The tiny sweep, one that shares a point with it, one with that point on other mixtures; nothing is trained."""
+    project = finished.copy(tmp_path_factory.mktemp("compare") / "project")
+    text = (project.folder / TINY).read_text().replace("[0.01, 0.001]", "[0.001]")
+    for name, test in (
+        ("shares", "test: {dataset: tiny_music}"),
+        ("other_test", "test: {dataset: tiny_music, split: val}"),
+    ):
+        written = text.replace("name: tiny_dpcl", f"name: {name}").replace("test: {dataset: tiny_music}", test)
+        (project.folder / f"tests/experiments/{name}.yml").write_text(written)
+        project.run("--config", f"sweep=tests/experiments/{name}.yml")
+    return project
+
+
+def test_a_point_of_two_sweeps_is_one_row_with_both_labels(swept):
+    done = compare(swept, "tiny_dpcl,shares")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == (
+        "2 points, 1 of them in more than one sweep: results/comparisons/tiny_dpcl+shares/report.html"
+    )
+    folder = swept.folder / "results/comparisons/tiny_dpcl+shares"
+    points = pandas.read_csv(folder / "points.csv").set_index("train_config.learning_rate")
+    assert points["sweep"].to_dict() == {0.01: "tiny_dpcl", 0.001: "tiny_dpcl + shares"}
+    assert points.loc[0.001, "label"].startswith("tiny_dpcl: learning_rate=0.001 | shares: ")
+    # Scores and means are those of the sweep itself
+    one, both = (
+        pandas.read_csv(swept.folder / f"results/{name}/summary.csv")
+        for name in ("sweeps/tiny_dpcl", "comparisons/tiny_dpcl+shares")
+    )
+    columns = ["point", "validation_loss", "SI-SDR", "SI-SDRi", "items", "best"]
+    pandas.testing.assert_frame_equal(one[columns], both[columns])
+    page = (folder / "report.html").read_text()
+    assert "Comparison of sweeps" in page
+    assert "tests/experiments/shares.yml" in page
+
+
+def test_other_test_mixtures_are_said_plainly(swept):
+    done = compare(swept, "tests/experiments/other_test.yml,tiny_dpcl")
+    assert done.returncode == 0, done.stderr
+    told = "The sweeps were tested on different mixtures (other_test on 2 mixtures of tiny_music/val; tiny_dpcl on 2"
+    assert told in done.stdout
+    folder = swept.folder / "results/comparisons/other_test+tiny_dpcl"
+    assert told in (folder / "report.html").read_text()
+    summary = pandas.read_csv(folder / "summary.csv").dropna(subset="validation_loss")
+    assert len(summary) == 3
+    pairs = pandas.read_csv(folder / "comparisons.csv").query("kind in ['best', 'pair']")
+    assert (pairs["verdict"] == "no mixture in common").sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "message"),
+    [
+        (
+            "tiny_dpcl,shars",
+            "expected the name of a sweep with results in results/sweeps, found 'shars'; did you mean 'shares'?",
+        ),
+        ("tiny_dpcl", "expected two or more sweeps, found tiny_dpcl"),
+        ("tiny_dpcl,tiny_dpcl", "expected two or more sweeps, found tiny_dpcl, tiny_dpcl"),
+    ],
+)
+def test_a_wrong_name_is_one_line(swept, sweeps, message):
+    done = compare(swept, sweeps)
+    assert done.returncode == 1
+    assert done.stderr == f"Error: sweeps: {message}\n"
+
+
+def test_a_sweep_without_scores_is_told_with_the_command_that_makes_them(swept):
+    scores = swept.folder / "results/sweeps/shares/scores.parquet"
+    hidden = scores.rename(scores.with_suffix(".hidden"))
+    done = compare(swept, "tiny_dpcl,shares")
+    hidden.rename(scores)
+    assert done.returncode == 1
+    assert "is not evaluated yet; run: snakemake --config sweep=tests/experiments/shares.yml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_make_compare_asks_for_sweeps():
+    done = subprocess.run(["make", "-n", "compare", "sweeps=a,b"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "separation.sweep_comparison 'a,b'" in done.stdout

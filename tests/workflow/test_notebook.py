@@ -1,0 +1,56 @@
+"""The notebook, run on real results as it is served: every cell, in a real kernel."""
+
+import json
+
+import nbformat
+import pandas
+import pytest
+from nbclient import NotebookClient
+
+from conftest import ROOT
+
+NOTEBOOK = ROOT / "workflow/notebooks/analyze.ipynb"
+
+
+@pytest.fixture(scope="module")
+def executed(finished):
+    """The notebook after all its cells ran on the tiny experiment, from its own folder as a server starts it."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SWEEPS", "tiny_dpcl")
+        environment.delenv("PYTHONPATH", raising=False)
+        for name in ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY"):
+            environment.delenv(name, raising=False)
+        client = NotebookClient(notebook, timeout=300, kernel_name="python3")
+        client.execute(resources={"metadata": {"path": str(finished.folder / "workflow/notebooks")}})
+    return notebook
+
+
+def outputs(notebook, kind):
+    """What cells showed, of one MIME type."""
+    shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [output["data"][kind] for output in shown if kind in output.get("data", {})]
+
+
+def test_it_is_kept_without_outputs():
+    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+def test_a_box_plot_for_each_swept_key_and_for_the_points(executed):
+    assert len(outputs(executed, "image/png")) == 2
+
+
+def test_its_means_are_those_of_the_summary(executed, finished):
+    summary = pandas.read_csv(finished.path("results/sweeps/tiny_dpcl/summary.csv"))
+    tables = "".join(outputs(executed, "text/html"))
+    for _, row in summary[summary["point"].str.startswith("dpcl")].iterrows():
+        assert f"<td>{row['SI-SDRi']:.2f}</td>" in tables
+    assert "ideal_ratio_mask" in tables
+
+
+def test_nothing_is_said_on_standard_error(executed):
+    for cell in executed.cells:
+        for output in cell.get("outputs", []):
+            assert output.get("name") != "stderr", output

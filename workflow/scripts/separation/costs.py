@@ -1,0 +1,99 @@
+"""What the points of a sweep cost: time, device, memory, and energy where it was measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from separation.sweep_tables import read_history
+
+PROGRESS = "state/progress.json"
+BENCHMARKS = Path("results/benchmarks")
+COST_COLUMNS = [
+    *("point", "evaluation", "epochs", "train_seconds", "device", "memory_mb", "energy_wh", "evaluate_seconds"),
+]
+
+
+def read_costs(points: pd.DataFrame, histories: Mapping[str, Path], benchmarks: Path = BENCHMARKS) -> pd.DataFrame:
+    """What each point took, as far as it is known.
+
+    Args:
+        points: points.csv, as `separation.sweep_tables.read_points` reads it.
+        histories: point -> history.csv; the device stands in state/progress.json beside it.
+        benchmarks: where Snakemake writes what jobs cost.
+
+    Returns:
+        one row per point and evaluation with COST_COLUMNS: `train_seconds` is the wall time of all epochs, over every
+        restart; `memory_mb` the most memory used; `energy_wh` of the device; `evaluate_seconds` the wall time of the
+        job. NaN and "" where it is not known.
+    """
+    trained = {point: _training(Path(path)) for point, path in histories.items()}
+    rows = []
+    for row in points.drop_duplicates(["point", "evaluation"]).itertuples():
+        known = trained.get(row.point, {})
+        job = benchmarks / "evaluate_point" / row.point / f"{row.evaluation}.tsv"
+        rows.append(
+            {"point": row.point, "evaluation": row.evaluation, **known, "evaluate_seconds": _seconds_of_job(job)}
+        )
+    costs = pd.DataFrame(rows, columns=COST_COLUMNS)
+    costs["device"] = costs["device"].fillna("")
+    numbers = [name for name in COST_COLUMNS if name not in ("point", "evaluation", "device")]
+    costs[numbers] = costs[numbers].astype(float)
+    return costs
+
+
+def _training(history_csv: Path) -> dict[str, object]:
+    history = read_history(history_csv)
+    found: dict[str, object] = {"epochs": len(history), "device": _device(history_csv.parent / PROGRESS)}
+    for column, name, reduce in (
+        ("seconds", "train_seconds", np.nansum),
+        ("memory_mb", "memory_mb", np.nanmax),
+        ("energy_wh", "energy_wh", np.nansum),
+    ):
+        values = pd.to_numeric(history[column], errors="coerce") if column in history else pd.Series(dtype=float)
+        # An epoch that was not measured would make a sum look cheaper than it was
+        found[name] = float(reduce(values)) if len(values) and values.notna().all() else math.nan
+    return found
+
+
+def _device(progress: Path) -> str:
+    try:
+        return str(json.loads(progress.read_text(encoding="utf-8")).get("device") or "")
+    except (FileNotFoundError, json.JSONDecodeError):
+        # A sign of life, not a result: it may be gone, and is rewritten while a training goes on
+        return ""
+
+
+def _seconds_of_job(benchmark: Path) -> float:
+    try:
+        with benchmark.open(newline="", encoding="utf-8") as source:
+            rows = list(csv.DictReader(source, delimiter="\t"))
+    except FileNotFoundError:
+        return math.nan
+    value = rows[-1].get("s", "") if rows else ""
+    return float(value) if value not in ("", "-", "NA") else math.nan
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 42 s, 3 min 20 s, 2 h 5 min; – where they are not known."""
+    if not math.isfinite(seconds):
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
+
+
+def rate_unit(costs: pd.DataFrame) -> tuple[str, float]:
+    """The unit of time in which trainings of this size are told, and its seconds: hours once the longest takes one."""
+    longest = costs["train_seconds"].max()
+    return ("h", 3600.0) if longest >= 3600 else ("min", 60.0)

@@ -1,0 +1,155 @@
+"""Everything of finished sweeps as pandas tables, settings beside metrics: for notebooks and comparisons of sweeps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from separation import config as configuration
+from separation import schema
+from separation.analysis import best_point
+from separation.errors import UserError
+from separation.files import read_json
+from separation.plan import EVALUATION_SPEC_FILE
+from separation.runs import RECORD, SWEEPS, histories_of
+from separation.sweep_tables import (
+    BASELINES,
+    lowest_validation_loss,
+    read_histories,
+    read_points,
+    read_scores,
+    written,
+)
+from separation.yaml_reader import read_yaml
+
+# Of a point's config.yml, what only says where it lies and what it is called
+PLACES = ("info.name", "info.notes", "info.experiment_key", "info.output_folder", "info.seed")
+TABLES = ("points.csv", "scores.parquet", "summary.csv")
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of a nested mapping under their dotted keys; a list is a leaf, as the sweep's language has it."""
+    if isinstance(value, Mapping) and value:
+        return {
+            key: leaf
+            for name, inner in value.items()
+            for key, leaf in flatten(inner, f"{prefix}.{name}" if prefix else str(name)).items()
+        }
+    return {prefix: value}
+
+
+def artifacts_folder() -> Path:
+    """Where the points lie: ARTIFACTS_DIRECTORY, or what config/config.yaml says."""
+    return configuration.load_settings(configuration.default_config(), os.environ).artifacts
+
+
+def find_sweep(name: str, sweeps: Path | None = None) -> Path:
+    """The folder with the results of a sweep.
+
+    Args:
+        name: of the sweep, or its experiment file.
+        sweeps: the folder of all sweeps.
+
+    Raises:
+        UserError: there are no results under that name, or it has no scores yet.
+    """
+    sweeps = Path(SWEEPS) if sweeps is None else Path(sweeps)
+    if name.endswith((".yml", ".yaml")):
+        name = configuration.load_experiment(configuration.find_experiment(name), os.environ).name
+    folder = sweeps / name
+    if not name or not folder.is_dir():
+        known = sorted(path.parent.name for path in sweeps.glob("*/points.csv"))
+        hint = schema.nearest(name, known) or (f"; there are {', '.join(known)}" if known else "; there are none yet")
+        raise UserError(f"expected the name of a sweep with results in {sweeps}, found '{name}'{hint}", key="sweeps")
+    for table in TABLES:
+        if not (folder / table).exists():
+            record = folder / RECORD
+            file = read_json(record)["file"] if record.exists() else name
+            raise UserError(
+                f"the sweep '{name}' is not evaluated yet; run: snakemake --config sweep={file}", file=folder / table
+            )
+    return folder
+
+
+def config_of(artifacts: Path, point: str, evaluation: str = "") -> dict[str, Any]:
+    """The complete settings of a point, under one of its evaluations where that is named: dotted key -> value.
+
+    Raises:
+        UserError: its config.yml is gone.
+    """
+    folder = artifacts / point
+    for path in (folder / "evaluations" / evaluation / "config.yml", folder / "config.yml"):
+        if path.is_file():
+            flat = flatten(read_yaml(path).value)
+            return {key: value for key, value in flat.items() if key not in PLACES}
+    raise UserError("the point's settings are gone; the workflow makes them again", file=folder / "config.yml")
+
+
+def test_data_of(artifacts: Path, point: str, evaluation: str) -> str:
+    """The id of the data that an evaluation was made on, "" where it is not known."""
+    path = artifacts / point / "evaluations" / evaluation / EVALUATION_SPEC_FILE
+    if not path.is_file():
+        return ""
+    return str(read_json(path)["test"].get("id", ""))
+
+
+def load_settings(sweeps: Sequence[str], artifacts: Path | None = None) -> pd.DataFrame:
+    """The settings of all points of some sweeps: one row per sweep, point and evaluation.
+
+    Returns:
+        columns `sweep`, `point`, `evaluation`, `label`, `seed`, `group`, `best` (in its sweep), `validation_loss`, then
+        every dotted key of the points' config.yml; values are numbers, words, or JSON of what is neither.
+    """
+    artifacts = artifacts_folder() if artifacts is None else Path(artifacts)
+    rows = []
+    for name in sweeps:
+        folder = find_sweep(name)
+        points = read_points(folder / "points.csv")
+        losses = {
+            point: lowest_validation_loss(history)
+            for point, history in read_histories(histories_of(folder / "points.csv", artifacts)).items()
+        }
+        best = best_point(points, losses)
+        for row in points.to_dict("records"):
+            known = {key: row.get(key, "") for key in ("point", "evaluation", "label", "seed", "group")}
+            known |= {"best": row["point"] == best, "validation_loss": losses.get(row["point"])}
+            config = config_of(artifacts, row["point"], row["evaluation"])
+            rows.append({"sweep": folder.name, **known, **{key: _cell(value) for key, value in config.items()}})
+    return pd.DataFrame(rows)
+
+
+def load_scores(sweeps: Sequence[str], artifacts: Path | None = None, *, baselines: bool = False) -> pd.DataFrame:
+    """All scores of some sweeps with the settings beside them: one row per sweep, point, evaluation, item and source.
+
+    Args:
+        sweeps: names of sweeps, or experiment files.
+        artifacts: where the points lie; as the workflow has it where it is None.
+        baselines: whether the rows of baselines and oracles are there too; they have no settings.
+
+    Returns:
+        the columns of scores.parquet (metrics, mixing conditions, `cluster`: the songs of an item) and of
+        `load_settings`.
+    """
+    settings = load_settings(sweeps, artifacts)
+    frames = []
+    for name in sweeps:
+        folder = find_sweep(name)
+        scores = read_scores(folder / "scores.parquet").assign(sweep=folder.name)
+        own = scores["point"].isin(list(BASELINES))
+        frames.append(scores if baselines else scores[~own])
+    gathered = pd.concat(frames, ignore_index=True)
+    return gathered.merge(settings, on=["sweep", "point", "evaluation"], how="left")
+
+
+def varying_settings(settings: pd.DataFrame) -> list[str]:
+    """The dotted keys of `load_settings` with more than one value; a key that some points lack has one more."""
+    keys = [key for key in settings.columns if "." in key]
+    return [key for key in keys if settings[key].map(written).nunique() > 1]
+
+
+def _cell(value: Any) -> Any:
+    return value if value is None or isinstance(value, (bool, int, float, str)) else written(value)

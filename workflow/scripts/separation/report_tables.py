@@ -1,0 +1,247 @@
+"""The tables of a report: of points, comparisons, effects, seeds, conditions and costs, as its template takes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+
+from separation import charts, effect_charts
+from separation.comparisons import MOST_POINTS_FOR_ALL_PAIRS
+from separation.costs import duration, rate_unit
+from separation.key_paths import short_names
+from separation.sweep_tables import as_number, value_order, varying_keys
+from separation.verdict import decibels
+
+# Metrics in the table from the start; the others are a click away
+SHOWN_METRICS = ("SI-SDRi", "SI-SDR", "SI-SIR", "SI-SAR", "SDR", "SIR", "SAR")
+# A key with more values than that is filtered by typing, not from a list
+MOST_CHOICES = 12
+
+
+def table_of_points(data: charts.SweepData, metrics: list[str]) -> dict:
+    """The rows of the table of points: cells as numbers, with what the page sorts and filters by."""
+    more = _more_columns(data)
+    keys = varying_keys(data.points)
+    names = short_names(keys)
+    shown = [name for name in metrics if name in SHOWN_METRICS] or metrics[:4]
+    ordered = [data.metric, *(name for name in shown if name != data.metric)]
+    ordered += [name for name in metrics if name not in ordered]
+    finite = data.rows[["score", "low", "high"]].to_numpy(dtype=float)
+    finite = finite[pd.notna(finite)]
+    floor, ceiling = (min(0.0, finite.min()), max(finite.max(), 1e-9)) if len(finite) else (0.0, 1.0)
+
+    def place(value: float) -> float:
+        return round(100 * (value - floor) / ((ceiling - floor) or 1.0), 2)
+
+    rows = []
+    columns = {"score": data.metric, "low": f"{data.metric}_low", "high": f"{data.metric}_high"}
+    for index, (_, row) in enumerate(data.rows.rename(columns=columns).iterrows(), start=1):
+        means = {m: {"mean": row[m], "low": row[f"{m}_low"], "high": row[f"{m}_high"]} for m in ordered}
+        main = means[data.metric]
+        bar = None
+        if math.isfinite(main["mean"]):
+            low, high = (main[end] if math.isfinite(main[end]) else main["mean"] for end in ("low", "high"))
+            bar = {"left": place(low), "width": round(place(high) - place(low), 2), "at": place(main["mean"])}
+        rows.append(
+            {
+                "rank": index,
+                "baseline": bool(row["baseline"]),
+                "best": bool(row["best"]),
+                "label": row["label"],
+                "point": row["point"],
+                "evaluation": row["evaluation"],
+                "values": {key: row[key] for key in keys},
+                "sort": {key: _sortable(row[key]) for key in keys},
+                "loss": row["validation_loss"],
+                "means": means,
+                "bar": bar,
+                "share": row["gap"],
+                "more": [column["cells"][index - 1] for column in more],
+                "items": int(row["items"]),
+            }
+        )
+    choices = {key: value_order(data.points[key]) for key in keys if data.points[key].nunique() <= MOST_CHOICES}
+    # A second evaluation of the same training is told apart by its id
+    evaluations = data.points.groupby("point")["evaluation"].nunique().max() > 1
+    return {
+        "keys": keys,
+        "names": names,
+        "metrics": ordered,
+        "shown": shown,
+        "choices": choices,
+        "evaluations": bool(evaluations),
+        "more": more,
+        "points": [row for row in rows if not row["baseline"]],
+        "baselines": [row for row in rows if row["baseline"]],
+    }
+
+
+def _more_columns(data: charts.SweepData) -> list[dict]:
+    """Columns beside the means, where they are known: median, training time."""
+    metric, rows, found = data.metric, data.rows, []
+    median = f"{metric}_median"
+    if median in rows:
+        cells = [{"text": decibels(value), "sort": value} for value in rows[median]]
+        found.append(
+            {"name": "median", "title": f"median of {metric} over items and sources", "extra": True, "cells": cells}
+        )
+    if len(data.costs) and data.costs["train_seconds"].notna().any():
+        known = data.costs.set_index(["point", "evaluation"])["train_seconds"]
+        times = [known.get(row, math.nan) for row in zip(rows["point"], rows["evaluation"], strict=True)]
+        baseline = rows["baseline"].tolist()
+        cells = [
+            {"text": "" if base else duration(time), "sort": time} for time, base in zip(times, baseline, strict=True)
+        ]
+        found.append({"name": "training time", "title": "wall time of all epochs", "extra": False, "cells": cells})
+    return found
+
+
+def costs(data: charts.SweepData) -> dict | None:
+    """What the points took and what they reached for it; None where no time is known."""
+    if data.costs.empty or data.costs["train_seconds"].isna().all():
+        return None
+    unit, seconds = rate_unit(data.costs)
+    ranks = {(row.point, row.evaluation): rank for rank, row in enumerate(data.rows.itertuples(), start=1)}
+    labels = {(row.point, row.evaluation): (row.label, row.score) for row in data.rows.itertuples()}
+    energy = data.costs["energy_wh"].notna().any()
+    rows = []
+    for row in data.costs.to_dict("records"):
+        key = (row["point"], row["evaluation"])
+        label, score = labels.get(key, (row["point"], math.nan))
+        rate = score / (row["train_seconds"] / seconds) if row["train_seconds"] > 0 else math.nan
+        rows.append(row | {"rank": ranks.get(key, 0), "label": label, "score": score, "rate": rate})
+    rows.sort(key=lambda row: row["rank"])
+    trained = data.costs.drop_duplicates("point")
+    total = {
+        "points": len(trained),
+        "train": duration(trained["train_seconds"].sum()),
+        "unknown": int(trained["train_seconds"].isna().sum()),
+        "evaluate": duration(data.costs["evaluate_seconds"].sum(min_count=1)),
+        "devices": sorted(set(trained["device"]) - {""}),
+        "energy": float(trained["energy_wh"].sum()) if trained["energy_wh"].notna().all() else math.nan,
+    }
+    return {"unit": unit, "rows": rows, "total": total, "energy": bool(energy)}
+
+
+def condition_tables(data: charts.SweepData) -> list[dict]:
+    """The means over each condition as tables: what the charts show, in numbers."""
+    if data.conditions.empty:
+        return []
+    shown, found = effect_charts.condition_rows(data), []
+    for condition, rows in list(data.conditions.groupby("condition", sort=False))[: effect_charts.MOST_CONDITIONS]:
+        values = list(dict.fromkeys(rows["value"]))
+        lines = []
+        for label, cells in shown.merge(rows, on=["point", "evaluation"]).groupby("label", sort=False):
+            of_value = {row["value"]: row for row in cells.to_dict("records")}
+            lines.append({"label": label, "cells": [of_value.get(value) for value in values]})
+        if lines and len(values) > 1:
+            found.append({"name": condition, "values": values, "rows": lines})
+    return found
+
+
+def best_of_each_loss(points: pd.DataFrame, data: charts.SweepData, keys: list[str]) -> list[dict]:
+    """Where losses differ: for each kind of loss, its point with the lowest validation loss."""
+    if not keys:
+        return []
+    trained = data.rows[(data.rows["kind"] != charts.BASELINE) & data.rows["validation_loss"].notna()]
+    names = short_names(keys)
+    found = []
+    for values, rows in trained.groupby(keys, sort=False):
+        # rows are in the order of their validation loss
+        first = rows.iloc[0]
+        told = ", ".join(f"{names[key]} = {value or '(not set)'}" for key, value in zip(keys, values, strict=True))
+        found.append(
+            {"loss": told, "points": len(rows), "label": first["label"], "validation_loss": first["validation_loss"]}
+            | {"score": first["score"], "low": first["low"], "high": first["high"]}
+        )
+    return found
+
+
+def _sortable(value: str) -> str:
+    number = as_number(value)
+    return value if number is None else repr(number)
+
+
+def comparisons(compared: pd.DataFrame, data: charts.SweepData) -> dict:
+    """The comparisons with the best in a list, and all pairs in a square for up to 20 points."""
+    labels = {(row.point, row.evaluation): row.label for row in data.rows.itertuples()}
+    order = {(row.point, row.evaluation): rank for rank, row in enumerate(data.rows.itertuples(), start=1)}
+    with_best = []
+    for row in compared[compared["kind"] == "best"].to_dict("records"):
+        key = (row["point"], row["evaluation"])
+        with_best.append(difference(row) | {"label": labels.get(key, row["label"]), "rank": order.get(key, 0)})
+    with_best.sort(key=lambda row: row["rank"])
+    ranked = [(row.point, row.evaluation) for row in data.trained.itertuples()]
+    square = []
+    if 2 < len(ranked) <= MOST_POINTS_FOR_ALL_PAIRS:
+        cells = {}
+        for row in compared[compared["kind"].isin(["best", "pair"])].to_dict("records"):
+            one, other = (row["point"], row["evaluation"]), (row["against"], row["against_evaluation"])
+            cells[one, other] = difference(row)
+            cells[other, one] = difference(row, reverse=True)
+        square = [
+            {"rank": order[one], "label": labels[one], "cells": [cells.get((one, other)) for other in ranked]}
+            for one in ranked
+        ]
+    return {"best": with_best, "square": square, "ranks": [order[one] for one in ranked]}
+
+
+def difference(row: Mapping, reverse: bool = False) -> dict:
+    sign = -1 if reverse else 1
+    ends = sorted([sign * row["difference_low"], sign * row["difference_high"]])
+    words = {"better": "worse", "worse": "better"}.get(row["verdict"], row["verdict"]) if reverse else row["verdict"]
+    look = words if words in ("better", "worse") else "none"
+    return {
+        "difference": sign * row["difference"],
+        "low": ends[0],
+        "high": ends[1],
+        "verdict": words,
+        "look": look,
+        "effect_size": row["effect_size"],
+        "share_better": row["share_better"],
+        "items": row["items"],
+    }
+
+
+def effects_against_best(compared: pd.DataFrame, points: pd.DataFrame) -> list[dict]:
+    """The effects of the swept keys, a list of values for each key."""
+    names = short_names(varying_keys(points))
+    effects = []
+    for key, rows in compared[compared["kind"] == "effect"].groupby("key", sort=False):
+        values = [
+            difference(row) | {"value": row["label"] or "(not set)", "pairs": _pairs(row)}
+            for row in rows.to_dict("records")
+        ]
+        effects.append({"key": key, "name": names[key], "reference": rows["against_label"].iloc[0], "values": values})
+    return effects
+
+
+def _pairs(row: Mapping) -> str:
+    return f"{row['pairs_better']:.0f} of {row['matched_pairs']:.0f}" if row["matched_pairs"] > 0 else "–"
+
+
+def seeds(data: charts.SweepData) -> dict[str, list[dict]]:
+    """Settings that were trained with several seeds, and how they compare: `groups` and `compared`."""
+    if data.groups.empty:
+        return {"groups": [], "compared": []}
+    metric = data.metric
+    several = data.groups[data.groups["seeds"] > 1].sort_values("validation_loss", kind="stable")
+    groups = [
+        {
+            "label": row["label"],
+            "seeds": row["seeds"],
+            "loss": row["validation_loss"],
+            "mean": row[metric],
+            "low": row[f"{metric}_low"],
+            "high": row[f"{metric}_high"],
+            "spread": row[f"{metric}_seed_spread"],
+        }
+        for row in several.to_dict("records")
+    ]
+    compared = data.comparisons[data.comparisons["kind"] == "group"].to_dict("records")
+    return {
+        "groups": groups,
+        "compared": [difference(row) | {"label": row["label"], "against": row["against_label"]} for row in compared],
+    }
