@@ -203,6 +203,10 @@ def test_what_a_scheduler_gave_is_shared_out_within_its_job_alone(jobs, locks, m
     assert jobs.users()["0"] == 2  # devices of two machines, or of one that the scheduler shares
     third = jobs.start(["0"], stderr=subprocess.PIPE)
     assert "waiting for a GPU of 0" in third.stderr.readline()
+    for pid in jobs.processes:
+        jobs.kill(pid)
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    assert_all_free(locks, ["0"])
 
 
 def test_devices_and_times_are_written_for_every_run_of_a_job(locks, tmp_path, monkeypatch):

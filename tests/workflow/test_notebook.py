@@ -21,8 +21,8 @@ def executed(finished):
         environment.delenv("PYTHONPATH", raising=False)
         for name in ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY"):
             environment.delenv(name, raising=False)
-        client = NotebookClient(notebook, timeout=300, kernel_name="python3")
-        client.execute(resources={"metadata": {"path": str(finished.folder / "workflow/notebooks")}})
+        place = {"metadata": {"path": str(finished.folder / "workflow/notebooks")}}
+        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place).execute()
     return notebook
 
 

@@ -34,6 +34,13 @@ def start(clone, shared, *arguments):
     return subprocess.Popen(command, cwd=clone.folder, env=environment, **pipes)
 
 
+def read_until(process, word):
+    for line in process.stdout:
+        if word in line:
+            return
+    raise AssertionError(f"it ended before it said {word}")
+
+
 def kill_all(process):
     """As when a machine goes down: nobody has time to put anything in order."""
     for child in [*psutil.Process(process.pid).children(recursive=True), process]:
@@ -52,24 +59,25 @@ def finished_files(folder):
 
 
 def makers(clones, rule):
-    """For each artefact, how many jobs made it."""
+    """For each artefact, how many jobs made it; those that were killed made nothing."""
     counts = {}
     for clone in clones:
-        for log in (clone.folder / "logs" / rule).rglob("*.log"):
-            name = log.relative_to(clone.folder)
-            counts[name] = counts.get(name, 0) + (not any(found in log.read_text() for found in FOUND))
+        # Snakemake writes it when a job has ended
+        for benchmark in (clone.folder / "results/benchmarks" / rule).rglob("*.tsv"):
+            name = benchmark.relative_to(clone.folder / "results/benchmarks")
+            log = (clone.folder / "logs" / name).with_suffix(".log").read_text()
+            counts[name] = counts.get(name, 0) + (not any(found in log for found in FOUND))
     return counts
 
 
 def test_two_clones_make_everything_once_also_when_one_is_killed(fresh, tmp_path, shared):
     clones = [fresh, Project.clone(tmp_path / "other")]
     first, second = (start(clone, shared, "evaluate") for clone in clones)
-    for line in second.stdout:
-        if "Training" in line:
-            break
+    read_until(first, "Fetching")
     refused = fresh.run("evaluate", "--config", f"sweep={TINY}", check=False, **shared)
     assert refused.returncode == 1 and "Directory cannot be locked" in refused.stderr
     assert "Traceback" not in refused.stderr
+    read_until(second, "Training")
     kill_all(second)
     before = finished_files(tmp_path / "shared")
     assert len(before) >= 8, "the data and the caches"

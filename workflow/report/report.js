@@ -153,6 +153,11 @@
 (() => {
   const keep = document.getElementById("keep-place");
   const players = [...document.querySelectorAll("audio")];
+  // Sounds are looked into as they come into view, not all at once when the page opens
+  const near = new IntersectionObserver((found) => {
+    for (const { target, isIntersecting } of found) if (isIntersecting) { target.preload = "metadata"; near.unobserve(target); }
+  }, { rootMargin: "300px" });
+  players.forEach((player) => near.observe(player));
   let last = null;
   for (const player of players) {
     const clip = player.closest(".clip"), head = clip.querySelector(".playhead"), picture = clip.querySelector(".spectrogram");

@@ -12,7 +12,6 @@ import fcntl
 import getpass
 import os
 import socket
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -83,14 +82,12 @@ class FileLock:
         os.ftruncate(self.handle, 0)
         os.pwrite(self.handle, text.encode(), 0)
 
-    def release(self, also: Iterable[Path] = ()) -> None:
-        """Frees the lock. Where nobody shares it and this process may, its file is removed, and `also` with it."""
+    def release(self) -> None:
+        """Frees the lock; its file is removed where nobody shares it and this process may."""
         with suppress(OSError):
             fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self.handle, 0)
             if self._named():
-                for other in also:
-                    other.unlink()
                 self.path.unlink()
         self.close()
 

@@ -153,10 +153,8 @@ class _Place:
     locks: tuple[FileLock, ...]
 
     def release(self) -> None:
-        whole = self.locks[0].path
         for lock in reversed(self.locks):
-            # of jobs that shared the device and were killed: who holds all of it is alone here
-            lock.release(also=whole.parent.glob(f"{whole.stem}.slot*.lock") if lock.path == whole else ())
+            lock.release()
 
 
 class _Folder:
@@ -180,6 +178,12 @@ class _Folder:
             raise self._unusable(error) from error
 
     def close(self) -> None:
+        """Lets go of the folder, and removes what killed jobs have left in it."""
+        with suppress(OSError):
+            for path in self._path.glob("*.lock"):
+                left = FileLock.take(path)
+                if left is not None:
+                    left.release()
         self._self.close()
 
     def wait_for(self, devices: Sequence[Device], count: int, slots: int, interval: float) -> list[_Place]:
