@@ -79,18 +79,16 @@ def build_here(command: list[str], **options) -> subprocess.CompletedProcess:
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     if int(effective, 16) == (1 << last + 1) - 1:
         return subprocess.run(command, capture_output=True, **options)
-    waits, go = os.pipe()
-    wrapped = ["unshare", "--user", "--mount", "--", "sh", "-c", f'read go <&{waits}; exec "$@"', "sh", *command]
+    # the shell waits for its users
+    wrapped = ["unshare", "--user", "--mount", "--", "sh", "-c", 'read go; exec "$@" </dev/null', "sh", *command]
     timeout = options.pop("timeout")
-    process = subprocess.Popen(wrapped, pass_fds=(waits,), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(wrapped, **pipes, **options)
     while os.readlink(f"/proc/{process.pid}/ns/user") == os.readlink("/proc/self/ns/user"):
         os.sched_yield()
     for name in ("uid_map", "gid_map"):
         Path(f"/proc/{process.pid}/{name}").write_text("0 0 65536")
-    os.write(go, b"go\n")
-    os.close(go)
-    os.close(waits)
-    said, told = process.communicate(timeout=timeout)
+    said, told = process.communicate("go\n", timeout=timeout)
     return subprocess.CompletedProcess(command, process.returncode, said, told)
 
 
