@@ -46,7 +46,7 @@ def test_what_links_lead_to_and_a_users_recordings_are_mounted(working, monkeypa
 
 def test_what_the_user_mounts_stays_and_nothing_is_mounted_twice():
     once = container_variables([Path("/a"), Path("/b")], 0, {"APPTAINER_BIND": "/mine:/there,/a"})
-    assert once == {"APPTAINER_BIND": "/mine:/there,/a,/b"}
+    assert once["APPTAINER_BIND"] == "/mine:/there,/a,/b" and "APPTAINER_NV" not in once
     assert container_variables([Path("/a"), Path("/b")], 1, once) == {**once, "APPTAINER_NV": "1"}
 
 

@@ -36,6 +36,9 @@ def folders_to_mount(settings: Settings, run_options: Mapping[str, Any], working
 def container_variables(folders: list[Path], gpus: int, environment: Mapping[str, str]) -> dict[str, str]:
     """The variables by which apptainer, or singularity where there is no apptainer, shows jobs what they need.
 
+    Snakemake mounts this library at a place of its own, where it would find neither its templates nor its schemas beside
+    it; PYTHONPATH has it taken from the repository.
+
     Args:
         folders: mounted at their own paths; what the user has in that variable stays.
         gpus: where there are any, NVIDIA's driver is shown too.
@@ -44,6 +47,7 @@ def container_variables(folders: list[Path], gpus: int, environment: Mapping[str
     program = "SINGULARITY" if shutil.which("singularity") and not shutil.which("apptainer") else "APPTAINER"
     mounted = [part for part in environment.get(f"{program}_BIND", "").split(",") if part]
     found = {f"{program}_BIND": ",".join(dict.fromkeys([*mounted, *map(str, folders)]))}
+    found[f"{program}ENV_PYTHONPATH"] = str(ROOT / "workflow" / "scripts")
     return {**found, f"{program}_NV": "1"} if gpus else found
 
 
