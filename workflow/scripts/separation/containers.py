@@ -36,8 +36,8 @@ def folders_to_mount(settings: Settings, run_options: Mapping[str, Any], working
 def container_variables(folders: list[Path], gpus: int, environment: Mapping[str, str]) -> dict[str, str]:
     """The variables by which apptainer, or singularity where there is no apptainer, shows jobs what they need.
 
-    Snakemake mounts this library at a place of its own, where it would find neither its templates nor its schemas beside
-    it; PYTHONPATH has it taken from the repository.
+    Snakemake mounts this library at a place of its own, where it would find neither its templates nor its schemas
+    beside it; PYTHONPATH has it taken from the repository.
 
     Args:
         folders: mounted at their own paths; what the user has in that variable stays.
