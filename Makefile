@@ -13,7 +13,7 @@ library := PYTHONPATH=workflow/scripts .venv/bin/python -m
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':[^#]*## ' '/^[a-z_-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':[^#]*## ' '/^[a-z_-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' Makefile
 
 .PHONY: setup
 setup: ## make .venv from the lock and install sox where that is missing
@@ -52,6 +52,11 @@ compare: setup ## one table and one report over several finished sweeps: sweeps=
 .PHONY: prune
 prune: setup ## list what no experiment file refers to any more: [remove=1] removes it, [caches=1] all caches' arrays too
 	@$(ENV) $(library) separation.prune $(if $(remove),--remove) $(if $(caches),--caches)
+
+.PHONY: check_environment
+check_environment: ## say what this machine and ENV_FILE give, and what missing things mean: [json=1]
+	@$(ENV) python=.venv/bin/python; [ -x $$python ] || python=python3; \
+	PYTHONPATH=workflow/scripts $$python -m separation.check_environment $(if $(json),--json)
 
 .PHONY: separate
 separate: setup ## separate your own audio: model=POINT input=FILE [output=FOLDER] [device=cpu]

@@ -24,6 +24,10 @@ include: "workflow/rules/common.smk"
 container: WORK.settings.container
 
 
+onstart:
+    mark_folders(WORK.settings, os.environ)
+
+
 rule all:
     default_target: True
     input:

@@ -78,6 +78,7 @@ class GoogleServer:
     """Runs until closed; `calls` notes (what, path) of all requests but those for tokens, `tokens` counts those."""
 
     def __init__(self, name="Results"):
+        self.updates_cells = True  # whether batch updates may hold cells, as Google's may
         self.name, self.sheets, self.calls, self.tokens = name, {}, [], 0
         self.faults: list[tuple[str, object]] = []
         self.bodies: list[str] = []
@@ -237,6 +238,16 @@ class GoogleServer:
                 sheet.rows += content["length"]
             else:
                 sheet.columns += content["length"]
+        elif kind == "updateCells":
+            if not self.updates_cells:
+                raise Refusal(400, "Invalid requests[1]: No request set.")
+            row, column = content["start"]["rowIndex"] + 1, content["start"]["columnIndex"] + 1
+            for down, line in enumerate(content["rows"]):
+                for right, cell in enumerate(line["values"]):
+                    ((kind_of_value, value),) = cell["userEnteredValue"].items() or {"stringValue": ""}.items()
+                    assert isinstance(value, str) == (kind_of_value != "numberValue")
+                    text = kind_of_value == "stringValue" and value
+                    sheet.put(row + down, column + right, f"'{value}" if text else value)
         else:
             assert kind in ("repeatCell", "updateSheetProperties", "mergeCells"), kind
         return {}
@@ -251,7 +262,7 @@ def private_key():
 
 
 def _sheet_id(content):
-    for place in (content, content.get("range", {}), content.get("properties", {})):
+    for place in (content, content.get("range", {}), content.get("properties", {}), content.get("start", {})):
         if "sheetId" in place:
             return place["sheetId"]
     raise AssertionError(content)

@@ -36,3 +36,7 @@ export TENSORBOARD_HOST_PORT="${TENSORBOARD_HOST_PORT:-8891}"
 # export COMET_API_KEY="..."
 # export WANDB_API_KEY="..."
 # export MLFLOW_TRACKING_URI="http://..."
+
+# GPUs that jobs may use (numbers, UUIDs or MIG ids), and the folder of the locks by which they share them (docs/gpus.md).
+# export CUDA_VISIBLE_DEVICES="0,1"
+# export GPU_LOCK_DIRECTORY="/tmp/separation-gpus"

@@ -214,10 +214,20 @@ def test_the_number_of_calls_does_not_depend_on_the_number_of_rows(sweep, google
 
 def test_a_full_worksheet_grows_and_a_spreadsheet_found_before_is_not_searched_again(sweep, google, upload):
     google.add("music", TEMPLATE, rows=4, columns=12)
-    receipt = upload(table_of(sweep))
-    assert google.count() == 5 and len(google.sheets["music"].table()) == 6
+    receipt = upload(table_of(sweep, notes="=1+1"))
+    assert google.count() == 4 and len(google.sheets["music"].table()) == 6
+    google.add("roomy", TEMPLATE, rows=100, columns=60)
+    upload(table_of(sweep, notes="=1+1"), worksheet="roomy")
+    assert google.sheets["music"].table() == google.sheets["roomy"].table()
     upload(table_of(sweep, notes="other"), known=receipt)
     assert [what for what, _ in google.calls] == ["metadata", "read", "write"]
+
+
+def test_a_service_that_knows_no_cells_in_its_batches_is_asked_in_two_calls(sweep, google, upload):
+    google.updates_cells = False
+    google.add("music", TEMPLATE, rows=4, columns=12)
+    upload(table_of(sweep))
+    assert len(google.sheets["music"].table()) == 6
 
 
 @pytest.mark.parametrize("spreadsheet", [KEY, f"https://docs.google.com/spreadsheets/d/{KEY}/edit#gid=0"])

@@ -10,16 +10,17 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts" / "separation"
 
 PURE = {
-    "axes", "config", "errors", "events", "extras", "files", "gpus", "identity", "jobs", "key_paths", "model_check",
-    "plan", "points", "progress", "provenance", "prune", "recipes", "recordings", "resolved", "rows", "runs",
-    "schema", "source_check", "splits", "status", "sweep", "sweep_command", "testers", "translation", "vocabulary",
+    "artefacts", "axes", "check_environment", "config", "environment_names", "errors", "events", "extras",
+    "file_locks", "files", "gpu_leases", "gpus", "identity", "jobs", "key_paths", "model_check", "plan", "points",
+    "progress", "provenance", "prune", "recipes", "recordings", "resolved", "rows", "runs", "schema",
+    "source_check", "splits", "status", "sweep", "sweep_command", "testers", "translation", "vocabulary",
     "yaml_reader", "yaml_writer",
 }  # fmt: skip
 LAYERS = [
     PURE | {"nussl_compat"},
     {"compiled", "data", "features", "target_kernel", "encoding", "feature_store", "shards", "population", "cache"},
     {"batches", "models", "losses", "training", "training_setup", "checkpoints", "history", "optimization"}
-    | {"position", "processes", "stopping", "distributed", "extras_loading"},
+    | {"position", "processes", "reporting", "stopping", "distributed", "extras_loading"},
     {"metrics", "deep_separation", "separator", "listening", "evaluation", "baselines"},
 ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import wandb
 
 from separation.errors import UserError
 from separation.tracking import sync
@@ -101,6 +102,7 @@ def server(monkeypatch):
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     yield server
+    wandb.teardown()  # a process has one service, which remembers the first address that it was told
     server.close()
 
 
@@ -120,6 +122,22 @@ def test_a_point_is_one_run_of_wandb_with_all_that_belongs_to_it(server, point):
     server.calls.clear()
     sync.sync_points("wandb", WANDB, [point.folder])
     assert server.calls == [], "nothing is left to send, so nobody is asked"
+
+
+@pytest.mark.parametrize("fault", [500, "drop"])
+def test_a_server_of_wandb_that_fails_on_the_way_has_everything_in_the_end(server, point, monkeypatch, fault):
+    sync.sync_points("wandb", WANDB, [point.folder])
+    finish(point)
+    server.faults.append(("file_stream*", fault))
+    with monkeypatch.context() as hurried, pytest.raises(UserError, match=r"no answer in time; nothing is lost"):
+        hurried.setattr(sync, "PATIENCE", 0.5)
+        sync.sync_points("wandb", WANDB, [point.folder])
+    server.faults.clear()
+    wandb.teardown()  # the next attempt is another process's
+    sync.sync_points("wandb", WANDB, [point.folder])
+    ((key, run),) = server.runs.items()
+    assert key == load_sent(point.folder, "wandb").key
+    assert sorted(set(run.values("train/step_loss"))) == point.told() and run.summary["test/SI-SDR"] == 9.5
 
 
 def test_the_archive_can_be_uploaded_by_wandbs_own_command(server, point):

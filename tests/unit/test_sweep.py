@@ -226,6 +226,12 @@ def test_a_key_known_to_other_modules_sets_nothing_and_says_so(tmp_path):
     assert any("num_mels sets nothing" in notice for notice in workflow.notices)
 
 
+def test_an_optimizer_for_sparse_gradients_alone_is_refused_before_anything_runs(tmp_path):
+    content = experiment(train_config__optimizer="SparseAdam")
+    with pytest.raises(UserError, match=r"train_config.optimizer: 'SparseAdam' needs sparse gradients"):
+        plan(content, tmp_path)
+
+
 def test_every_value_of_a_sweep_is_checked_not_the_first_alone(tmp_path):
     content = experiment(sweep=[{"train_config.optimizer": ["adam", "adman"]}])
     with pytest.raises(UserError, match=r"train_config.optimizer: torch.optim has no 'adman'; did you mean 'ada"):

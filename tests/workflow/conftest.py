@@ -14,7 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = "tests/experiments/tiny_dpcl.yml"
 # a run must not depend on what the tester uses
 UNSET = (
-    *("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY", "SNAKEMAKE_PROFILE", "SEPARATION_RUN"),
+    *(
+        "DATA_DIRECTORY",
+        "CACHE_DIRECTORY",
+        "ARTIFACTS_DIRECTORY",
+        "SNAKEMAKE_PROFILE",
+        "SEPARATION_RUN",
+        "SEPARATION_FOLDERS",
+    ),
     *("COMET_API_KEY", "WANDB_API_KEY", "MLFLOW_TRACKING_URI", "PATH_TO_GOOGLE_CREDENTIALS"),
 )
 _PARTS = ("Snakefile", "workflow", "config", "profiles", "local", "local-gpu", "tests/experiments")

@@ -76,6 +76,11 @@ def test_snakemake_lint_is_clean(fresh):
         ([f"sweep={TINY}", "set=train_config.num_epochs=two"], "expected a whole number, found 'two'"),
         ([f"sweep={TINY}", "set=nothing"], "expected key=value, found 'nothing'"),
         ([f"sweep={TINY}", "gpus=many"], "gpus: expected"),
+        ([f"sweep={TINY}", "gpus=2", "gpu_slots=0"], "gpu_slots: expected"),
+        (
+            [f"sweep={TINY}", "gpus=1", "set=train_config.num_gpus=2"],
+            "num_gpus: expected at most the 1 GPUs of this run",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_line_and_not_a_traceback(fresh, arguments, message):

@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from separation.errors import UserError
-from separation.gpus import count_gpus
+from separation.gpus import check_num_gpus, count_gpus
 from separation.points import load_workflow
 from separation.recordings import reachable_packages
-from separation.runs import check_name, name_run
+from separation.runs import check_folders, check_name, mark_folders, name_run
 from separation.source_check import check_sources
 
 # Planning makes millions of objects that live to the end; looking through them again and again is a tenth of its time.
@@ -27,7 +27,11 @@ try:
     check_name(WORK)
     if workflow.is_main_process:
         check_sources(WORK)
-    GPUS = count_gpus(config.get("gpus", 0), os.environ)
+    else:
+        check_folders(WORK.settings, os.environ)
+    GPUS = count_gpus(config.get("gpus", 0), os.environ, config.get("gpu_slots", 1))
+    if workflow.is_main_process:
+        check_num_gpus((training.num_gpus for training in WORK.trainings.values()), GPUS, config.get("gpu_slots", 1))
 except UserError as problem:
     # a user's mistake is one line, not a traceback
     print(f"Error: {problem}", file=sys.stderr)
@@ -91,9 +95,9 @@ def resampled_manifest(wildcards):
     return f"{DATA}/{dataset.source}/{dataset.resampled}/manifest.json"
 
 
-def shard_records(folder, count):
-    """The records of the shards of something large; of something small there are none."""
-    return [f"{folder}/shards/{number:04d}.json" for number in range(count)] if count > 1 else []
+def shard_records(name, count):
+    """What tells that the shards of something large are there; something small has none."""
+    return [f"results/shards/{name}/{number:04d}.json" for number in range(count)] if count > 1 else []
 
 
 def mixture_manifests():

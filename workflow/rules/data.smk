@@ -70,7 +70,8 @@ rule resample_shard:
     input:
         organized=organized_manifest,
     output:
-        shard=temp(f"{DATA}/{{source}}/{{resampled}}/shards/{{shard}}.json"),
+        # of this clone; what it tells of lies beside the data, for other clones too
+        shard=temp("results/shards/{source}/{resampled}/{shard}.json"),
     log:
         "logs/resample_shard/{source}/{resampled}/{shard}.log",
     benchmark:
@@ -92,7 +93,7 @@ rule resample_source:
     input:
         organized=organized_manifest,
         shards=lambda wildcards: shard_records(
-            f"{DATA}/{wildcards.source}/{wildcards.resampled}",
+            f"{wildcards.source}/{wildcards.resampled}",
             WORK.shards[wildcards.source, wildcards.resampled],
         ),
     output:
@@ -117,7 +118,7 @@ rule mix_shard:
     input:
         resampled=resampled_manifest,
     output:
-        shard=temp(f"{DATA}/{{dataset}}/{{split}}/shards/{{shard}}.json"),
+        shard=temp("results/shards/{dataset}/{split}/{shard}.json"),
     log:
         "logs/mix_shard/{dataset}/{split}/{shard}.log",
     benchmark:
@@ -139,7 +140,7 @@ rule mix_dataset:
     input:
         resampled=resampled_manifest,
         shards=lambda wildcards: shard_records(
-            f"{DATA}/{wildcards.dataset}/{wildcards.split}",
+            f"{wildcards.dataset}/{wildcards.split}",
             WORK.shards[wildcards.dataset, wildcards.split],
         ),
     output:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from separation.jobs import job
 
-with job(snakemake):
+with job(snakemake, once=True):
     from separation.baselines import evaluate_baselines
 
     baselines = snakemake.wildcards.baselines

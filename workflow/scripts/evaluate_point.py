@@ -5,9 +5,10 @@ from pathlib import Path
 
 from separation.jobs import job
 
-with job(snakemake):
+with job(snakemake, once=True):
     from separation.events import EVENTS_FILE, EventLog
     from separation.files import write_json
+    from separation.gpu_leases import gpus_for
     from separation.plan import EVALUATION_SPEC_FILE
     from separation.resolved import options_of
     from separation.tracking.live import trackers_beside
@@ -21,7 +22,10 @@ with job(snakemake):
     config = read_yaml(checkpoint.parents[1] / "config.yml").value
     config["algorithm_config"] = {**options["algorithm_config"], **spec["algorithm_config"]}
     config["test_config"] = {**options["test_config"], **spec["test_config"]}
-    with trackers_beside(checkpoint.parents[1], snakemake.config["run_options"]["tracking"]):
+    with (
+        gpus_for(snakemake, config["train_config"]["device"]) as device,
+        trackers_beside(checkpoint.parents[1], snakemake.config["run_options"]["tracking"]),
+    ):
         from separation.evaluation import evaluate_point
         from separation.sweep_tables import mean_scores
         from separation.tensorboard_runs import write_scores
@@ -35,7 +39,7 @@ with job(snakemake):
             scores=Path(snakemake.output.scores),
             state=checkpoint.parents[1] / "state" / "evaluations" / evaluation,
             threads=snakemake.threads,
-            device=config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
+            device=device,
         )
         told = mean_scores(Path(snakemake.output.scores))
         EventLog(checkpoint.parents[1] / EVENTS_FILE).write("scores", evaluation, **told)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from separation.jobs import job
 
-with job(snakemake):
+with job(snakemake, once=True):
     from separation.data.sources import Access, fetch_source
 
     options = snakemake.config["run_options"]

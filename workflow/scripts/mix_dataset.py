@@ -1,18 +1,21 @@
 """Mixes one split of a dataset. Called by Snakemake."""
 
 import json
+import shutil
 from pathlib import Path
 
 from separation.jobs import job
 
-with job(snakemake):
+with job(snakemake, once="resampled"):
     from separation.data.mixing import mix_dataset
 
+    manifest = Path(snakemake.output.manifest)
     mix_dataset(
         json.loads(snakemake.params.spec),
         snakemake.wildcards.split,
         Path(snakemake.input.resampled),
-        Path(snakemake.output.manifest),
+        manifest,
         workers=snakemake.threads,
-        shards=[Path(shard) for shard in snakemake.input.shards],
+        shards=[manifest.parent / "shards" / Path(shard).name for shard in snakemake.input.shards],
     )
+    shutil.rmtree(manifest.parent / "shards", ignore_errors=True)

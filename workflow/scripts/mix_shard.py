@@ -6,14 +6,20 @@ from pathlib import Path
 from separation.jobs import job
 
 with job(snakemake):
+    from separation.artefacts import shard_once
     from separation.data.mixing import mix_shard
 
-    first, stop = snakemake.params.mixtures
-    mix_shard(
-        json.loads(snakemake.params.spec),
-        snakemake.wildcards.split,
-        Path(snakemake.input.resampled),
-        Path(snakemake.output.shard),
-        range(first, stop),
-        workers=snakemake.threads,
-    )
+    resampled, (first, stop) = Path(snakemake.input.resampled), snakemake.params.mixtures
+    folder = resampled.parents[2] / snakemake.wildcards.dataset / snakemake.wildcards.split
+    record = folder / "shards" / f"{snakemake.wildcards.shard}.json"
+    with shard_once(folder / "manifest.json", record, [resampled]) as needed:
+        if needed:
+            mix_shard(
+                json.loads(snakemake.params.spec),
+                snakemake.wildcards.split,
+                resampled,
+                record,
+                range(first, stop),
+                workers=snakemake.threads,
+            )
+    Path(snakemake.output.shard).write_text("{}\n")

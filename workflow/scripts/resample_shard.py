@@ -6,14 +6,15 @@ from pathlib import Path
 from separation.jobs import job
 
 with job(snakemake):
+    from separation.artefacts import shard_once
     from separation.data.sources import resample_shard
 
-    number, count = snakemake.params.part
-    resample_shard(
-        json.loads(snakemake.params.spec),
-        Path(snakemake.input.organized),
-        Path(snakemake.output.shard),
-        number,
-        count,
-        workers=snakemake.threads,
-    )
+    organized, (number, count) = Path(snakemake.input.organized), snakemake.params.part
+    folder = organized.parents[1] / snakemake.wildcards.resampled
+    record = folder / "shards" / f"{snakemake.wildcards.shard}.json"
+    with shard_once(folder / "manifest.json", record, [organized]) as needed:
+        if needed:
+            resample_shard(
+                json.loads(snakemake.params.spec), organized, record, number, count, workers=snakemake.threads
+            )
+    Path(snakemake.output.shard).write_text("{}\n")

@@ -1,17 +1,20 @@
 """Resamples a source. Called by Snakemake."""
 
 import json
+import shutil
 from pathlib import Path
 
 from separation.jobs import job
 
-with job(snakemake):
+with job(snakemake, once="organized"):
     from separation.data.sources import resample_source
 
+    manifest = Path(snakemake.output.manifest)
     resample_source(
         json.loads(snakemake.params.spec),
         Path(snakemake.input.organized),
-        Path(snakemake.output.manifest),
+        manifest,
         workers=snakemake.threads,
-        shards=[Path(shard) for shard in snakemake.input.shards],
+        shards=[manifest.parent / "shards" / Path(shard).name for shard in snakemake.input.shards],
     )
+    shutil.rmtree(manifest.parent / "shards", ignore_errors=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from separation.jobs import job
 
-with job(snakemake):
+with job(snakemake, once=True):
     from separation.data.user_scripts import run_user_script
 
     places = snakemake.config["run_options"]["places"][snakemake.wildcards.source]

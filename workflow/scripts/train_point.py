@@ -5,9 +5,10 @@ from pathlib import Path
 
 from separation.jobs import job
 
-with job(snakemake):
+with job(snakemake, once=True):
     from separation.events import EVENTS_FILE, EventLog
     from separation.files import write_json
+    from separation.gpu_leases import gpus_for
     from separation.plan import SPEC_FILE
     from separation.resolved import complete_config, options_of
     from separation.yaml_writer import write_yaml
@@ -28,8 +29,12 @@ with job(snakemake):
     manifests = dict(zip(("train", "val"), map(Path, snakemake.input), strict=False))
     caches = manifests if config["dataset_config"]["cache"] else None
 
-    # its library is loaded while torch is
-    with trackers_beside(folder, run_options["tracking"]):
+    count = config["train_config"]["num_gpus"]
+    # trackers' library is loaded while torch is
+    with (
+        gpus_for(snakemake, config["train_config"]["device"], count) as device,
+        trackers_beside(folder, run_options["tracking"]),
+    ):
         from separation.distributed import train_together
         from separation.tensorboard_runs import link_run, write_hparams
         from separation.training import train_point
@@ -41,11 +46,14 @@ with job(snakemake):
             "folder": folder,
             "splits": {key: options["readers"][key] for key in ("train", "val")},
             "caches": caches,
-            "device": config["train_config"]["device"] if snakemake.resources.get("gpu", 0) else "cpu",
+            "device": device,
             "threads": snakemake.threads,
         }
-        count = config["train_config"]["num_gpus"]
         if count > 1:
             train_together(config, count=count, log=Path(str(snakemake.log[0])), **arguments)
         else:
             train_point(config, **arguments)
+
+    # another workflow that waited for this point and was interrupted may have had its files taken away (by Snakemake)
+    if not Path(snakemake.output.config).exists():
+        write_yaml(snakemake.output.config, config)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from separation import files
+from separation.artefacts import LOCK, beside, held
 from separation.errors import UserError
 from separation.feature_store import FeatureStore
 from separation.population import FORMAT, attributes_of, fill_cache, read_manifest, store_path
@@ -65,7 +65,7 @@ def populate_cache(
     """
     manifest = Path(manifest)
     manifest.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(manifest.with_suffix(".lock")):
+    with held(beside(manifest, LOCK)):
         damage = find_damage(manifest, contents=True)
         if damage is None and files.read_json(manifest)["recipe"] == _plain(spec):
             logger.info("cache %s is whole, nothing to do", manifest)

@@ -1,7 +1,8 @@
 """Writes the table of a sweep to a worksheet of Google Sheets, in a number of calls that does not depend on its size.
 
 An existing worksheet takes 4 (find the spreadsheet, ask for its worksheets, read, write), a new one 5. A spreadsheet
-that was found before is not searched again. Nothing is written where nothing has changed.
+that was found before is not searched again. A full worksheet grows in the call that writes. Nothing is written where
+nothing has changed.
 """
 
 from __future__ import annotations
@@ -81,8 +82,7 @@ class _Upload:
         values = [] if new and not copied else self._read(key)
         changes = changes_of(values, table, self.worksheet)
         if changes.blocks:
-            self._grow(key, sheet, changes)
-            self._write(key, changes)
+            self._write(key, sheet, changes)
         if new and not copied:
             self._format(key, sheet, table)
         logger.info(
@@ -154,26 +154,17 @@ class _Upload:
         options = {"valueRenderOption": "FORMULA", "majorDimension": "ROWS"}
         return self.http.values_get(key, absolute_range_name(self.worksheet), params=options).get("values", [])
 
-    def _grow(self, key: str, sheet: Mapping[str, Any], changes: Changes) -> None:
-        grid = sheet.get("gridProperties", {})
-        requests_ = [
-            {
-                "appendDimension": {
-                    "sheetId": sheet["sheetId"],
-                    "dimension": name,
-                    "length": wanted - grid[count] + spare,
-                }
-            }
-            for name, count, wanted, spare in (
-                ("ROWS", "rowCount", changes.rows, NEW_ROWS),
-                ("COLUMNS", "columnCount", changes.columns, SPARE_COLUMNS),
-            )
-            if count in grid and wanted > grid[count]
-        ]
-        if requests_:
-            self.http.batch_update(key, {"requests": requests_})
-
-    def _write(self, key: str, changes: Changes) -> None:
+    def _write(self, key: str, sheet: Mapping[str, Any], changes: Changes) -> None:
+        growth = _growth(sheet, changes)
+        if growth:
+            try:
+                # a worksheet that is full takes its cells in the call that makes room for them
+                self.http.batch_update(key, {"requests": growth + _cells(sheet["sheetId"], changes)})
+                return
+            except APIError as refusal:
+                if refusal.response.status_code != 400:
+                    raise
+            self.http.batch_update(key, {"requests": growth})
         data = [
             {"range": absolute_range_name(self.worksheet, _range(place, block)), "values": block}
             for place, block in changes.blocks.items()
@@ -219,6 +210,42 @@ class _Upload:
                     }
                 )
         self.http.batch_update(key, {"requests": formats})
+
+
+def _growth(sheet: Mapping[str, Any], changes: Changes) -> list[dict[str, Any]]:
+    """What makes the grid as large as it has to be, with room to spare; nothing where it is."""
+    grid = sheet.get("gridProperties", {})
+    return [
+        {"appendDimension": {"sheetId": sheet["sheetId"], "dimension": name, "length": wanted - grid[count] + spare}}
+        for name, count, wanted, spare in (
+            ("ROWS", "rowCount", changes.rows, NEW_ROWS),
+            ("COLUMNS", "columnCount", changes.columns, SPARE_COLUMNS),
+        )
+        if count in grid and wanted > grid[count]
+    ]
+
+
+def _cells(sheet_id: int, changes: Changes) -> list[dict[str, Any]]:
+    """The blocks as requests of a batch update, which takes no text for something else."""
+    return [
+        {
+            "updateCells": {
+                "start": {"sheetId": sheet_id, "rowIndex": row - 1, "columnIndex": column - 1},
+                "rows": [{"values": [{"userEnteredValue": _typed(value)} for value in values]} for values in block],
+                "fields": "userEnteredValue",
+            }
+        }
+        for (row, column), block in changes.blocks.items()
+    ]
+
+
+def _typed(value: Any) -> dict[str, Any]:
+    """What `sheet_merge.entered` gave, by its kind; an empty cell is none."""
+    if not isinstance(value, str):
+        return {"numberValue": value}
+    if value.startswith("="):
+        return {"formulaValue": value}
+    return {"stringValue": value.removeprefix("'")} if value else {}
 
 
 def _range(place: tuple[int, int], block: list[list[Any]]) -> str:

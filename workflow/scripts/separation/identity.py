@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 # Raised when a stage gives other results for the same settings than it did before: what was made by the old
@@ -118,15 +119,24 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "unnamed"
 
 
-def without_excluded(section: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """The keys of a config section that determine results: without `EXCLUDED`, and without options at their neutral
-    value."""
+def without_excluded(
+    section: Mapping[str, Any], prefix: str = "", neutral: Mapping[str, Any] = NEUTRAL
+) -> dict[str, Any]:
+    """The keys of a config section, or of a recipe, that determine results.
+
+    Left out are those in `EXCLUDED`, and options at their neutral value.
+
+    Args:
+        section: what is read.
+        prefix: the path of the section.
+        neutral: by path, the values at which options change nothing.
+    """
     kept = {}
     for key, value in section.items():
-        path = f"{prefix}.{key}"
-        if path in EXCLUDED or (path in NEUTRAL and canonical_json(NEUTRAL[path]) == canonical_json(value)):
+        path = f"{prefix}.{key}" if prefix else key
+        if path in EXCLUDED or (path in neutral and canonical_json(neutral[path]) == canonical_json(value)):
             continue
-        kept[key] = without_excluded(value, path) if isinstance(value, dict) else value
+        kept[key] = without_excluded(value, path, neutral) if isinstance(value, dict) else value
     return kept
 
 

@@ -7,26 +7,36 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from separation.artefacts import made_once
 from separation.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # numeric libraries read these once, when they are first imported
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @contextmanager
-def job(snakemake: Any) -> Iterator[None]:
+def job(snakemake: Any, *, once: bool | str = False) -> Iterator[None]:
     """Runs the body of a rule's script.
 
     Sets the threads that the rule was given, before the library's heavy modules are imported; sends everything that is
     logged, and at last the cause of a failure in one line, to the rule's log file. Output files that the body found
     complete and left alone are marked as made now, or Snakemake would ask for them again.
 
+    Args:
+        snakemake: the job.
+        once: where other workflows may make the same outputs at the same time. One of them does; the others wait, find
+            them and leave them alone. Or the name of the input that the outputs depend on, where others only tell that
+            parts are there.
+
     Raises:
-        SystemExit: with code 1 where the body fails; the cause is then the log's last line.
+        SystemExit: with code 1 where the body fails; the cause is then the log's last line. With code 0 where another
+            workflow has made the outputs.
     """
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = str(snakemake.threads)
@@ -39,7 +49,15 @@ def job(snakemake: Any) -> Iterator[None]:
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
-        yield
+        outputs = [Path(str(path)) for path in snakemake.output]
+        inputs = [
+            Path(str(path)) for path in (snakemake.input if once is True else [snakemake.input[once]] if once else [])
+        ]
+        with made_once(outputs, inputs) if once else nullcontext(True) as needed:
+            if needed:
+                yield
+            else:
+                logger.info("%s is there, made by another workflow: nothing to do", outputs[0])
     except UserError as problem:
         _fail(handler, str(problem))
     except Exception as problem:
@@ -49,6 +67,8 @@ def job(snakemake: Any) -> Iterator[None]:
         if Path(str(path)).is_file():
             os.utime(path)
     handler.close()
+    if not needed:
+        sys.exit(0)
 
 
 def _fail(handler: logging.FileHandler, cause: str) -> None:

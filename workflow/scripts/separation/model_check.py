@@ -14,7 +14,15 @@ from separation import schema
 from separation.errors import UserError
 from separation.extras import Extras
 from separation.testers import read_testers
-from separation.vocabulary import ALGORITHMS, LOSSES, MODULES, OPTIMIZERS, arguments_of, keys_of_loss
+from separation.vocabulary import (
+    ALGORITHMS,
+    LOSSES,
+    MODULES,
+    OPTIMIZERS,
+    SPARSE_OPTIMIZERS,
+    arguments_of,
+    keys_of_loss,
+)
 from separation.yaml_reader import KeyPath
 
 # of a module's output, what comes after batch and time; None where it is unknown
@@ -257,6 +265,8 @@ def _check_losses(config: Mapping[str, Any], extras: Extras) -> Mistake | None:
 
 def _check_optimizer(config: Mapping[str, Any]) -> Mistake | None:
     name = config["train_config"]["optimizer"]
+    if name.lower() in SPARSE_OPTIMIZERS:
+        return ("train_config", "optimizer"), f"'{name}' needs sparse gradients, and those of networks here are dense"
     if name.lower() in OPTIMIZERS:
         return None
     hint = schema.nearest(name.lower(), list(OPTIMIZERS)) or f"; known are {', '.join(OPTIMIZERS)}"

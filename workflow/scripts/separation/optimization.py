@@ -13,6 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from separation.errors import UserError
 
+#: what every optimizer is given from keys of their own
+GIVEN = ("self", "params", "lr", "weight_decay")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -33,8 +35,8 @@ def make_optimizer(model: torch.nn.Module, train_config: Mapping[str, Any]) -> t
     taken = inspect.signature(known[name].__init__).parameters
     arguments = dict(train_config["optimizer_args"])
     for argument in arguments:
-        if argument not in taken or argument in ("self", "params", "lr", "weight_decay"):
-            own = [key for key in taken if key not in ("self", "params", "lr", "weight_decay")]
+        if argument not in taken or argument in GIVEN:
+            own = [key for key in taken if key not in GIVEN]
             raise UserError(
                 f"{name} takes no {argument!r} here; it takes {', '.join(own)}", key="train_config.optimizer_args"
             )

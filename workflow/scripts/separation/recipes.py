@@ -6,7 +6,6 @@ beside the ids, as `places`.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from separation.config import ROOT, Recipe, Settings
-from separation.files import read_json
-from separation.identity import STAGE_VERSIONS, canonical_json, digest, slug
+from separation.files import read_json, sha256_of
+from separation.identity import STAGE_VERSIONS, canonical_json, digest, slug, without_excluded
 from separation.splits import listing
 
 AUDIO_SUFFIXES = frozenset(
@@ -109,7 +108,7 @@ def steps_of(recipe: Recipe, settings: Settings, reachable: Callable[[], str] | 
     Raises:
         UserError: a folder, list or script of the recipe is not there.
     """
-    value = _without_neutral(recipe.value)
+    value = without_excluded(recipe.value, neutral=NEUTRAL)
     given, places, notices = _source(recipe, value["source"], settings, reachable)
     value = {**value, "source": given}
     source_spec = {"source": given, "version": STAGE_VERSIONS["fetch_source"]}
@@ -148,16 +147,6 @@ def steps_of(recipe: Recipe, settings: Settings, reachable: Callable[[], str] | 
     )
 
 
-def _without_neutral(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    kept = {}
-    for key, inner in value.items():
-        path = f"{prefix}{key}"
-        if path in NEUTRAL and canonical_json(inner) == canonical_json(NEUTRAL[path]):
-            continue
-        kept[key] = _without_neutral(inner, f"{path}.") if isinstance(inner, dict) and path == "organize" else inner
-    return kept
-
-
 def _source(
     recipe: Recipe, source: Mapping[str, Any], settings: Settings, reachable: Callable[[], str] | None
 ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -177,7 +166,7 @@ def _source(
             if script.get(key):
                 path = _file(recipe, script[key], ("source", "script", key))
                 places[key] = str(path)
-                given[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+                given[key] = sha256_of(path)
         given["arguments"] = script.get("arguments") or ["--yml", "{yaml}"] * bool(script.get("yaml"))
         return given, places, []
     folders = source.get("folders") or ({"": source["path"]} if source.get("path") else {})
@@ -246,12 +235,8 @@ def _organize(recipe: Recipe, value: Mapping[str, Any], places: dict[str, Any]) 
                 ("organize", section, name),
             )
         places.setdefault("lists", {})[path] = str(found.resolve())
-        organize[section] = {**organize[section], name: path, f"{name}_sha256": _sha256(found)}
+        organize[section] = {**organize[section], name: path, f"{name}_sha256": sha256_of(found)}
     return organize
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _guards(value: Mapping[str, Any]) -> dict[str, Any]:

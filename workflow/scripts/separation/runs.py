@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import csv
 import os
+import socket
 import time
-from collections.abc import MutableMapping
+import uuid
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 
+from separation.config import Settings
 from separation.errors import UserError
-from separation.files import read_json, write_json
+from separation.files import read_json, write_json, write_text
 from separation.points import Workflow
 
 SWEEPS = "results/sweeps"
 RECORD = "sweep.json"
 #: the environment variable with the name of this run of the workflow
 RUN_VARIABLE = "SEPARATION_RUN"
+#: the one by which jobs know the folders of their workflow again: what `FOLDER_ID` of each holds
+FOLDERS_VARIABLE = "SEPARATION_FOLDERS"
+FOLDER_ID, UNNAMED = ".folder-id", "-"
+#: seconds until what one machine writes is seen by the others
+LATENCY = 30
 
 
 def sweep_folder(name: str) -> Path:
@@ -69,3 +78,49 @@ def name_run(environment: MutableMapping[str, str]) -> None:
     """Gives this run of the workflow a name that its jobs inherit: what is to be told once in a run is told once."""
     if not environment.get(RUN_VARIABLE):
         environment[RUN_VARIABLE] = f"{time.time():.0f}-{os.getpid()}"
+
+
+def mark_folders(settings: Settings, environment: MutableMapping[str, str]) -> None:
+    """Gives DATA, CACHE and ARTIFACTS a name each where they have none, and tells the names to the jobs to come."""
+    names = [socket.gethostname()]
+    for folder in (settings.data, settings.cache, settings.artifacts):
+        place = folder / FOLDER_ID
+        try:
+            if not place.exists():
+                own = place.with_name(f"{FOLDER_ID}.{uuid.uuid4()}")
+                write_text(own, f"{uuid.uuid4()}\n")
+                # of several workflows that begin, one gives the name
+                with suppress(FileExistsError):
+                    os.link(own, place)
+                own.unlink()
+            names.append(place.read_text(encoding="utf-8").strip())
+        except OSError:
+            names.append(UNNAMED)  # read alone: where nothing is made, nothing can go astray
+    environment[FOLDERS_VARIABLE] = " ".join(names)
+
+
+def check_folders(settings: Settings, environment: Mapping[str, str], latency: float = LATENCY) -> None:
+    """Stops a job on a machine where DATA, CACHE or ARTIFACTS is not the folder that the workflow was started with.
+
+    Raises:
+        UserError: one of them is another folder here, or is missing.
+    """
+    host, *names = environment.get(FOLDERS_VARIABLE, "").split(" ")
+    deadline = time.monotonic() + latency
+    folders = {"DATA": settings.data, "CACHE": settings.cache, "ARTIFACTS": settings.artifacts}
+    for (what, folder), name in zip(folders.items(), names, strict=False):
+        while name != UNNAMED and _name_of(folder) != name:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"on {socket.gethostname()} this is not the {what} folder that the workflow was started with on "
+                    f"{host}; name one that all machines share in {what}_DIRECTORY",
+                    file=folder.absolute(),
+                )
+            time.sleep(0.5)
+
+
+def _name_of(folder: Path) -> str | None:
+    try:
+        return (folder / FOLDER_ID).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None

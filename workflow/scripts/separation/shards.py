@@ -22,6 +22,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from separation.errors import UserError
+from separation.files import umask
 
 #: the folder of the shards in a cache's group
 SHARDS = "shards"
@@ -62,7 +63,7 @@ def write_shard(store: Path, number: int, arrays: Mapping[str, Sequence[np.ndarr
         described = {name: _write_array(group, partial, name, parts) for name, parts in arrays.items()}
         group.attrs.update({"arrays": described})
         _sync(partial)
-        partial.chmod(0o777 & ~_umask())
+        partial.chmod(0o777 & ~umask())
         try:
             partial.rename(place)
         except OSError:
@@ -101,12 +102,6 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def describe_shard(store: Path, number: int) -> dict[str, Any] | None:

@@ -24,20 +24,19 @@ import torch
 from separation.batches import BatchLoader, EpochPlan, choose_subset, plan_epoch
 from separation.checkpoints import fingerprint, load_state, save_model, save_state
 from separation.errors import UserError
-from separation.events import EVENTS_FILE, EventLog
 from separation.extras_loading import load_extras
 from separation.feature_store import FeatureStore
 from separation.features import check_dataset_config
-from separation.history import Epoch, TensorBoard, peak_memory, write_history
+from separation.history import Epoch, peak_memory
 from separation.identity import with_neutral
 from separation.losses import CombinedLoss
 from separation.models import build_model, without_unit_norm
 from separation.optimization import Optimization
 from separation.position import Position, groups_of
 from separation.processes import Processes, share_batch_norm
-from separation.progress import Progress, ProgressFile, TerminalLine, duration
+from separation.reporting import TrainingReport
 from separation.stopping import Stopped, StopRequest
-from separation.training_setup import describe_device, excerpt_lengths, find_device, open_store, reproducible
+from separation.training_setup import excerpt_lengths, find_device, open_store, reproducible
 
 logger = logging.getLogger(__name__)
 
@@ -137,9 +136,8 @@ class _Training:
         #: how far the epoch after the last of the history is
         self.position = Position()
         self.stop = StopRequest()
-        self.progress = ProgressFile(self.folder)
-        self.events = EventLog(self.folder / EVENTS_FILE)
-        self.terminal = TerminalLine(config["info"].get("experiment_key") or "training")
+        name = config["info"].get("experiment_key") or "training"
+        self.report = TrainingReport(self.folder, name, self.options["num_epochs"], device, processes)
         self._saved = time.monotonic()
 
     # epochs ------------------------------------------------------------------------------------------------------
@@ -147,22 +145,21 @@ class _Training:
     def run(self) -> None:
         """Trains the epochs that are left and puts the checkpoints in place."""
         with self.stop:
-            self._resume()
-            board = TensorBoard(self.folder / "tensorboard", len(self.history)) if self.processes.writes else None
+            resumed = self._resume()
+            self.report.begin(self.history, self.position, self.optimization.steps, resumed=resumed)
             try:
                 while not self._finished():
-                    row = self._run_epoch(len(self.history))
-                    self._close_epoch(row, board)
+                    self._close_epoch(self._run_epoch(len(self.history)))
             except Stopped:
-                self._tell("stopped")
+                self.report.state("stopped", self.history, self.position)
                 raise
             except BaseException:
-                self._tell("failed")
+                self.report.state("failed", self.history, self.position)
                 raise
+            finally:
+                self.report.close()
             if self.processes.writes:
-                board.close()
                 self._put_in_place()
-                self._tell("finished")
 
     def _finished(self) -> bool:
         """Whether an end is reached: of num_epochs, of early_stopping's patience, of max_time."""
@@ -210,7 +207,7 @@ class _Training:
             best=all(validation_loss < before.validation_loss for before in self.history),
         )
 
-    def _close_epoch(self, row: Epoch, board: TensorBoard | None) -> None:
+    def _close_epoch(self, row: Epoch) -> None:
         self.history.append(row)
         self.position = Position()
         if row.best:
@@ -219,19 +216,7 @@ class _Training:
         if every and row.epoch % every == 0 and self.processes.writes:
             self._save_network(f"epoch{row.epoch}", self._weights(), row.epoch)
         self._save()
-        if not self.processes.writes:
-            return
-        write_history(self.folder / "history.csv", self.history)
-        self._note("epoch", row.epoch, **asdict(row), steps=self.optimization.steps)
-        board.add(row)
-        line = (
-            f"epoch {row.epoch} of {self.options['num_epochs']}: train loss {row.train_loss:.5f}, validation loss "
-            f"{row.validation_loss:.5f}{' (best)' if row.best else ''}, learning rate {row.learning_rate:g}, "
-            f"{row.seconds:.1f} s, {duration(self._seconds_left(0, 1))} left"
-        )
-        logger.info("%s", line)
-        self.terminal.tell(line)
-        self._tell("training")
+        self.report.epoch(self.history, self.position, self.optimization.steps)
 
     # steps -------------------------------------------------------------------------------------------------------
 
@@ -294,7 +279,7 @@ class _Training:
         if self.device.type == "cuda" and at.steps % STEPS_BETWEEN_LOOKS:
             return False
         self._check(epoch)
-        self._note("step", self.optimization.steps, epoch=epoch + 1, loss=float(loss), gradient_norm=float(norm))
+        self.report.step(self.optimization.steps, epoch + 1, loss, norm)
         limit = self.options["max_time"]
         flags = [
             self.stop.signal is not None,
@@ -302,8 +287,8 @@ class _Training:
             limit is not None and self._seconds() >= 60 * limit,
         ]
         asked, due, over = self.processes.any(flags, self.device)
-        if self.progress.due:
-            self._tell("training", batches)
+        if self.report.due:
+            self.report.state("training", self.history, at, batches)
         if asked or (due and at.batch < batches):
             self._save()
         if asked:
@@ -364,39 +349,6 @@ class _Training:
         words = [self.seed, DROPOUT_STREAM, epoch, *([self.processes.rank] if self.processes.rank else [])]
         return int(np.random.SeedSequence(words).generate_state(1)[0])
 
-    def _note(self, kind: str, step: int | None = None, **values: Any) -> None:
-        """Adds to the log that trackers are fed from; one process speaks for all."""
-        if self.processes.writes:
-            self.events.write(kind, step, **values)
-
-    def _tell(self, state: str, batches: int = 0) -> None:
-        """Writes how far the training is, for `make status`."""
-        if not self.processes.writes:
-            return
-        at = self.position
-        done = at.batch / batches if batches else 0.0
-        loss = float(at.totals[0]) * self.processes.count / at.excerpts if at.steps else None
-        if loss is None and self.history:
-            loss = self.history[-1].train_loss
-        self.progress.write(
-            Progress(
-                state=state,
-                epoch=min(len(self.history) + (state != "finished"), self.options["num_epochs"]),
-                num_epochs=self.options["num_epochs"],
-                step=at.batch,
-                steps=batches,
-                loss=loss if loss is None or math.isfinite(loss) else None,
-                device=describe_device(self.device, self.processes.count),
-                seconds_left=self._seconds_left(at.seconds, done) if self.history or done else None,
-            )
-        )
-
-    def _seconds_left(self, seconds: float, done: float) -> float:
-        """To the end of num_epochs at the rate so far, `done` of the running epoch being over after `seconds`."""
-        epochs = [epoch.seconds for epoch in self.history] or [seconds / done]
-        left = self.options["num_epochs"] - len(self.history) - (done if seconds else 0)
-        return max(0.0, left) * sum(epochs) / len(epochs)
-
     # checkpoints -------------------------------------------------------------------------------------------------
 
     def _weights(self) -> dict[str, torch.Tensor]:
@@ -421,31 +373,23 @@ class _Training:
             )
         self._saved = time.monotonic()
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Goes to where the state on disk is; whether there is one."""
         state = load_state(self.folder / "state", fingerprint(self.config))
         if state is None:
-            self._note("started", epochs=self.options["num_epochs"])
-            self._tell("starting")
-            return
+            return False
         self.model.load_state_dict(state["model"])
         self.optimization.load_state_dict(state["optimization"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.best_weights = state["best"]
         self.position = Position.restored(state["position"], self.processes, self.device)
-        if not self.processes.writes:
-            return
-        write_history(self.folder / "history.csv", self.history)
-        self._note("resumed", self.optimization.steps, epochs=len(self.history))
-        within = f" and {self.position.batch} batches" if self.position.batch else ""
-        logger.info("going on after epoch %d%s of %d", len(self.history), within, self.options["num_epochs"])
+        return True
 
     def _put_in_place(self) -> None:
         best_epoch = max(epoch.epoch for epoch in self.history if epoch.best)
         self._save_network("latest", self._weights(), len(self.history))
         self._save_network("best", self.best_weights, best_epoch)
-        loss = self.history[best_epoch - 1].validation_loss
-        self._note("finished", best_epoch=best_epoch, validation_loss=loss)
-        logger.info("best epoch %d, validation loss %.5f", best_epoch, loss)
+        self.report.finish(self.history, best_epoch)
 
     def _save_network(self, name: str, weights: Mapping[str, torch.Tensor], epochs: int) -> None:
         save_model(

@@ -75,6 +75,8 @@ OPTIMIZERS: tuple[str, ...] = (
     "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw",
     "asgd", "lbfgs", "muon", "nadam", "radam", "rmsprop", "rprop", "sgd", "sparseadam",
 )  # fmt: skip
+# those of them that work on sparse gradients alone, which no network here has
+SPARSE_OPTIMIZERS = ("sparseadam",)
 
 # What a loss of nussl.ml.train.loss takes from the model's output (first) and from the batch (rest)
 LOSSES: dict[str, tuple[str, ...]] = {

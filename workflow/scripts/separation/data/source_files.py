@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from separation.artefacts import LOCK, RECORD, beside
 from separation.errors import UserError
 from separation.files import read_json, sha256_of, write_json, write_text
 
@@ -82,6 +83,7 @@ def remove_strays(manifest: Path, kept: Iterable[str]) -> None:
         Path(manifest),
         *(folder / name for name in (ATTRIBUTION, TIMES, PROBLEMS)),
         *(folder / path for path in kept),
+        *(beside(Path(manifest), suffix) for suffix in (LOCK, RECORD)),
     }
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():

@@ -1,0 +1,118 @@
+"""Two clones on the same DATA, CACHE and ARTIFACTS, one of them run twice at a time. Their GPUs are made up."""
+
+import csv
+import hashlib
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import psutil
+import pytest
+
+from conftest import TINY, UNSET, Project
+
+# no driver knows these: torch finds no GPU and computes on the CPU, while all that gives devices to jobs works as ever
+DEVICES = ["GPU-made-up-1", "GPU-made-up-2"]
+#: what a job logs that found its outputs
+FOUND = ("made by another workflow: nothing to do", "is whole, nothing to do")
+RULES = ("fetch_source", "organize_source", "resample_source", "mix_dataset", "populate_cache", "evaluate_baselines")
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """The variables by which clones share their folders and devices."""
+    places = {f"{name}_DIRECTORY": str(tmp_path / "shared" / name.lower()) for name in ("DATA", "CACHE", "ARTIFACTS")}
+    return places | {"CUDA_VISIBLE_DEVICES": ",".join(DEVICES), "GPU_LOCK_DIRECTORY": str(tmp_path / "locks")}
+
+
+def start(clone, shared, *arguments):
+    environment = {name: value for name, value in os.environ.items() if name not in UNSET} | shared
+    command = [sys.executable, "-m", "snakemake", "--profile", "local-gpu", "--cores", "3", *arguments]
+    command += ["--config", f"sweep={TINY}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=clone.folder, env=environment, **pipes)
+
+
+def read_until(process, word):
+    for line in process.stdout:
+        if word in line:
+            return
+    raise AssertionError(f"it ended before it said {word}")
+
+
+def kill_all(process):
+    """As when a machine goes down: nobody has time to put anything in order."""
+    for child in [*psutil.Process(process.pid).children(recursive=True), process]:
+        try:
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.communicate()
+
+
+def finished_files(folder):
+    """What is finished: the file itself, for it is never written anew, and its contents."""
+    paths = [*folder.glob("data/**/manifest.json"), *folder.glob("cache/*/*.json"), *folder.glob("artifacts/**/*.pth")]
+    paths += folder.glob("artifacts/**/*.parquet")
+    return {path: (path.stat().st_ino, hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths}
+
+
+def makers(clones, rule):
+    """For each artefact, how many jobs made it; those that were killed made nothing."""
+    counts = {}
+    for clone in clones:
+        # Snakemake writes it when a job has ended
+        for benchmark in (clone.folder / "results/benchmarks" / rule).rglob("*.tsv"):
+            name = benchmark.relative_to(clone.folder / "results/benchmarks")
+            log = (clone.folder / "logs" / name).with_suffix(".log").read_text()
+            counts[name] = counts.get(name, 0) + (not any(found in log for found in FOUND))
+    return counts
+
+
+def test_two_clones_make_everything_once_also_when_one_is_killed(fresh, tmp_path, shared):
+    clones = [fresh, Project.clone(tmp_path / "other")]
+    first, second = (start(clone, shared, "evaluate") for clone in clones)
+    read_until(first, "Fetching")
+    refused = fresh.run("evaluate", "--config", f"sweep={TINY}", check=False, **shared)
+    assert refused.returncode == 1 and "Directory cannot be locked" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    read_until(second, "Training")
+    kill_all(second)
+    before = finished_files(tmp_path / "shared")
+    assert len(before) >= 8, "the data and the caches"
+    told, _ = first.communicate()
+    assert first.returncode == 0, told
+    clones[1].run("--unlock", "evaluate", "--config", f"sweep={TINY}", **shared)
+    again = start(clones[1], shared, "evaluate")
+    told, _ = again.communicate()
+    assert again.returncode == 0, told
+
+    after = finished_files(tmp_path / "shared")
+    assert {path: after[path] for path in before} == before
+    for rule in RULES:
+        made = makers(clones, rule)
+        assert made and set(made.values()) == {1}, (rule, made)
+    points = sorted((tmp_path / "shared/artifacts").glob("dpcl-*"))
+    assert len(points) == 2
+    for point in points:
+        assert (point / "state/events.jsonl").read_text().count('"finished"') == 1
+        assert len(list(point.glob("evaluations/*/scores.parquet"))) == 1
+    assert not [path for path in (tmp_path / "shared").rglob("*.lock") if path.stat().st_size]
+    assert_no_device_was_used_twice_at_a_time(clones)
+
+    third = Project.clone(tmp_path / "third")
+    assert third.planned("evaluate", "--config", f"sweep={TINY}", **shared) == {}
+
+
+def assert_no_device_was_used_twice_at_a_time(clones):
+    rows = []
+    for clone in clones:
+        for path in clone.folder.glob("results/benchmarks/*_point/**/*.devices.tsv"):
+            with open(path) as table:
+                rows += csv.DictReader(table, delimiter="\t")
+    assert len(rows) >= 4 and {row["device"] for row in rows} == set(DEVICES)
+    for device in DEVICES:
+        # without an end: the job was killed
+        times = sorted((row["begin"], row["end"] or row["begin"]) for row in rows if row["device"] == device)
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(times))
