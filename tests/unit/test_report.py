@@ -375,7 +375,7 @@ def test_one_song_gives_no_interval_and_the_report_says_why(tmp_path):
 
 def test_long_audio_is_cut_so_that_the_page_stays_small(tmp_path):
     rates = {"train_config.learning_rate": [0.1, 0.01, 0.001]}
-    sweep = prepare(tmp_path, rates, num_items=6, num_songs=3, seconds=25, sample_rate=48000)
+    sweep = prepare(tmp_path, rates, num_items=6, num_songs=3, seconds=18, sample_rate=48000)
     shown = render(sweep)
     # 15 clips of 48 kHz, two bytes each sample, in 24 MB
     assert "first 16.7 s" in shown.text
@@ -384,11 +384,11 @@ def test_long_audio_is_cut_so_that_the_page_stays_small(tmp_path):
 
 def test_a_report_grows_with_its_points_and_hardly_with_its_items(tmp_path):
     sizes = []
-    for items in (40, 400):
+    for items in (30, 300):
         folder = tmp_path / str(items)
         folder.mkdir()
-        rates = {"train_config.learning_rate": [round(0.1 / 2**n, 6) for n in range(12)]}
+        rates = {"train_config.learning_rate": [0.1, 0.01, 0.001, 0.0001]}
         sweep = prepare(folder, rates, num_items=items, num_songs=10, draw=True, seconds=0.1)
         render(sweep)
         sizes.append(sweep.report.stat().st_size)
-    assert sizes[1] - sizes[0] < 200_000
+    assert sizes[1] - sizes[0] < 150_000

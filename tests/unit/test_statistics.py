@@ -73,6 +73,18 @@ def test_the_interval_of_the_median_holds_the_true_one_as_often_as_it_says():
     assert np.allclose(interval.mean, np.median(scores, axis=0))
 
 
+@pytest.mark.parametrize("num_clusters", [3, 150])
+def test_medians_of_resamples_are_those_of_the_units_drawn(num_clusters):
+    random = np.random.default_rng(0)
+    values, clusters = random.normal(size=(200, 1)), np.arange(200) % num_clusters
+    found = statistics.bootstrap_median(values, clusters, seed=5, num_resamples=300)
+    drawn = np.random.default_rng(5).multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=300)
+    medians = [np.median(np.repeat(values[:, 0], counts[clusters])) for counts in drawn]
+    tail = statistics.tail_probability(num_clusters)
+    assert found.low[0] == pytest.approx(np.quantile(medians, tail))
+    assert found.high[0] == pytest.approx(np.quantile(medians, 1 - tail))
+
+
 def test_the_median_leaves_out_what_is_missing_and_needs_two_songs():
     values = np.array([[1.0, 1.0, np.nan], [2.0, np.nan, np.nan], [9.0, np.nan, np.nan], [4.0, 3.0, np.nan]])
     found = statistics.bootstrap_median(values, np.array([0, 0, 1, 1]), seed=0)

@@ -196,7 +196,7 @@ def _condition(data: SweepData, condition: str, frame: pd.DataFrame, labels: lis
     colours = [
         COLOURS[BEST]
         if kinds[label] == BEST
-        else greys.get(label, COLOURS[BASELINE])
+        else next((grey for name, grey in greys.items() if label.startswith(name)), COLOURS[BASELINE])
         if kinds[label] == BASELINE
         else next(others)
         for label in labels

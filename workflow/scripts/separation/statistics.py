@@ -6,7 +6,7 @@ ones. All intervals here therefore resample whole clusters (songs), never single
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,14 +154,40 @@ def bootstrap_median(
         if num_clusters not in drawn:
             draw = np.random.default_rng(seed).multinomial
             drawn[num_clusters] = draw(num_clusters, np.full(num_clusters, 1 / num_clusters), size=num_resamples)
-        # how often each unit was drawn, in the order of the values: the median is where half of them lie on each side
-        counts = drawn[num_clusters].astype(np.float32)[:, members].cumsum(axis=1)
-        half = counts[:, -1:] / 2
-        lower, upper = (counts < half).sum(axis=1), (counts <= half).sum(axis=1)
-        medians = (ordered[lower] + ordered[np.minimum(upper, len(ordered) - 1)]) / 2
+        medians = _resampled_medians(ordered, members, drawn[num_clusters])
         tail = tail_probability(num_clusters, confidence)
         low[column], high[column] = np.quantile(medians, [tail, 1 - tail])
     return Interval(middle, low, high)
+
+
+def _resampled_medians(ordered: np.ndarray, clusters: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """The median of each resample, shape (num_resamples,).
+
+    Args:
+        ordered: (num_units,), ascending.
+        clusters: (num_units,), of each, from 0.
+        drawn: (num_resamples, num_clusters), how often each cluster was drawn.
+    """
+    if drawn.shape[1] > len(ordered) / 20:
+        total = drawn.astype(np.float32)[:, clusters].cumsum(axis=1)
+        half = total[:, -1:] / 2
+        return (
+            ordered[(total < half).sum(axis=1)] + ordered[np.minimum((total <= half).sum(axis=1), len(ordered) - 1)]
+        ) / 2
+    # up to each unit, how many of each cluster there are: how many of a resample follows by one sum over the clusters
+    counts = (clusters == np.arange(drawn.shape[1])[:, None]).cumsum(axis=1)
+    half = (drawn @ counts[:, -1]) / 2
+
+    def first(reaches: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """By bisection, in each resample the first unit up to which there are enough."""
+        low, high = np.zeros(len(drawn), dtype=np.int64), np.full(len(drawn), len(ordered) - 1)
+        while (low < high).any():
+            middle = (low + high) // 2
+            enough = reaches(np.einsum("rc,cr->r", drawn, counts[:, middle]))
+            low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
+        return low
+
+    return (ordered[first(lambda total: total >= half)] + ordered[first(lambda total: total > half)]) / 2
 
 
 def mean_over_seeds(

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -195,13 +196,13 @@ def test_set_notices(tested: dict[str, set[tuple[str, ...]]]) -> list[str]:
     for name, items in tested.items():
         sets = sorted({f"{dataset}/{split}" for dataset, split, _ in items})
         told.append(f"{name} on {len(items)} mixtures of {' and '.join(sets)}")
-    shared = set.intersection(*tested.values())
-    if shared:
-        told_shared = f"they have {len(shared)} mixtures in common, and differences between points are taken on those"
+    apart = [f"{one} and {other}" for one, other in combinations(tested, 2) if not tested[one] & tested[other]]
+    if apart:
+        taken = f"{', '.join(apart)} have no mixture in common, so that no difference between their points can be shown"
     else:
-        told_shared = "they have no mixture in common, so that no difference between their points can be shown"
+        taken = "differences between points are taken on the mixtures that both were tested on"
     return [
-        f"The sweeps were tested on different mixtures ({'; '.join(told)}): {told_shared}. Means of different test "
+        f"The sweeps were tested on different mixtures ({'; '.join(told)}): {taken}. Means of different test "
         "sets are not comparable, and neither is the share of the oracle's gap."
     ]
 
