@@ -108,6 +108,7 @@ def test_points_that_differ_in_the_seed_alone_are_a_group(tmp_path):
         assert row["SI-SDRi_seed_spread"] == pytest.approx(members["SI-SDRi"].std(), abs=1e-4)
         assert row["SI-SDRi_low"] < row["SI-SDRi"] < row["SI-SDRi_high"]
         assert row["validation_loss"] == pytest.approx(members["validation_loss"].mean(), abs=1e-4)
+        assert row["oracle_share"] == pytest.approx(members["oracle_share"].mean(), abs=1e-4)
     best = table.loc[table["validation_loss"].idxmin()]
     found = comparisons[comparisons["kind"] == "group"]
     assert len(found) == 1 and found.iloc[0]["against"] == best["group"]

@@ -166,7 +166,8 @@ def summarize_sweep(
     summed["best"] = summed["point"] == best
     _write_csv(summed, summary)
 
-    groups = SeedGroups(points, matrices, clusters, losses)
+    shares = dict(zip(zip(summed["point"], summed["evaluation"], strict=True), summed["oracle_share"], strict=True))
+    groups = SeedGroups(points, matrices, clusters, losses, shares)
     compared = Comparisons(points, matrices[primary], primary, clusters, seed)
     found = compared.all_of(best) + groups.compare(primary)
     _write_csv(pd.DataFrame(found, columns=COMPARISON_COLUMNS), comparisons)

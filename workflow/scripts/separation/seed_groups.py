@@ -21,6 +21,7 @@ class SeedGroups:
         matrices: metric -> units x (point, evaluation).
         clusters: the song(s) of each unit.
         losses: point -> lowest validation loss.
+        oracle_shares: (point, evaluation) -> share of the oracle's gap that it closes.
 
     Attributes:
         members: group -> its rows with scores, in the order of the points.
@@ -32,8 +33,10 @@ class SeedGroups:
         matrices: Mapping[str, pd.DataFrame],
         clusters: np.ndarray,
         losses: Mapping[str, float],
+        oracle_shares: Mapping[Row, float],
     ):
         self._points, self._matrices, self._clusters, self._losses = points, matrices, clusters, losses
+        self._oracle_shares = oracle_shares
         known = set(next(iter(matrices.values())).columns)
         names = points["group"] if "group" in points else pd.Series([""] * len(points), index=points.index)
         self.members: dict[str, list[Row]] = {}
@@ -45,8 +48,8 @@ class SeedGroups:
 
     def table(self) -> pd.DataFrame:
         """One row per group: `group`, `label`, `evaluation`, the swept keys, `seeds`, `validation_loss` (the mean over
-        the seeds), and for each metric `<metric>`, `<metric>_low`, `<metric>_high`, `<metric>_seed_spread`; see
-        `statistics.mean_over_seeds`."""
+        the seeds), for each metric `<metric>`, `<metric>_low`, `<metric>_high`, `<metric>_seed_spread`; see
+        `statistics.mean_over_seeds`; and the mean `oracle_share`."""
         rows = []
         for name, members in self.members.items():
             point = self._first(members)
@@ -57,6 +60,7 @@ class SeedGroups:
                 found = statistics.mean_over_seeds(matrix[members].to_numpy(), self._clusters)
                 names = (metric, f"{metric}_low", f"{metric}_high", f"{metric}_seed_spread")
                 row |= dict(zip(names, found, strict=True))
+            row["oracle_share"] = float(np.mean([self._oracle_shares.get(member, np.nan) for member in members]))
             rows.append(row)
         return pd.DataFrame(rows)
 
