@@ -35,7 +35,9 @@ SECRETS = {
 
 
 def make(*arguments, **variables):
-    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    # make talks of its folders where a make above it, that of the tests, has set MAKEFLAGS
+    left_out = {*VARIABLES, "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     command = ["make", "check_environment", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment | variables, capture_output=True, text=True)
 

@@ -118,3 +118,13 @@ def project(finished, tmp_path) -> Project:
 def fresh(tmp_path) -> Project:
     """A clone in which nothing has run yet."""
     return Project.clone(tmp_path / "fresh")
+
+
+@pytest.fixture
+def apptainer_for_planning(tmp_path) -> Path:
+    """A folder for PATH. Planning asks apptainer for its version and nothing else; no job runs, so none is needed."""
+    program = tmp_path / "programs" / "apptainer"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho apptainer version 1.4.5\n")
+    program.chmod(0o755)
+    return program.parent

@@ -23,7 +23,7 @@ def test_the_commands_were_found():
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - ELSEWHERE))
-def test_a_command_of_the_readme_works(command, fresh):
+def test_a_command_of_the_readme_works(command, fresh, apptainer_for_planning):
     if command.startswith("snakemake"):
         short = "--dag" in command or " -n" in command
         command = command if short else command.replace("snakemake", "snakemake -n", 1)
@@ -40,7 +40,7 @@ def test_a_command_of_the_readme_works(command, fresh):
         command = runs[0] if runs else lines[-1].replace(".venv/bin/python", sys.executable)
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{Path(sys.executable).parent}:{apptainer_for_planning}:{os.environ['PATH']}",
         "CUDA_VISIBLE_DEVICES": "",
     }
     done = subprocess.run(

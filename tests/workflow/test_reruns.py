@@ -80,13 +80,8 @@ def test_touched_scripts_rules_and_experiment(project):
     assert project.planned(*SWEEP) == {}
 
 
-def test_the_container_switched_on(project, tmp_path):
-    # planning asks apptainer for its version and nothing else; no job runs, so none is needed here
-    program = tmp_path / "programs" / "apptainer"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho apptainer version 1.4.5\n")
-    program.chmod(0o755)
-    path = f"{program.parent}:{os.environ['PATH']}"
+def test_the_container_switched_on(project, apptainer_for_planning):
+    path = f"{apptainer_for_planning}:{os.environ['PATH']}"
     assert project.planned("--sdm", "apptainer", *SWEEP, PATH=path) == {}
     edit(project, "num_epochs: 2", "num_epochs: 3")
     assert project.planned("--sdm", "apptainer", *SWEEP, PATH=path)["train_point"] == 2
