@@ -25,6 +25,8 @@ import psutil
 PACKAGES = ("slurm-wlm", "slurmdbd", "munge", "mariadb-server")
 _PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "mariadb-install-db", "sbatch", "sacct")
 _SYSTEM = Path("/etc/slurm")
+# the first line of the configuration, by which a cluster that was left behind is told from a real one
+_MARK = "# made by tests/services/slurm.py, which takes it down again\n"
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -102,6 +104,10 @@ class Slurm:
         for process in psutil.wait_procs([*processes, *self.processes()], timeout=3)[1]:
             process.kill()
             process.wait(10)
+        self.remove()
+
+    def remove(self) -> None:
+        """Takes away the files of a cluster that does not run."""
         for name in ("slurm.conf", "gres.conf"):
             link = _SYSTEM / name
             if link.is_symlink() and link.readlink() == self.conf.with_name(name):
@@ -221,7 +227,7 @@ class Slurm:
                 devices.append(f"NodeName={node} Name=gpu File={device}")
         for partition in ("cpu Default=YES", "gpu"):
             lines.append(f"PartitionName={partition} Nodes={','.join(self.nodes)} MaxTime=INFINITE State=UP")
-        self.conf.write_text("\n".join(lines) + "\n")
+        self.conf.write_text(_MARK + "\n".join(lines) + "\n")
         (folder / "etc" / "gres.conf").write_text("\n".join(devices) + "\n")
         database = folder / "etc" / "slurmdbd.conf"
         database.write_text(_SLURMDBD_CONF.format(folder=folder, host=host, **self._ports))
@@ -292,8 +298,14 @@ def missing(environment: Mapping[str, str] = os.environ) -> str:
     """Why there can be no Slurm here, "" where there can: for root, apt installs the packages that are missing."""
     if os.getuid() != 0:
         return "Slurm: starting its daemons needs root"
-    if (_SYSTEM / "slurm.conf").exists():
-        return f"Slurm: {_SYSTEM / 'slurm.conf'} is there already; another Slurm stays as it is"
+    conf = _SYSTEM / "slurm.conf"
+    if conf.is_symlink() and conf.exists() and conf.read_text().startswith(_MARK):
+        left = Slurm(conf.readlink().parents[1])
+        if not left.processes():
+            # whoever started it was killed, and could not take it down
+            left.remove()
+    if os.path.lexists(conf):
+        return f"Slurm: {conf} is there already; another Slurm stays as it is"
     if all(shutil.which(name, path=_PATH) for name in _PROGRAMS):
         return ""
     return install(*PACKAGES)
