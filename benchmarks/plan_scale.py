@@ -1,7 +1,8 @@
 """How long planning takes as a sweep grows: `python benchmarks/plan_scale.py`.
 
 Measures `make plan`'s work and `snakemake -n --quiet all` on a sweep of 10,000 new points, and `snakemake -n` on 1,000
-finished points, in an empty folder; prints seconds and peak memory.
+finished points, in an empty folder; prints seconds and peak memory. Beside them stands what Snakemake itself takes for
+as many jobs: a Snakefile of two rules without anything but files and scripts.
 """
 
 import json
@@ -22,6 +23,18 @@ from separation.yaml_reader import read_yaml
 from separation.yaml_writer import write_yaml
 
 NEW, FINISHED = 10_000, 1_000
+
+BARE = f"""
+rule all:
+    input: [f"points/{{number}}/scores" for number in range({NEW})]
+rule train:
+    output: "points/{{point}}/weights"
+    script: "point.py"
+rule evaluate:
+    input: "points/{{point}}/weights"
+    output: "points/{{point}}/scores"
+    script: "point.py"
+"""
 
 
 def write_sweep(folder: Path, count: int) -> Path:
@@ -100,6 +113,16 @@ def main() -> None:
             expected="",
         )  # fmt: skip
         print(json.dumps(dry), flush=True)
+        Path("bare").mkdir()
+        Path("bare/Snakefile").write_text(BARE)
+        Path("bare/point.py").touch()
+        bare = measure(
+            f"snakemake -n --quiet all, {2 * NEW} jobs of two bare rules",
+            *snakemake, "--quiet", "all", "--directory", "bare", "--snakefile", "bare/Snakefile",
+            expected="",
+        )  # fmt: skip
+        print(json.dumps(bare), flush=True)
+        print(json.dumps({"what": "this workflow to bare rules", "ratio": round(dry["seconds"] / bare["seconds"], 2)}))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 from separation.containers import show_to_jobs
 from separation.errors import UserError
 from separation.gpus import check_num_gpus, count_gpus
+from separation.planning_speed import known, make_lookups_once
 from separation.points import load_workflow
 from separation.recordings import reachable_packages
 from separation.runs import check_folders, check_name, mark_folders, name_run
@@ -21,6 +22,7 @@ from separation.source_check import check_sources
 
 # Planning makes millions of objects that live to the end; looking through them again and again is a tenth of its time.
 gc.set_threshold(200_000, 50, 50)
+make_lookups_once()
 
 try:
     # jobs go by the answer that the main process was given
@@ -83,14 +85,16 @@ def asked(rule, resource):
 def memory(rule):
     """The memory of a rule's jobs, MB. A job that a cluster stopped because it took more asks for more the next time."""
     once = asked(rule, "mem_mb")
-    return lambda wildcards, attempt: once * attempt
+    return known(lambda wildcards, attempt: once * attempt)
 
 
+@known
 def processes_of(wildcards):
     """The processes that train a point together."""
     return WORK.trainings[wildcards.point].num_gpus
 
 
+@known
 def training_threads(wildcards):
     """The threads of all processes of a training."""
     return asked("train_point", "threads") * processes_of(wildcards)

@@ -26,7 +26,7 @@ rule train_point:
         cpus_per_task=training_threads,
         # all processes of a training on one machine
         nodes=1,
-        gpu=(lambda wildcards: processes_of(wildcards)) if GPUS else 0,
+        gpu=processes_of if GPUS else 0,
     params:
         spec=lambda wildcards: WORK.trainings[wildcards.point].spec,
     message:
