@@ -23,8 +23,8 @@ def known(function: Callable) -> Callable:
 def make_lookups_once() -> None:
     """To be called once, before there are jobs.
 
-    Snakemake 9.27 takes the signature of Resource.evaluate for every resource of every job, and opens the script of every
-    single job to see whether it is there (dag.ScriptProcessor; a Snakemake that no longer has it is left as it is).
+    Snakemake 9.27 takes the signature of Resource.evaluate for every resource of every job, and opens the script of
+    every single job to see whether it is there (dag.ScriptProcessor; a Snakemake without it is left as it is).
     """
     # as each resource's own method has them, without `self`
     overwrite_function_params(Resource.evaluate, inspect.signature(Resource("threads", 1).evaluate).parameters)
