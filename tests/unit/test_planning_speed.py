@@ -1,5 +1,6 @@
 """What Snakemake looks up once instead of for every job is found all the same."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ SNAKEFILE = """
 import sys
 sys.path.insert(0, {scripts!r})
 from snakemake import dag
-from separation.planning_speed import known, make_lookups_once
+from separation.planning_speed import end_with_job_stats, known, make_lookups_once
 
 looked_up = dag.script.get_source
 def counted(path, *others):
@@ -18,6 +19,7 @@ def counted(path, *others):
 dag.script.get_source = counted
 make_lookups_once()
 make_lookups_once()
+end_with_job_stats(workflow)
 
 rule all:
     input: expand("{{name}}.out", name=list("abcd"))
@@ -33,10 +35,10 @@ rule make:
 """
 
 
-def plan(folder: Path, script: str) -> subprocess.CompletedProcess:
+def plan(folder: Path, script: str, *options: str) -> subprocess.CompletedProcess:
     """`snakemake -n` on four jobs of one rule."""
     (folder / "Snakefile").write_text(SNAKEFILE.format(scripts=str(SCRIPTS), script=script))
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "2"]
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "2", *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -45,13 +47,13 @@ def test_a_script_is_opened_once_for_all_jobs_of_its_rule(tmp_path):
     done = plan(tmp_path, "make.py")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("looked up") == 1
-    assert done.stdout.count("threads: 2") + done.stderr.count("threads: 2") == 3
+    assert done.stdout.count("threads: 2") == 3
 
 
 def test_a_script_that_is_not_there_is_told(tmp_path):
     done = plan(tmp_path, "make.py")
     assert done.returncode == 1
-    assert "make.py" in done.stdout + done.stderr
+    assert "make.py" in done.stdout
 
 
 def test_a_script_by_wildcard_is_looked_up_for_every_job(tmp_path):
@@ -59,4 +61,14 @@ def test_a_script_by_wildcard_is_looked_up_for_every_job(tmp_path):
         (tmp_path / f"make_{name}.py").write_text("")
     done = plan(tmp_path, "make_{wildcards.name}.py")
     assert done.returncode == 1
-    assert "make_d.py" in done.stdout + done.stderr
+    assert "make_d.py" in done.stdout
+
+
+def test_quiet_about_all_ends_with_the_job_stats(tmp_path):
+    (tmp_path / "make.py").write_text("")
+    done = plan(tmp_path, "make.py", "--quiet", "all")
+    said = done.stdout
+    assert done.returncode == 0, said
+    assert re.search(r"make +4\n", said) and re.search(r"total +5\n", said)
+    assert "a.out" not in said
+    assert "a.out" in plan(tmp_path, "make.py").stdout

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 from separation.containers import show_to_jobs
 from separation.errors import UserError
 from separation.gpus import check_num_gpus, count_gpus
-from separation.planning_speed import known, make_lookups_once
+from separation.planning_speed import end_with_job_stats, known, make_lookups_once
 from separation.points import load_workflow
 from separation.recordings import reachable_packages
 from separation.runs import check_folders, check_name, mark_folders, name_run
@@ -23,6 +23,7 @@ from separation.source_check import check_sources
 # Planning makes millions of objects that live to the end; looking through them again and again is a tenth of its time.
 gc.set_threshold(200_000, 50, 50)
 make_lookups_once()
+end_with_job_stats(workflow)
 
 try:
     # jobs go by the answer that the main process was given
