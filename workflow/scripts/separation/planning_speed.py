@@ -1,7 +1,7 @@
 """What makes planning of many jobs slow in Snakemake, and is not needed, is left out.
 
-Lookups whose answer is the same for every job are made once; they are a quarter of the time of `snakemake -n` of a sweep
-of 10,000 points. Nothing that Snakemake decides is changed.
+Lookups whose answer is the same for every job are made once; they are a quarter of the time of `snakemake -n` of a
+sweep of 10,000 points. Nothing that Snakemake decides is changed.
 """
 
 from __future__ import annotations
