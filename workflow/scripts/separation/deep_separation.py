@@ -38,6 +38,10 @@ class DeepSeparation:
         self._output = _OUTPUT_OF[self._name]
         self._binary = getattr(algorithm, "mask_type", None) is nussl.core.masks.BinaryMask
         self._mono = algorithm.metadata["num_channels"] == 1
+        embedding = nussl.ml.networks.modules.Embedding
+        for module in algorithm.model.modules():
+            if isinstance(module, embedding) and set(module.activation) <= {"sigmoid", "unit_norm"}:
+                _activate_in_place(module)
 
     @staticmethod
     def fits(algorithm: Any) -> bool:
@@ -99,11 +103,11 @@ class DeepSeparation:
             masks = self._cluster(output, np.abs(spectrum), seed)
         if self._binary:
             masks = masks == masks.max(axis=-1, keepdims=True)
-        # (sources, channels, frequency, time)
-        masked = np.moveaxis(masks * spectrum[..., None], (3, 2), (0, 1))
+        # (sources, channels, time, frequency): as masks lie, and as the inverse transform goes through them
+        masked = masks.transpose(3, 2, 1, 0) * np.ascontiguousarray(spectrum.transpose(2, 1, 0), np.complex64)
         parameters = mixture.stft_params
         audio = istft(
-            masked,
+            masked.swapaxes(2, 3),
             n_fft=parameters.window_length,
             hop_length=parameters.hop_length,
             window_type=parameters.window_type,
@@ -134,15 +138,33 @@ class DeepSeparation:
         algorithm = self._algorithm
         clusterer = copy.copy(algorithm.clusterer)
         clusterer.random_state = seed
-        flat = np.ascontiguousarray(features.reshape(-1, features.shape[-1]))
+        # (time, frequency, channels, n), as the network says it: in another order it would be copied
+        rows = np.ascontiguousarray(features.swapaxes(0, 1))
+        flat = rows.reshape(-1, rows.shape[-1])
         if algorithm.fit_clusterer:
-            loud = (magnitude >= np.percentile(magnitude, algorithm.percentile)).ravel()
-            clusterer.fit(flat[loud])
+            # in nussl's order, on which it depends where clusters begin
+            frequency, time, channel = np.nonzero(magnitude >= np.percentile(magnitude, algorithm.percentile))
+            clusterer.fit(rows[time, frequency, channel])
         if "KMeans" in algorithm.clustering_type:
             found = responsibilities(flat, np.asarray(clusterer.cluster_centers_, flat.dtype), float(algorithm.beta))
         else:
             found = clusterer.predict_proba(flat)
-        return found.reshape(*features.shape[:-1], -1)
+        return found.reshape(*rows.shape[:-1], -1).swapaxes(0, 1)
+
+
+def _activate_in_place(embedding: torch.nn.Module) -> None:
+    """Gives nussl's Embedding the same activations without new memory, which takes as long as computing them; not for
+    training, which needs what they were computed from."""
+    activation, embedding.activation = embedding.activation, []
+
+    def activate(module: torch.nn.Module, arguments: tuple, output: torch.Tensor) -> torch.Tensor:
+        if "sigmoid" in activation:
+            output.sigmoid_()
+        if "unit_norm" in activation:
+            output.div_(torch.linalg.vector_norm(output, dim=-1, keepdim=True).clamp_min_(1e-12))
+        return output
+
+    embedding.register_forward_hook(activate)
 
 
 def istft(spectra: np.ndarray, *, n_fft: int, hop_length: int, window_type: str, samples: int) -> np.ndarray:
@@ -180,7 +202,7 @@ def _overlap_add(frames: np.ndarray, hop_length: int) -> np.ndarray:
     return total.reshape(*total.shape[:-2], -1)
 
 
-def _responsibilities(points, centres, beta):
+def responsibilities(points: np.ndarray, centres: np.ndarray, beta: float) -> np.ndarray:
     """Soft k-means: exp(-beta x distance) of each point to each centre, normalised to the sum 1 over the centres.
 
     Args:
@@ -189,20 +211,27 @@ def _responsibilities(points, centres, beta):
     Returns:
         (n, clusters), of the precision of `points`.
     """
-    found = np.empty((points.shape[0], centres.shape[0]), points.dtype)
+    # clusters first: numpy is quick along the longer axis
+    weights = squared_distances(points, centres)
+    np.sqrt(weights, out=weights)
+    weights *= -beta
+    np.exp(weights, out=weights)
+    weights += 1e-8
+    weights /= weights.sum(axis=0)
+    return weights.T
+
+
+def _squared_distances(points, centres):
+    """Squared distances of (n, dimensions) points to (clusters, dimensions) centres: (clusters, n)."""
+    found = np.empty((centres.shape[0], points.shape[0]), points.dtype)
     for n in range(points.shape[0]):
-        total = 0.0
         for k in range(centres.shape[0]):
             square = 0.0
             for d in range(points.shape[1]):
                 difference = points[n, d] - centres[k, d]
                 square += difference * difference
-            weight = np.exp(-beta * np.sqrt(square)) + 1e-8
-            found[n, k] = weight
-            total += weight
-        for k in range(centres.shape[0]):
-            found[n, k] /= total
+            found[k, n] = square
     return found
 
 
-responsibilities = compiled(_responsibilities)
+squared_distances = compiled(_squared_distances)

@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ KEYS = ("point", "evaluation", "dataset", "split", "item", "source")
 ESTIMATES = "estimates"
 RANKING = ("SI-SDR", "SDR", "STOI", "ESTOI", "PESQ")  # the first that was measured ranks the items for listening
 
-BATCH = 8  # items that go through the network together, fewer where they are long
+BATCH = 4  # items that go through the network together, fewer where they are long
 BATCH_SECONDS = 60.0  # of audio in a batch: what a network makes of more would fill the memory
 SHARE_BATCHES = 3  # batches that one process takes at a time, and whose scores a killed evaluation loses at most
 SHARE_SECONDS = 100.0
@@ -50,6 +50,7 @@ class _Job:
     batch: int
     folder: Path  # for what a killed evaluation goes on from
     keep_all: bool
+    key: str  # tells what is evaluated with what; see _identity
 
 
 @dataclass
@@ -112,8 +113,9 @@ def evaluate_point(
     batch, share = _sizes(items.arrays(0).mixture.shape[-1] / _sample_rate(items))
     folder = Path(state) if state else scores.parent / ".state"
     ids = {"point": point, "evaluation": evaluation, "share": share, "batch": batch}
-    done = _resume(folder, {**ids, **_identity(config, checkpoint, items)})
-    job = _Job(dict(config), dict(test), checkpoint, device, threads, batch, folder, keep == "all")
+    key = json.dumps({**ids, **_identity(config, checkpoint, items)}, sort_keys=True, default=str)
+    done = _resume(folder, key)
+    job = _Job(dict(config), dict(test), checkpoint, device, threads, batch, folder, keep == "all", key)
     shares = [range(first, min(first + share, len(items))) for first in range(0, len(items), share)]
     missing = [indexes for indexes in shares if indexes.start not in done]
     count = sum(map(len, missing))
@@ -130,8 +132,11 @@ def evaluate_point(
 
     roles = choose_items([_mean(item.result) for item in results], keep)
     if roles and not job.keep_all:
-        with limited_threads(1):
-            _separate_again(job, items, roles, results)
+        # the estimates of all items are not held until it is known which one is the best
+        again = [(job, index, results[index].result) for index in roles]
+        kept = run_in_order(_keep_item, again, workers=processes, what="items for listening")
+        for index, entry in zip(roles, kept, strict=True):
+            results[index].entry = entry
     if roles:
         entries = [{**results[index].entry, "role": role} for index, role in roles.items()]
         publish_estimates(folder / ESTIMATES, scores.parent / ESTIMATES, entries)
@@ -163,12 +168,11 @@ def _identity(config: Mapping[str, Any], checkpoint: Path, items: Items) -> dict
     }
 
 
-def _resume(folder: Path, key: Mapping[str, Any]) -> dict[int, list[_Scored]]:
+def _resume(folder: Path, key: str) -> dict[int, list[_Scored]]:
     """First item -> what an earlier evaluation of the same things finished, by share."""
-    told = json.dumps(key, sort_keys=True, default=str)
-    if not (folder / "key.json").is_file() or (folder / "key.json").read_text(encoding="utf-8") != told:
+    if not (folder / "key.json").is_file() or (folder / "key.json").read_text(encoding="utf-8") != key:
         shutil.rmtree(folder, ignore_errors=True)
-        write_text(folder / "key.json", told)
+        write_text(folder / "key.json", key)
         return {}
     return {int(path.stem): [_Scored.read(told) for told in read_json(path)] for path in folder.glob("[0-9]*.json")}
 
@@ -208,32 +212,37 @@ def _score_share(job: _Job, indexes: Sequence[int]) -> list[_Scored]:
     return scored
 
 
-def _separate_again(job: _Job, items: Items, chosen: Collection[int], results: Sequence[_Scored]) -> None:
-    """Writes the estimates of some items, which are not all held until it is known which one is the best.
+def _keep_item(job: _Job, index: int, result: ItemScores) -> dict[str, Any]:
+    """Writes the estimates of one item; what the index of the kept estimates says of it.
 
-    The batches are those of the scoring, so that the audio is that of the scores to the last bit.
+    The item goes through the network by itself and not among its batch: what differs is far below a step of the audio
+    that is written.
     """
-    separate = _separator(job, items[0])
-    for batch in _batches(range(len(items)), job.batch):
-        if not set(chosen) & set(batch):
-            continue
-        members = [items[index] for index in batch]
-        for index, item, output in zip(batch, members, separate.outputs(members), strict=True):
-            if index in chosen:
-                kept = _kept(item, separate.estimates(item, output), results[index].result)
-                results[index].entry = write_item(job.folder / ESTIMATES, kept)
+    item = Items(job.test, job.config["dataset_config"])[index]
+    with limited_threads(1):
+        estimates = _separator(job, item)(item)
+    return write_item(job.folder / ESTIMATES, _kept(item, estimates, result))
 
 
 def _batches(indexes: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (indexes[first : first + size] for first in range(0, len(indexes), size))
 
 
+_separators: dict[tuple[str, str], Separator] = {}
+
+
 def _separator(job: _Job, item: Item) -> Separator:
+    """This process's separator, kept for all shares of an evaluation: setting one up costs as much as several items."""
     from separation.extras_loading import load_extras
 
-    load_extras(job.config)
-    seed = int((job.config.get("info") or {}).get("seed") or 0)
-    return Separator(job.config["algorithm_config"], item, checkpoint=job.checkpoint, device=job.device, seed=seed)
+    if (job.key, job.device) not in _separators:
+        load_extras(job.config)
+        seed = int((job.config.get("info") or {}).get("seed") or 0)
+        _separators.clear()
+        _separators[job.key, job.device] = Separator(
+            job.config["algorithm_config"], item, checkpoint=job.checkpoint, device=job.device, seed=seed
+        )
+    return _separators[job.key, job.device]
 
 
 def score_estimates(item: Item, estimates: Sequence[np.ndarray], testers: Sequence[Tester]) -> ItemScores:

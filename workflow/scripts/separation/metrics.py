@@ -99,18 +99,16 @@ def scale_metrics(references: np.ndarray, estimates: np.ndarray) -> dict[str, np
     references = references - references.mean(axis=-1, keepdims=True)
     estimates = estimates - estimates.mean(axis=-1, keepdims=True)
     samples = references.shape[-1]
-    energy = np.einsum("st,st->s", references, references)
+    energy = _energy(references)
     audible = energy > SILENCE * samples
-    total = np.einsum("et,et->e", estimates, estimates)[:, None]
+    total = _energy(estimates)[:, None]
     shared = estimates @ references.T  # (estimates, sources)
     safe = np.where(audible, energy, 1.0)
     alpha = shared / safe
     target = alpha**2 * safe
     # the residual is summed over samples, not taken as total - target: at 60 dB and more that difference would be noise
-    residual = np.stack(
-        [np.square(estimates - a[:, None] * r).sum(-1) for a, r in zip(alpha.T, references, strict=True)], 1
-    )
-    error = np.stack([np.square(estimates - r).sum(-1) for r in references], 1)
+    residual = np.stack([_energy(estimates - a[:, None] * r) for a, r in zip(alpha.T, references, strict=True)], 1)
+    error = np.stack([_energy(estimates - r) for r in references], 1)
 
     # what of the residual lies in the space of the audible references is interference, the rest artifacts
     basis = references[audible]
@@ -135,6 +133,11 @@ def scale_metrics(references: np.ndarray, estimates: np.ndarray) -> dict[str, np
         "SRR": _decibel(alpha**2, (alpha - 1.0) ** 2),
     }
     return {name: np.where(audible, values, np.nan) for name, values in found.items()}
+
+
+def _energy(signals: np.ndarray) -> np.ndarray:
+    """The sum of squares over the last of two axes."""
+    return np.einsum("st,st->s", signals, signals)
 
 
 def _score_scale(
