@@ -16,7 +16,7 @@ import torch
 from separation.compiled import compiled
 from separation.data.items import Item
 from separation.errors import UserError
-from separation.features import window
+from separation.features import stft, window
 
 # the output of the model that an algorithm reads
 _OUTPUT_OF = {"DeepClustering": "embedding", "DeepMaskEstimation": "mask", "DeepAudioEstimation": "audio"}
@@ -38,6 +38,7 @@ class DeepSeparation:
         self._output = _OUTPUT_OF[self._name]
         self._binary = getattr(algorithm, "mask_type", None) is nussl.core.masks.BinaryMask
         self._mono = algorithm.metadata["num_channels"] == 1
+        self._magnitude_only = _gives_magnitude_only(algorithm.transform)
         embedding = nussl.ml.networks.modules.Embedding
         for module in algorithm.model.modules():
             if isinstance(module, embedding) and set(module.activation) <= {"sigmoid", "unit_norm"}:
@@ -119,8 +120,11 @@ class DeepSeparation:
         """The item as the network's transforms make it, each tensor with a batch axis in front."""
         algorithm, mixture = self._algorithm, item.mixture
         mixture.stft_params = algorithm.metadata["stft_params"]
-        data = algorithm.transform({"mix": mixture})
-        tensors = {key: value.unsqueeze(0).float() for key, value in data.items() if torch.is_tensor(value)}
+        if self._magnitude_only:
+            tensors = {"mix_magnitude": _magnitude(mixture).unsqueeze(0)}
+        else:
+            data = algorithm.transform({"mix": mixture})
+            tensors = {key: value.unsqueeze(0).float() for key, value in data.items() if torch.is_tensor(value)}
         if self._mono:
             # each channel by itself, as one more item
             tensors = {key: value.transpose(0, algorithm.channel_dim) for key, value in tensors.items()}
@@ -150,6 +154,30 @@ class DeepSeparation:
         else:
             found = clusterer.predict_proba(flat)
         return found.reshape(*rows.shape[:-1], -1).swapaxes(0, 1)
+
+
+def _gives_magnitude_only(transform: Any) -> bool:
+    """Whether all that nussl's transforms make of a mixture without its sources is `mix_magnitude`."""
+    from separation.nussl_compat import nussl
+
+    known = nussl.datasets.transforms
+    spectra = (known.MagnitudeSpectrumApproximation, known.PhaseSensitiveSpectrumApproximation)
+    steps = transform.transforms if type(transform) is known.Compose else [transform]
+    return [type(step) in spectra for step in steps] == [True, False] and type(steps[1]) is known.ToSeparationModel
+
+
+def _magnitude(mixture: Any) -> torch.Tensor:
+    """(time, frequency, channels), single precision; the spectrum stays with the mixture, as after its own `stft`."""
+    parameters = mixture.stft_params
+    spectrum = stft(
+        torch.from_numpy(np.asarray(mixture.audio_data, np.float64)),
+        n_fft=parameters.window_length,
+        hop_length=parameters.hop_length,
+        window_type=parameters.window_type,
+    ).numpy()
+    mixture.stft_data = spectrum.transpose(2, 1, 0)
+    # numpy's is ten times as fast as torch's
+    return torch.from_numpy(np.abs(spectrum).astype(np.float32)).permute(1, 2, 0)
 
 
 def _activate_in_place(embedding: torch.nn.Module) -> None:
