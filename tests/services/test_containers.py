@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from jupyter_server.auth import passwd
 
 import images
 from conftest import ROOT, TINY, Project
@@ -203,3 +204,39 @@ def test_a_whole_run_inside_docker(docker, docker_image, project, elsewhere, pac
     made = list(Path(own["ARTIFACTS_DIRECTORY"]).glob("dpcl-*/checkpoints/best.model.pth"))
     assert len(made) == 2
     assert {path.owner() for path in made} == {Path.home().owner()}
+
+
+# what a browser would do, from inside the container: no other network reaches it
+_LOG_IN = """
+import os, sys, requests
+url = "http://127.0.0.1:" + os.environ["JUPYTER_HOST_PORT"]
+session = requests.Session()
+print(session.get(url + "/api/contents").status_code)
+session.get(url + "/login")
+print(session.post(url + "/login", {"_xsrf": session.cookies["_xsrf"], "password": sys.argv[1]}).status_code)
+print(sorted(entry["name"] for entry in session.get(url + "/api/contents").json()["content"]))
+"""
+
+
+def test_notebooks_are_served_from_docker(docker, docker_image, project, packages, session_environment):
+    own = {**session_environment, **docker, "DOCKER_IMAGE_NAME": docker_image, "JUPYTER_HOST_PORT": "8890"}
+    own |= {"JUPYTER_PASSWORD_HASH": passwd("a good password"), "PYTHONPATH": str(ROOT / "workflow/scripts")}
+    own["CONTAINER_OPTIONS"] = f"--network none --volume {packages}:{INSIDE}:ro"
+    command = [sys.executable, "-m", "separation.jupyter", "--name", "notebooks"]
+    server = subprocess.Popen(command, cwd=project.folder, env=own, stderr=subprocess.PIPE, text=True)
+    said = []
+    try:
+        for line in server.stderr:
+            said.append(line)
+            if "is running at" in line:
+                break
+        inside = ["docker", "exec", "notebooks", "python", "-c", _LOG_IN, "a good password"]
+        done = subprocess.run(inside, env=own, capture_output=True, text=True, check=False)
+    finally:
+        subprocess.run(["docker", "stop", "--time", "5", "notebooks"], env=own, capture_output=True, check=False)
+        server.kill()
+        server.wait()
+    assert done.returncode == 0, "".join(said) + done.stderr
+    refused, let_in, listed = done.stdout.splitlines()
+    assert (refused, let_in) == ("403", "200")
+    assert "Snakefile" in listed

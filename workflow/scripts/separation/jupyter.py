@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -55,6 +56,7 @@ def in_container(environment: Mapping[str, str], gpus: str | None, name: str) ->
 
     The repository and the three directories are mounted at the same paths as on this machine, so that what a notebook
     writes is found by every other command. Variables are passed by name: their values stand on no command line.
+    CONTAINER_OPTIONS are more options of `run`.
     """
     program = next((found for tool in ("docker", "podman") if (found := shutil.which(tool))), None)
     if program is None:
@@ -81,6 +83,7 @@ def in_container(environment: Mapping[str, str], gpus: str | None, name: str) ->
         command += ["--volume", f"{path}:{path}"]
     for variable in ("JUPYTER_PASSWORD_HASH", "JUPYTER_HOST_PORT", "JUPYTER_HOST_IP", "PYTHONPATH"):
         command += ["--env", variable]
+    command += shlex.split(environment.get("CONTAINER_OPTIONS") or "")
     image = environment.get("DOCKER_IMAGE_NAME") or default_config()["container"].removeprefix("docker://")
     config = CONFIG if CONFIG.is_relative_to(code) else Path(code) / "workflow/scripts/separation/jupyter_config.py"
     command += ["--workdir", code, image, "python", "-m", "jupyterlab", f"--config={config}"]
