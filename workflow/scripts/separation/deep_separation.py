@@ -41,7 +41,8 @@ class DeepSeparation:
         self._magnitude_only = _gives_magnitude_only(algorithm.transform)
         embedding = nussl.ml.networks.modules.Embedding
         for module in algorithm.model.modules():
-            if isinstance(module, embedding) and set(module.activation) <= {"sigmoid", "unit_norm"}:
+            # a class derived from it may do anything with its activation
+            if type(module) is embedding and set(module.activation) <= {"sigmoid", "unit_norm"}:
                 _activate_in_place(module)
 
     @staticmethod
