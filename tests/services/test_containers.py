@@ -19,6 +19,7 @@ from jupyter_server.auth import passwd
 
 import images
 from conftest import ROOT, TINY, Project
+from notebook_server import read_until_running
 
 INSIDE = "/opt/separation/.venv/lib/python3.11/site-packages"
 PLACES = ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY")
@@ -224,12 +225,8 @@ def test_notebooks_are_served_from_docker(docker, docker_image, project, package
     own["CONTAINER_OPTIONS"] = f"--network none --volume {packages}:{INSIDE}:ro"
     command = [sys.executable, "-m", "separation.jupyter", "--name", "notebooks"]
     server = subprocess.Popen(command, cwd=project.folder, env=own, stderr=subprocess.PIPE, text=True)
-    said = []
     try:
-        for line in server.stderr:
-            said.append(line)
-            if "is running at" in line:
-                break
+        said = read_until_running(server)
         inside = ["docker", "exec", "notebooks", "python", "-c", _LOG_IN, "a good password"]
         done = subprocess.run(inside, env=own, capture_output=True, text=True, check=False)
     finally:

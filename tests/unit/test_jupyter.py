@@ -15,6 +15,8 @@ from jupyter_server.auth import passwd
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+from notebook_server import read_until_running
+
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "a good password"
 HASHES = {
@@ -46,12 +48,8 @@ def test_the_server_lets_in_who_knows_the_password_and_tells_its_hash_to_nobody(
     variables = environment(JUPYTER_HOST_PORT=port, JUPYTER_PASSWORD_HASH=HASHES[form], HOME=str(tmp_path))
     command = [sys.executable, "-m", "separation.jupyter", "--gpus", "0"]
     server = subprocess.Popen(command, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True)
-    said = []
     try:
-        for line in server.stderr:
-            said.append(line)
-            if "is running at" in line:
-                break
+        said = read_until_running(server)
         url = f"http://127.0.0.1:{port}"
         session = requests.Session()
         # it says where it is a moment before it listens
