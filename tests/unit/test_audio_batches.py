@@ -1,5 +1,6 @@
 """Batches computed from stored audio are those of stored features, and those of nussl's own transforms."""
 
+import csv
 import json
 
 import numpy as np
@@ -8,10 +9,10 @@ import soundfile
 import torch
 
 from separation.batches import BatchLoader, plan_epoch
-from separation.cache import DATASET_KEYS, populate_cache
+from separation.cache import DATASET_KEYS, open_cache, populate_cache
 from separation.data.items import Items
 from separation.encoding import PCM_STEP, encode_audio, encoded_items, stored_arrays
-from separation.feature_store import BatchOptions, FeatureStore
+from separation.feature_store import BatchOptions, FeatureStore, Remix
 from separation.nussl_compat import nussl
 from separation.training import train_point
 from training_examples import SAMPLE_RATE, dataset_config, experiment
@@ -140,7 +141,7 @@ def test_waveforms_are_laid_out_as_nussls_getaudio_and_exact(tmp_path, kind, cha
     config = dataset_config(data_keys_for_training=AUDIO_KEYS, cache_kind=kind, num_channels=channels)
     split = write_split(tmp_path / "train", channels=channels)
     store, theirs = make_store(split, config), nussl_items(split, config)
-    assert set(store.arrays) == set(AUDIO_KEYS)
+    assert set(store.arrays) == {"mix_remainder", "source_audio"}
     batch = store.excerpts([1, 0, 2], [5, 40, 0], 30, BatchOptions.of(config))
     assert batch["mix_audio"].shape == (3, channels, 30 * 32)
     assert batch["source_audio"].shape == (3, channels, 30 * 32, 2)
@@ -197,6 +198,123 @@ def test_16_bit_audio_is_kept_exactly_and_finer_or_louder_audio_within_its_step(
         assert error <= step / 2 * (1 + 1e-6) <= peak / 65534 * (1 + 2e-6)
     with pytest.raises(OverflowError):
         encode_audio(np.full((1, 3), np.nan, np.float32), [coarse[:1, :3]])
+
+
+def test_a_mixture_that_is_far_from_the_sum_of_its_sources_is_kept_exactly_too(tmp_path):
+    rng = np.random.default_rng(0)
+    coarse = (rng.integers(-32768, 32768, (3, 2, 2000)) / 32768).astype(np.float32)
+    mixture, *sources = coarse
+    arrays, _ = encode_audio(mixture, sources)
+    parts = [arrays["source_audio"][..., source] for source in range(2)]
+    remainder = arrays["mix_audio"].astype(int) - parts[0] - parts[1]
+    assert remainder.min() < -32768 and remainder.max() > 32767
+    folder = tmp_path / "train"
+    split = write_split(folder, lengths=(2000,), channels=2)
+    soundfile.write(folder / "0_mixture.wav", mixture.T, SAMPLE_RATE, subtype="PCM_16")
+    for name, audio in zip(("drums", "vocals"), sources, strict=True):
+        soundfile.write(folder / f"0_{name}.wav", audio.T, SAMPLE_RATE, subtype="PCM_16")
+    config = dataset_config(data_keys_for_training=AUDIO_KEYS, cache_kind="audio", num_channels=2)
+    batch = make_store(split, config).excerpts([0], [0], 40, BatchOptions.of(config))
+    np.testing.assert_array_equal(batch["mix_audio"][0], mixture[:, : 40 * 32])
+    np.testing.assert_array_equal(batch["source_audio"][0], np.stack([one[:, : 40 * 32] for one in sources], axis=-1))
+
+
+def test_a_cache_of_audio_keeps_mixtures_that_are_sums_in_a_byte_and_others_in_two(tmp_path, monkeypatch):
+    monkeypatch.setattr("separation.population.SHARD_ITEMS", 2)
+    split = write_split(tmp_path / "train", lengths=(3000, 2000, 1000, 800))
+    noise = 0.1 * np.random.default_rng(1).normal(size=(1000, 1))
+    soundfile.write(tmp_path / "train" / "2_mixture.wav", noise, SAMPLE_RATE, subtype="PCM_16")
+    config = dataset_config(data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS, cache_kind="audio")
+    spec = {"dataset_config": {key: config[key] for key in DATASET_KEYS if key in config}, "keys": AUDIO_KEYS}
+    manifest = tmp_path / "cache" / "train.json"
+    populate_cache({**spec, "kind": "audio"}, split, manifest)
+    arrays = [shard["arrays"]["mix_remainder"] for shard in json.loads(manifest.read_text())["shards"]]
+    assert [(array["dtype"], array["bytes"]) for array in arrays] == [("int8", 5000), ("int16", 2 * 1800)]
+    cached, computed = open_cache(manifest), make_store(split, config)
+    for store in (cached, cached.in_memory()):
+        # from one shard into the next, past an end, and within
+        for items, starts in (([1, 2, 3], [30, 0, 0]), ([0, 1], [80, 0]), ([3, 0], [20, 3])):
+            ours = store.excerpts(items, starts, 40, BatchOptions.of(config))
+            theirs = computed.excerpts(items, starts, 40, BatchOptions.of(config))
+            assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def remixed(items, starts, gains, chosen):
+    return Remix(*(np.array(values) for values in (chosen, items, starts, gains)))
+
+
+def test_a_remix_is_the_sum_of_other_items_sources_and_of_what_no_source_explains(tmp_path):
+    split = write_split(tmp_path / "train", lengths=(5000, 3001, 4000), channels=2)
+    hum = np.round(np.tile(0.02 * np.sin(np.arange(5000) / 5)[:, None], 2) * 32768) / 32768
+    path = tmp_path / "train" / "0_mixture.wav"
+    soundfile.write(path, soundfile.read(path)[0] + hum, SAMPLE_RATE, subtype="PCM_16")
+    config = dataset_config(
+        data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS, cache_kind="audio", num_channels=2, weight_threshold=-40
+    )
+    store, items = make_store(split, config), Items(split, config)
+    audio = [items.arrays(index) for index in range(3)]
+    remix = remixed([[2, 1], [0, 0]], [[10, 50], [0, 0]], [[0.5, 2.0], [9.0, 9.0]], [True, False])
+    batch = store.excerpts([0, 1], [7, 20], 40, BatchOptions.of(config), remix)
+    plain = store.excerpts([0, 1], [7, 20], 40, BatchOptions.of(config))
+    assert all(torch.equal(batch[key][1], plain[key][1]) for key in batch)
+
+    def cut(array, start):
+        return array[:, start * 32 : (start + 40) * 32]
+
+    drums, vocals = 0.5 * cut(audio[2].sources["drums"], 10), 2 * cut(audio[1].sources["vocals"], 50)
+    np.testing.assert_allclose(batch["source_audio"][0], np.stack([drums, vocals], axis=-1), atol=1e-7)
+    np.testing.assert_allclose(batch["mix_audio"][0], drums + vocals + cut(hum.T, 7), atol=1e-6)
+    # features as those of a file that holds the new mixture, away from its ends
+    new = tmp_path / "new"
+    new.mkdir()
+    whole = {"drums": 0.5 * audio[2].sources["drums"][:, 320:], "vocals": 2 * audio[1].sources["vocals"][:, 1600:]}
+    whole = {name: array[:, : 40 * 32] for name, array in whole.items()}
+    whole["mixture"] = whole["drums"] + whole["vocals"] + cut(hum.T, 7)
+    for name, array in whole.items():
+        soundfile.write(new / f"{name}.wav", array.T, SAMPLE_RATE, subtype="FLOAT")
+    entry = {"name": "0", "mixture": "mixture.wav", "sources": {name: f"{name}.wav" for name in ("drums", "vocals")}}
+    manifest = {"format": 1, "split": "train", "sample_rate": SAMPLE_RATE, "num_channels": 2, "items": [entry]}
+    (new / "manifest.json").write_text(json.dumps(manifest))
+    theirs = nussl_items({"folder": str(new), "class": "Scaper"}, config)[0]
+    inner = slice(2, 38)
+    for key in ("mix_magnitude", "source_magnitudes"):
+        expected = theirs[key][inner]
+        np.testing.assert_allclose(batch[key][0][inner], expected, rtol=1e-3, atol=2e-6 * expected.max())
+    assert_nearly_all_equal(batch["ideal_binary_mask"][0][inner], theirs["ideal_binary_mask"][inner], 1e-3)
+    # the excerpt weighs as a mixture of its own would
+    magnitude = batch["mix_magnitude"][0]
+    expected = torch.sqrt(magnitude / magnitude.mean() / 2) * (magnitude >= magnitude.max() * 0.01)
+    np.testing.assert_allclose(batch["weights"][0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_remix_goes_on_where_a_shorter_item_ends(tmp_path):
+    config = dataset_config(data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS, cache_kind="audio")
+    store = make_store(write_split(tmp_path / "train", lengths=(640, 5000)), config)
+    remix = remixed([[1, 0]], [[100, 0]], [[1.0, 1.0]], [True])
+    batch = store.excerpts([0], [0], 40, BatchOptions.of(config), remix)
+    long = store.excerpts([1], [100], 40, BatchOptions.of(config))
+    assert torch.equal(batch["source_audio"][..., 0], long["source_audio"][..., 0])
+    torch.testing.assert_close(batch["mix_audio"][..., 700:], long["source_audio"][..., 700:, 0])
+    assert batch["mix_magnitude"][0, 30:].any() and batch["weights"][0, 30:].any()
+    there = store.on_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    on_device = there.excerpts([0], [0], 40, BatchOptions.of(config), remix)
+    for key in batch:
+        torch.testing.assert_close(on_device[key].cpu(), batch[key], rtol=1e-3, atol=1e-6)
+
+
+def test_a_remixed_training_is_the_same_for_any_number_of_workers_and_another_than_without(tmp_path):
+    splits = {name: write_split(tmp_path / name, lengths=(5000, 3001, 4096, 4097)) for name in ("train", "val")}
+
+    def losses(remix, num_workers):
+        config = experiment(dataset={"cache_kind": "audio", "remix": remix}, num_epochs=3, num_workers=num_workers)
+        folder = tmp_path / f"{bool(remix)}_{num_workers}"
+        train_point(config, folder=folder, splits=splits)
+        with open(folder / "history.csv", newline="") as file:
+            return [(row["train_loss"], row["validation_loss"]) for row in csv.DictReader(file)]
+
+    remix = {"probability": 0.5, "gain": [-3, 3]}
+    assert losses(remix, 0) == losses(remix, 2)
+    assert losses(None, 0) == losses(None, 2) != losses(remix, 0)
 
 
 def test_silence_has_a_batch(tmp_path):

@@ -11,6 +11,7 @@ from separation.data.items import Items
 from separation.encoding import encoded_items, stored_arrays
 from separation.errors import UserError
 from separation.feature_store import FeatureStore
+from separation.processes import Processes
 from training_examples import dataset_config, write_split
 
 KINDS = ["features", "audio"]
@@ -78,6 +79,45 @@ def test_only_the_subset_is_learned():
     plan = make_plan(subset=np.array([1, 4]))
     assert sorted(plan.items.tolist()) == [1, 4]
     assert by_item(plan).items() <= by_item(make_plan()).items()
+
+
+def remixed(**changes):
+    remix = {"probability": 0.5, "gain": [-6, 6]} | changes.pop("remix", {})
+    return make_plan(remix=remix, num_sources=2, **changes)
+
+
+def test_a_remix_draws_sources_of_the_subset_inside_their_items_with_gains_within_the_limits():
+    chosen, items, gains = [], set(), []
+    for epoch in range(200):
+        plan = remixed(epoch=epoch, subset=np.array([0, 2, 3, 5]))
+        assert by_item(plan) == by_item(make_plan(epoch=epoch, subset=np.array([0, 2, 3, 5])))
+        chosen += plan.remix.chosen.tolist()
+        items |= set(plan.remix.items.ravel().tolist())
+        gains += plan.remix.gains.ravel().tolist()
+        assert plan.remix.items.shape == plan.remix.starts.shape == plan.remix.gains.shape == (4, 2)
+        assert (plan.remix.starts >= 0).all()
+        assert (plan.remix.starts <= np.maximum(FRAMES[plan.remix.items] - 40, 0)).all()
+    assert items == {0, 2, 3, 5} and 0.4 < np.mean(chosen) < 0.6
+    decibels = 20 * np.log10(gains)
+    assert -6 <= decibels.min() < -5.5 and 5.5 < decibels.max() <= 6 and abs(decibels.mean()) < 0.5
+    assert remixed(remix={"probability": 1}).remix.chosen.all()
+
+
+def test_a_remix_follows_from_seed_epoch_and_item_and_goes_with_its_excerpt():
+    def by_excerpt(plan):
+        parts = (plan.remix.chosen, plan.remix.items, plan.remix.starts, plan.remix.gains)
+        return dict(zip(plan.items.tolist(), zip(*(part.tolist() for part in parts), strict=True), strict=True))
+
+    assert by_excerpt(remixed()) == by_excerpt(remixed(sample_strategy="sequential"))
+    assert by_excerpt(remixed(epoch=1)) != by_excerpt(remixed()) != by_excerpt(remixed(seed=1))
+    plan = remixed()
+    together = {}
+    for batch in plan.batches(4, first_batch=0):
+        together |= by_excerpt(batch)
+    assert together == by_excerpt(plan)
+    shares = [by_excerpt(Processes(rank, 2).share(plan, 2)) for rank in range(2)]
+    assert shares[0] | shares[1] == by_excerpt(plan)
+    assert make_plan().remix is None
 
 
 @pytest.mark.parametrize("key", ["sample_strategy", "excerpt_selection_strategy"])

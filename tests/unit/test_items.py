@@ -168,7 +168,7 @@ def test_other_nussl_datasets_give_the_same_items(tmp_path):
         for folder, array in {**audio, "mix": by_manifest[int(name)].mixture.audio_data[0]}.items():
             (tmp_path / "folders" / folder).mkdir(parents=True, exist_ok=True)
             soundfile.write(tmp_path / "folders" / folder / f"{name}.wav", array, SAMPLE_RATE, subtype="PCM_16")
-    split = {"folder": str(tmp_path / "folders"), "class": "MixSourceFolder", "mix_folder": "mix"}
+    split = {"folder": str(tmp_path / "folders"), "class": "MixSourceFolder", "arguments": {"mix_folder": "mix"}}
     by_folder = Items(split, DATASET_CONFIG)
     assert by_folder.names == by_manifest.names
     for one, other in zip(by_folder, by_manifest, strict=True):
@@ -222,3 +222,89 @@ def test_a_scaper_folder_without_manifest_is_read_by_its_jams_with_the_snr_of_ea
     }  # fmt: skip
     total = sum(source.audio_data for source in items[0].sources.values())
     assert np.allclose(items[0].mixture.audio_data, total, atol=1e-3)
+
+
+def write_wham(folder, sample_rate):
+    rng = np.random.default_rng(sample_rate + len(folder.parts[-1] + folder.parts[-2]))
+    for name in ("a", "b"):
+        audio = {source: np.round(rng.normal(0, 1000, 4000)) / 32768 for source in ("s1", "s2", "noise")}
+        mixtures = {"mix_clean": audio["s1"] + audio["s2"], "mix_both": sum(audio.values())}
+        for kind, array in {**audio, **mixtures}.items():
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            soundfile.write(folder / kind / f"{name}.wav", array, sample_rate, subtype="PCM_16")
+
+
+def test_wham_is_read_by_its_split_mode_and_mixtures(tmp_path):
+    for rate, mode, split in ((8000, "min", "tr"), (8000, "max", "cv"), (16000, "min", "tr")):
+        write_wham(tmp_path / f"wav{rate // 1000}k" / mode / split, rate)
+    for arguments, rate, sources in (
+        ({}, 8000, ["s1", "s2"]),
+        ({"split": "cv", "mode": "max", "mix_folder": "mix_both"}, 8000, ["noise", "s1", "s2"]),
+        ({"sample_rate": 16000}, 16000, ["s1", "s2"]),
+    ):
+        split = {"folder": str(tmp_path), "class": "WHAM", "arguments": arguments}
+        items = Items(split, {**PLAIN, "sample_rate": rate})
+        assert items.names == ["a", "b"] and list(items[1].sources) == sources
+        total = sum(source.audio_data for source in items[1].sources.values())
+        assert np.allclose(items[1].mixture.audio_data, total, atol=1e-4)
+        folder = tmp_path / f"wav{rate // 1000}k" / arguments.get("mode", "min") / arguments.get("split", "tr")
+        expected = soundfile.read(folder / "s1" / "b.wav", dtype="float32")[0]
+        assert np.array_equal(items[1].sources["s1"].audio_data[0], expected)
+    with pytest.raises(UserError, match=r"WHAM cannot open it.*mix_clear"):
+        Items({"folder": str(tmp_path), "class": "WHAM", "arguments": {"mix_folder": "mix_clear"}}, PLAIN)
+
+
+def test_musdb18_is_read_by_its_subset_as_wav_files(tmp_path):
+    stems = ("bass", "drums", "other", "vocals")
+    for subset, song in (("train", "Ann - One"), ("test", "Ben - Two")):
+        root = tmp_path / subset / song
+        root.mkdir(parents=True)
+        rng = np.random.default_rng(len(subset))
+        audio = {stem: np.round(rng.normal(0, 1000, (4410, 2))) / 32768 for stem in stems}
+        for stem, array in {**audio, "mixture": sum(audio.values())}.items():
+            soundfile.write(root / f"{stem}.wav", array, 44100, subtype="PCM_16")
+    config = {**PLAIN, "sample_rate": 44100, "num_channels": 2, "group_sources": ["bass", "drums", "other"]}
+    config["group_names"] = ["accompaniment"]
+    for subset, song in (("train", "Ann - One"), ("test", "Ben - Two")):
+        split = {"folder": str(tmp_path), "class": "MUSDB18", "arguments": {"is_wav": True, "subsets": [subset]}}
+        items = Items(split, config)
+        assert len(items) == 1 and list(items[0].sources) == ["accompaniment", "vocals"]
+        expected = soundfile.read(tmp_path / subset / song / "vocals.wav", dtype="float32")[0].T
+        assert np.allclose(items[0].sources["vocals"].audio_data, expected, atol=1e-6)
+        assert items[0].mixture.audio_data.shape == (2, 4410)
+
+
+def test_fuss_is_read_by_its_split_wherever_it_lies(tmp_path):
+    from separation.nussl_compat import scaper
+
+    rng, made = np.random.default_rng(0), tmp_path / "made" / "ssdata"
+    (tmp_path / "sounds" / "sound").mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        soundfile.write(tmp_path / "sounds" / "sound" / f"{name}.wav", 0.1 * rng.normal(size=16000), 16000)
+    for split in ("train", "eval"):
+        (made / split).mkdir(parents=True)
+        scene = scaper.Scaper(1.0, str(tmp_path / "sounds"), str(tmp_path / "sounds"), random_state=len(split))
+        scene.sr, scene.ref_db = 16000, -30
+        for _ in range(2):
+            scene.add_event(
+                label=("const", "sound"),
+                source_file=("choose", []),
+                source_time=("const", 0),
+                event_time=("const", 0),
+                event_duration=("const", 1.0),
+                snr=("uniform", -3, 3),
+                pitch_shift=None,
+                time_stretch=None,
+            )
+        path = made / split / "example00000"
+        scene.generate(f"{path}.wav", f"{path}.jams", save_isolated_events=True)
+    made.rename(tmp_path / "moved")
+    mixtures = []
+    for split in ("train", "eval"):
+        folder = {"folder": str(tmp_path / "moved"), "class": "FUSS", "arguments": {"split": split}}
+        (item,) = Items(folder, {**PLAIN, "sample_rate": 16000})
+        assert list(item.sources) == ["sound::0", "sound::1"]
+        total = sum(source.audio_data for source in item.sources.values())
+        assert np.allclose(item.mixture.audio_data, total, atol=1e-3)
+        mixtures.append(item.mixture.audio_data)
+    assert not np.array_equal(*mixtures)

@@ -44,7 +44,7 @@ seen["after scaper"] = [name for name in ("nussl", "torch") if name in sys.modul
 from separation.nussl_compat import nussl
 seen["after nussl"] = sorted(sys.modules)
 try:
-    nussl.musdb.audio_classes.stempeg.read_stems
+    nussl.musdb.audio_classes.stempeg.read_stems("song.stem.mp4")
 except RuntimeError as error:
     seen["stempeg"] = str(error)
 json.dump(seen, open(sys.argv[1], "w"))

@@ -47,3 +47,17 @@ def test_algorithms_take_the_arguments_that_the_table_names():
             for argument in arguments(kind)
         }
         assert taken - {"input_audio_signal"} <= set(known), name
+
+
+def test_datasets_take_the_arguments_that_the_table_names():
+    classes = {
+        name: kind
+        for name, kind in vars(nussl.datasets).items()
+        if inspect.isclass(kind)
+        and issubclass(kind, nussl.datasets.BaseDataset)
+        and kind not in (nussl.datasets.BaseDataset, nussl.datasets.OnTheFly)
+    }
+    assert set(vocabulary.DATASETS) == set(classes)
+    for name, known in vocabulary.DATASETS.items():
+        taken = {argument for kind in classes[name].__mro__ if "__init__" in vars(kind) for argument in arguments(kind)}
+        assert set(known) <= taken, name

@@ -5,7 +5,10 @@ import os
 import signal
 import subprocess
 
+import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 
 from conftest import TINY, Project
 from separation.yaml_reader import read_yaml
@@ -102,3 +105,42 @@ def test_damaged_files_stop_the_run_with_a_table(sounds):
     (log,) = sounds.folder.glob("logs/organize_source/*/*.log")
     last = log.read_text().splitlines()[-1]
     assert last.startswith("Error: ") and "dog/broken.wav" in last and os.linesep not in last
+
+
+def test_classes_of_nussl_read_a_users_folders_and_remix_makes_new_mixtures_in_each_epoch(fresh):
+    for number, folder in enumerate(("wham/wav8k/min/tr", "wham/wav8k/min/cv", "mine")):
+        rng = np.random.default_rng(number)
+        for name in ("a", "b", "c", "d"):
+            audio = {source: np.round(rng.normal(0, 2000, 8000)) / 32768 for source in ("s1", "s2")}
+            for source, array in {**audio, "mix_clean": sum(audio.values())}.items():
+                path = fresh.folder / folder / source / f"{name}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, array, 8000, subtype="PCM_16")
+    experiment = read_yaml(fresh.folder / TINY).value
+    experiment["datasets"] = {
+        "train": {"folder": "wham", "class": "WHAM", "mix_folder": "mix_clean"},
+        "val": {"folder": "wham", "class": "WHAM", "mix_folder": "mix_clean", "split": "cv"},
+        "test": {"folder": "mine", "class": "MixSourceFolder", "mix_folder": "mix_clean"},
+    }
+    experiment["dataset_config"] |= {"group_sources": [], "group_names": [], "cache_kind": "audio"}
+    remixes = [None, {"probability": 1.0, "gain": [-3, 3]}]
+    experiment["sweep"] = [{"dataset_config.remix": remixes, "cache": "mine"}]
+    write_yaml(fresh.folder / "classes.yml", experiment)
+    command = ("--config", "sweep=classes.yml")
+    planned = fresh.planned(*command)
+    assert (planned["populate_cache"], planned["train_point"], planned["evaluate_point"]) == (3, 2, 2)
+    assert "mix_dataset" not in planned
+    fresh.run(*command)
+    assert fresh.planned(*command) == {}
+    summary = pd.read_csv(fresh.folder / "results/sweeps/tiny_dpcl/summary.csv")
+    assert (summary["items"] == 4).all() and summary["SI-SDR"].notna().all()
+    points = pd.read_csv(fresh.folder / "results/sweeps/tiny_dpcl/points.csv")["point"]
+    losses = [pd.read_csv(fresh.folder / f"results/artifacts/{point}/history.csv")["train_loss"] for point in points]
+    assert len(losses) == 2 and losses[0].tolist() != losses[1].tolist()
+    caches = [json.loads(path.read_text()) for path in fresh.folder.glob("results/cache/*/*.json")]
+    assert [len(cache["items"]) for cache in caches] == [4, 4, 4]
+    assert len({cache["checksum"] for cache in caches}) == 3
+    # another split of the same folder is another training
+    experiment["datasets"]["train"]["split"] = "cv"
+    write_yaml(fresh.folder / "classes.yml", experiment)
+    assert fresh.planned(*command)["train_point"] == 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from separation.errors import UserError
-from separation.feature_store import BatchOptions, FeatureStore
+from separation.feature_store import BatchOptions, FeatureStore, Remix
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ SAMPLE_STRATEGIES = ("sequential", "random")
 EXCERPT_SELECTION_STRATEGIES = ("random", "first", "middle")
 # one stream of random numbers per kind of choice, so that a new kind leaves the others as they were
 ORDER_STREAM, EXCERPT_STREAM, SUBSET_STREAM = range(3)
+REMIX_STREAM = 4
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,26 @@ class EpochPlan:
         items: index of the item of each excerpt.
         starts: first frame of each, counted from the item's beginning.
         length: frames per excerpt.
+        remix: new sources for some of them.
     """
 
     items: np.ndarray
     starts: np.ndarray
     length: int
+    remix: Remix | None = None
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def batches(self, batch_size: int, first_batch: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(items, starts) of each batch from `first_batch` on; the last may be smaller."""
+    def take(self, excerpts: Any) -> EpochPlan:
+        """The plan of some of its excerpts, by whatever indexes an array."""
+        remix = self.remix and self.remix.take(excerpts)
+        return EpochPlan(self.items[excerpts], self.starts[excerpts], self.length, remix)
+
+    def batches(self, batch_size: int, first_batch: int = 0) -> Iterator[EpochPlan]:
+        """The plan of each batch from `first_batch` on; the last may be smaller."""
         for first in range(first_batch * batch_size, len(self), batch_size):
-            yield self.items[first : first + batch_size], self.starts[first : first + batch_size]
+            yield self.take(slice(first, first + batch_size))
 
 
 def choose_subset(count: int, fraction: float, seed: int) -> np.ndarray:
@@ -74,6 +82,8 @@ def plan_epoch(
     sample_strategy: str,
     excerpt_selection_strategy: str,
     subset: np.ndarray | None = None,
+    remix: Mapping[str, Any] | None = None,
+    num_sources: int = 0,
 ) -> EpochPlan:
     """One excerpt of each item.
 
@@ -84,6 +94,9 @@ def plan_epoch(
         sample_strategy: sequential, or random for a new order in each epoch.
         excerpt_selection_strategy: random, first or middle.
         subset: indices of the items that take part; None for all.
+        remix: dataset_config.remix: the share of the excerpts that is mixed anew (`probability`), of sources from items
+            that are drawn one by one, and the limits of their gains in dB (`gain`). None for mixtures as they are.
+        num_sources: of each item, where there is a remix.
     """
     for key, value, known in (
         ("train_config.sample_strategy", sample_strategy, SAMPLE_STRATEGIES),
@@ -92,15 +105,24 @@ def plan_epoch(
         if value not in known:
             raise UserError(f"expected one of {', '.join(known)}, found {value!r}", key=key)
     spare = np.maximum(np.asarray(frames) - length, 0)
-    if excerpt_selection_strategy == "random":
-        position = np.random.default_rng([seed, EXCERPT_STREAM, epoch]).random(len(spare))
-        starts = (position * (spare + 1)).astype(np.int64)
-    else:
-        starts = spare // 2 if excerpt_selection_strategy == "middle" else np.zeros_like(spare)
+
+    def start(spare: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        if excerpt_selection_strategy == "random":
+            return (generator.random(spare.shape) * (spare + 1)).astype(np.int64)
+        return spare // 2 if excerpt_selection_strategy == "middle" else np.zeros_like(spare)
+
+    starts = start(spare, np.random.default_rng([seed, EXCERPT_STREAM, epoch]))
     items = np.arange(len(spare)) if subset is None else np.asarray(subset)
+    mixed = None
+    if remix is not None:
+        generator = np.random.default_rng([seed, REMIX_STREAM, epoch])
+        chosen = generator.random(len(spare)) < remix["probability"]
+        origins = generator.choice(items, (len(spare), num_sources))
+        gains = generator.uniform(*remix["gain"], origins.shape)
+        mixed = Remix(chosen, origins, start(spare[origins], generator), 10 ** (gains / 20))
     if sample_strategy == "random":
         items = np.random.default_rng([seed, ORDER_STREAM, epoch]).permutation(items)
-    return EpochPlan(items, starts[items], length)
+    return EpochPlan(items, starts[items], length, mixed and mixed.take(items))
 
 
 class BatchLoader:
@@ -140,7 +162,7 @@ class BatchLoader:
         """
         self.wait = 0.0
         chosen = plan.batches(self._batch_size, first_batch)
-        batches = self._read_ahead(chosen, plan.length) if self._num_workers else self._read(chosen, plan.length)
+        batches = self._read_ahead(chosen) if self._num_workers else self._read(chosen)
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)
@@ -152,15 +174,13 @@ class BatchLoader:
                 return
             yield batch
 
-    def _read(self, chosen: Iterator[tuple[np.ndarray, np.ndarray]], length: int) -> Iterator[dict[str, torch.Tensor]]:
-        return (self._excerpts(items, starts, length) for items, starts in chosen)
+    def _read(self, chosen: Iterator[EpochPlan]) -> Iterator[dict[str, torch.Tensor]]:
+        return (self._excerpts(batch) for batch in chosen)
 
-    def _read_ahead(
-        self, chosen: Iterator[tuple[np.ndarray, np.ndarray]], length: int
-    ) -> Iterator[dict[str, torch.Tensor]]:
+    def _read_ahead(self, chosen: Iterator[EpochPlan]) -> Iterator[dict[str, torch.Tensor]]:
         # the work on one batch is not shared out: workers that use all processors would slow the training down
         with ThreadPoolExecutor(self._num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            jobs = (pool.submit(self._excerpts, items, starts, length) for items, starts in chosen)
+            jobs = (pool.submit(self._excerpts, batch) for batch in chosen)
             pending = deque(islice(jobs, 2 * self._num_workers))
             try:
                 while pending:
@@ -171,11 +191,11 @@ class BatchLoader:
                 for job in pending:
                     job.cancel()
 
-    def _excerpts(self, items: Sequence[int], starts: Sequence[int], length: int) -> dict[str, torch.Tensor]:
+    def _excerpts(self, batch: EpochPlan) -> dict[str, torch.Tensor]:
         """A batch; a GPU gets it undecoded, which is a fraction of the bytes."""
-        raw = self._store.read(items, starts, length, self._options)
+        raw = self._store.read(batch.items, batch.starts, batch.length, self._options, batch.remix)
         if not self._decodes_here:
-            return self._store.decode(raw, length, self._options)
+            return self._store.decode(raw, batch.length, self._options)
         # pinned memory lets the copy to a GPU run beside the computation
         return raw if self._store.device else {key: tensor.pin_memory() for key, tensor in raw.items()}
 

@@ -2,8 +2,8 @@
 
 Magnitudes are float16: scaled by MAGNITUDE_SCALE first, because quiet material (scaper mixes at -40 dB) would
 otherwise fall into float16's subnormal range, where a bin's level is wrong by several dB. Masks are packed to bits.
-Audio is int16. Weights are not kept: they follow from the magnitude, and from two numbers per item, its sum and its
-peak.
+Audio is int16; of a mixture whose sources are kept too, what these leave of it is, mostly a last bit or nothing, which
+takes a byte. Weights are not kept: they follow from the magnitude, and from two numbers per item, its sum and its peak.
 
 Audio of 16-bit files is kept exactly. What is finer (24 bits, float) or louder than full scale is scaled to the item's
 own peak, the same factor for mixture and sources, and rounded: no sample is wrong by more than 1/65534 of that peak.
@@ -32,8 +32,10 @@ MAGNITUDE_SCALE = 4096.0
 PCM_STEP = 2.0**-15
 #: arrays with the frames of all items along their first axis, by the data key that they serve
 FRAME_ARRAYS = FEATURES
+#: the mixture less all its sources, modulo 2**16
+REMAINDER = "mix_remainder"
 #: arrays with the samples of all items along their first axis
-SAMPLE_ARRAYS = AUDIO_KEYS
+SAMPLE_ARRAYS = (REMAINDER, *AUDIO_KEYS)
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class EncodedItem:
     Attributes:
         arrays: some of FRAME_ARRAYS, each (frames, ...): mix_magnitude float16 (frames, frequency, channels),
             source_magnitudes float16 (frames, frequency, channels, sources), ideal_binary_mask uint8 (frames,
-            ceil(frequency x channels x sources / 8)); some of SAMPLE_ARRAYS, each int16: mix_audio (samples, channels),
-            source_audio (samples, channels, sources).
+            ceil(frequency x channels x sources / 8)); some of SAMPLE_ARRAYS, each int16: mix_remainder and mix_audio
+            (samples, channels), source_audio (samples, channels, sources).
         frames, samples: its length.
         total: sum of the mixture's magnitude.
         peak: its largest value.
@@ -71,11 +73,13 @@ def stored_arrays(kind: str, data_keys: Iterable[str]) -> tuple[str, ...]:
     """
     keys = set(data_keys)
     if kind == "audio":
-        return SAMPLE_ARRAYS
+        return REMAINDER, "source_audio"
     if kind != "features":
         raise UserError(f"expected one of {', '.join(KINDS)}, found {kind!r}", key="dataset_config.cache_kind")
     if keys - set(AUDIO_KEYS):
         keys.add("mix_magnitude")
+    if keys >= set(AUDIO_KEYS):
+        keys = keys - {"mix_audio"} | {REMAINDER}
     return tuple(key for key in (*FRAME_ARRAYS, *SAMPLE_ARRAYS) if key in keys)
 
 
@@ -117,9 +121,12 @@ def encode_audio(mixture: np.ndarray, sources: Sequence[np.ndarray]) -> tuple[di
         step = max(-low, high) * PCM_STEP / 32767
         coded = np.rint(audio.astype(np.float64) / step)
     coded = coded.astype(np.int16)
+    mix, kept = np.ascontiguousarray(coded[..., 0]), np.ascontiguousarray(coded[..., 1:])
     return {
-        "mix_audio": np.ascontiguousarray(coded[..., 0]),
-        "source_audio": np.ascontiguousarray(coded[..., 1:]),
+        "mix_audio": mix,
+        "source_audio": kept,
+        # what does not fit into 16 bits comes back when it is added again, as both wrap around
+        REMAINDER: mix - kept.sum(axis=-1, dtype=np.int16),
     }, step
 
 

@@ -18,6 +18,7 @@ import torch
 from separation.encoding import (
     FRAME_ARRAYS,
     MAGNITUDE_SCALE,
+    REMAINDER,
     SAMPLE_ARRAYS,
     EncodedItem,
     check_alike,
@@ -72,6 +73,27 @@ class BatchOptions:
             dataset_config["weight_threshold"],
             dataset_config["output_type"],
         )
+
+
+@dataclass(frozen=True)
+class Remix:
+    """New mixtures for some excerpts of a plan: their sources come from other places.
+
+    Attributes:
+        chosen: which excerpts are mixed anew, (excerpts,), bool.
+        items: where each source comes from, (excerpts, sources).
+        starts: its first frame there, (excerpts, sources).
+        gains: what it is multiplied by, (excerpts, sources).
+    """
+
+    chosen: np.ndarray
+    items: np.ndarray
+    starts: np.ndarray
+    gains: np.ndarray
+
+    def take(self, excerpts: Any) -> Remix:
+        """Those of some excerpts, by whatever indexes an array."""
+        return Remix(self.chosen[excerpts], self.items[excerpts], self.starts[excerpts], self.gains[excerpts])
 
 
 class FeatureStore:
@@ -153,7 +175,12 @@ class FeatureStore:
         return FeatureStore(arrays, self.lengths, self.constants, self.sources, self.dataset_config)
 
     def excerpts(
-        self, items: Sequence[int], starts: Sequence[int], length: int, options: BatchOptions
+        self,
+        items: Sequence[int],
+        starts: Sequence[int],
+        length: int,
+        options: BatchOptions,
+        remix: Remix | None = None,
     ) -> dict[str, torch.Tensor]:
         """A batch of excerpts, one per entry of `items`, as nussl's networks and losses read them.
 
@@ -164,6 +191,9 @@ class FeatureStore:
             starts: first frame of each excerpt, counted from the item's beginning.
             length: of each excerpt, in frames.
             options: what is wanted.
+            remix: which excerpts get other sources; the arrays have to be those of audio. Such a mixture is the sum of
+                its new sources and of what the item's own sources leave of its mixture, noise or reverberation. Its
+                weights follow from the loudness of the excerpt instead of that of the whole item.
 
         Returns:
             float32 tensors by data key: mix_magnitude and weights (batch, time, frequency, channels), source_magnitudes
@@ -174,11 +204,18 @@ class FeatureStore:
             and dual-path blocks take and its SISDRLoss compares with. They have length x hop_length samples from
             sample start x hop_length on, full scale 1.0.
         """
-        return self.decode(self.read(items, starts, length, options), length, options)
+        return self.decode(self.read(items, starts, length, options, remix), length, options)
 
     # ---------------------------------------------------------------- reading
 
-    def read(self, items: Sequence[int], starts: Sequence[int], length: int, options: BatchOptions) -> RawBatch:
+    def read(
+        self,
+        items: Sequence[int],
+        starts: Sequence[int],
+        length: int,
+        options: BatchOptions,
+        remix: Remix | None = None,
+    ) -> RawBatch:
         """What `decode` makes a batch of: excerpts in the types they are stored in, and each item's constants.
 
         The tensors are in the host's memory, or on the device that holds the store. May be called by several threads.
@@ -195,15 +232,34 @@ class FeatureStore:
             raw["step"] = torch.from_numpy(self.constants["step"][items].astype(np.float32))
         if "weights" in options.data_keys:
             bins = self.frames[items] * self.num_frequencies
-            raw["gain"] = torch.from_numpy(weight_gains(self.constants["total"][items], bins))
+            raw["gain"] = torch.from_numpy(weight_gains(self.constants["total"][items], bins).astype(np.float32))
             if options.weight_threshold is not None:
-                raw["floor"] = torch.from_numpy(weight_floors(self.constants["peak"][items], options.weight_threshold))
+                floors = weight_floors(self.constants["peak"][items], options.weight_threshold)
+                raw["floor"] = torch.from_numpy(floors.astype(np.float32))
         left = self.frames[items] - starts
+        if remix is not None and remix.chosen.any():
+            raw |= self._read_remix(remix, before, before + after)
+            left = np.where(remix.chosen, np.maximum(left, (self.frames[remix.items] - remix.starts).max(axis=1)), left)
         if (left < length).any():
             raw["frames_left"] = torch.from_numpy(left)
         if self._on_device:
             raw = {key: tensor.to(self.device, non_blocking=True) for key, tensor in raw.items()}
         return raw
+
+    def _read_remix(self, remix: Remix, before: int, span: int) -> RawBatch:
+        rows = np.flatnonzero(remix.chosen)
+        new = remix.take(rows)
+        starts = new.starts * self.dataset_config["hop_length"] - before
+        audio = [
+            self._cut("source_audio", 1, new.items[:, source], starts[:, source], span)[..., source]
+            for source in range(self.num_sources)
+        ]
+        scales = self.constants["step"][new.items] * new.gains
+        return {
+            "remix_rows": torch.from_numpy(rows),
+            "remix_audio": torch.stack(audio, dim=-1),
+            "remix_scales": torch.from_numpy(scales.astype(np.float32)),
+        }
 
     def _needs(self, length: int, options: BatchOptions) -> tuple[list[str], list[str], int, int]:
         """Which arrays, and how many samples before and after an excerpt's first sample."""
@@ -213,15 +269,16 @@ class FeatureStore:
             frame_arrays, sample_arrays, before, after = [key for key in FRAME_ARRAYS if key in wanted], set(), 0, 0
         else:
             n_fft, hop_length = self.dataset_config["n_fft"], self.dataset_config["hop_length"]
-            frame_arrays, sample_arrays = (
-                [],
-                {"mix_audio"} | ({"source_audio"} if wanted - {"mix_magnitude"} else set()),
-            )
+            frame_arrays, sample_arrays = [], {"mix_audio", "source_audio"}
+            if not wanted - {"mix_magnitude"}:
+                sample_arrays = {"mix_audio"}
             before, after = n_fft // 2, (length - 1) * hop_length + n_fft - n_fft // 2
         waveforms = [key for key in options.data_keys if key in AUDIO_KEYS]
         if waveforms:
             after = max(after, length * self.dataset_config["hop_length"])
         sample_arrays |= set(waveforms)
+        if "mix_audio" in sample_arrays and REMAINDER in self.arrays:
+            sample_arrays = {REMAINDER, "source_audio"}
         return frame_arrays, [key for key in SAMPLE_ARRAYS if key in sample_arrays], before, after
 
     def _cut(self, name: str, unit: int, items: np.ndarray, starts: np.ndarray, length: int) -> torch.Tensor:
@@ -259,23 +316,20 @@ class FeatureStore:
         """
         keys = options.data_keys
         batch: dict[str, torch.Tensor] = {}
+        audio = self._audio(raw)
         inside = None
         if "frames_left" in raw:
             inside = torch.arange(length, device=raw["frames_left"].device) < raw["frames_left"][:, None]
         if not set(keys) <= set(AUDIO_KEYS):
             stored = any(name in raw for name in FRAME_ARRAYS)
-            batch = self._unpack(raw, keys) if stored else self._transform(raw, length, options)
+            batch = self._unpack(raw, keys) if stored else self._transform(audio, length, options)
             if "weights" in keys:
-                gain = raw["gain"][:, None, None, None]
-                floor = raw["floor"][:, None, None, None] if "floor" in raw else None
-                batch["weights"] = loss_weights(
-                    batch["mix_magnitude"], gain=gain, floor=floor, weight_type=options.weight_type
-                )
+                batch["weights"] = self._weigh(batch["mix_magnitude"], raw, options)
             if inside is not None:
                 for key, values in batch.items():
                     batch[key] = values * inside.reshape(*inside.shape, *[1] * (values.ndim - 2))
         if set(keys) & set(AUDIO_KEYS):
-            batch |= self._waveforms(raw, length, keys)
+            batch |= self._waveforms(audio, length, keys)
         return {key: batch[key] for key in keys}
 
     def _unpack(self, raw: RawBatch, keys: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -290,15 +344,49 @@ class FeatureStore:
                 batch[key] = raw[key].float().mul_(1 / MAGNITUDE_SCALE)
         return batch
 
-    def _transform(self, raw: RawBatch, length: int, options: BatchOptions) -> dict[str, torch.Tensor]:
+    def _audio(self, raw: RawBatch) -> RawBatch:
+        """What waveforms are read, in full scale: mix_audio (batch, samples, channels), source_audio (batch, samples,
+        channels, sources)."""
+        audio = {}
+        if "source_audio" in raw:
+            audio["source_audio"] = raw["source_audio"] * raw["step"][:, None, None, None]
+        if REMAINDER in raw:
+            coded = raw[REMAINDER].to(torch.int16, copy=True)
+            for source in raw["source_audio"].unbind(dim=-1):
+                coded += source
+            audio["mix_audio"] = coded * raw["step"][:, None, None]
+        elif "mix_audio" in raw:
+            audio["mix_audio"] = raw["mix_audio"] * raw["step"][:, None, None]
+        if "remix_rows" in raw:
+            rows = raw["remix_rows"]
+            new = raw["remix_audio"] * raw["remix_scales"][:, None, None, :]
+            audio["mix_audio"][rows] += new.sum(dim=-1) - audio["source_audio"][rows].sum(dim=-1)
+            audio["source_audio"][rows] = new
+        return audio
+
+    def _weigh(self, magnitude: torch.Tensor, raw: RawBatch, options: BatchOptions) -> torch.Tensor:
+        gain, floor = raw["gain"], raw.get("floor")
+        if "remix_rows" in raw:
+            rows = raw["remix_rows"]
+            new = magnitude[rows].flatten(1)
+            frames = magnitude.shape[1]
+            if "frames_left" in raw:
+                frames = raw["frames_left"][rows].clamp(max=frames)
+            bins = frames * magnitude.shape[2]
+            gain = gain.index_copy(0, rows, weight_gains(new.sum(dim=1), bins))
+            if floor is not None:
+                floor = floor.index_copy(0, rows, weight_floors(new.amax(dim=1), options.weight_threshold))
+        gain, floor = (value if value is None else value[:, None, None, None] for value in (gain, floor))
+        return loss_weights(magnitude, gain=gain, floor=floor, weight_type=options.weight_type)
+
+    def _transform(self, audio: RawBatch, length: int, options: BatchOptions) -> dict[str, torch.Tensor]:
         keys, framing = options.data_keys, stft_options(self.dataset_config)
         samples = (length - 1) * framing["hop_length"] + framing["n_fft"]
         # (1 + sources, batch, channels, samples)
-        audio = raw["mix_audio"][:, :samples].permute(0, 2, 1).unsqueeze(0)
-        with_sources = bool({"source_magnitudes", "ideal_binary_mask"} & set(keys))
-        if with_sources:
-            audio = torch.cat([audio, raw["source_audio"][:, :samples].permute(3, 0, 2, 1)])
-        spectra = spectra_of_frames(audio.float() * raw["step"][:, None, None], **framing)
+        signals = audio["mix_audio"][:, :samples].permute(0, 2, 1).unsqueeze(0)
+        if {"source_magnitudes", "ideal_binary_mask"} & set(keys):
+            signals = torch.cat([signals, audio["source_audio"][:, :samples].permute(3, 0, 2, 1)])
+        spectra = spectra_of_frames(signals, **framing)
         targets = Targets(spectra[0], spectra[1:], options.output_type)
         batch = {"mix_magnitude": targets.mix_magnitude().permute(0, 2, 3, 1).contiguous()}
         for key in ("source_magnitudes", "ideal_binary_mask"):
@@ -307,15 +395,10 @@ class FeatureStore:
                 batch[key] = getattr(targets, key)().permute(1, 3, 4, 2, 0).float().contiguous()
         return batch
 
-    def _waveforms(self, raw: RawBatch, length: int, keys: Sequence[str]) -> dict[str, torch.Tensor]:
+    def _waveforms(self, audio: RawBatch, length: int, keys: Sequence[str]) -> dict[str, torch.Tensor]:
         _, _, before, _ = self._needs(length, BatchOptions(tuple(keys)))
         span = slice(before, before + length * self.dataset_config["hop_length"])
-        batch = {}
-        for key in AUDIO_KEYS:
-            if key in keys:
-                audio = raw[key][:, span].transpose(1, 2).float()
-                batch[key] = (audio * raw["step"].reshape(-1, *[1] * (audio.ndim - 1))).contiguous()
-        return batch
+        return {key: audio[key][:, span].transpose(1, 2).contiguous() for key in AUDIO_KEYS if key in keys}
 
 
 def _unpack_bits(packed: torch.Tensor, count: int) -> torch.Tensor:

@@ -212,24 +212,24 @@ def stft_options(dataset_config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: dataset_config[key] for key in ("n_fft", "hop_length", "window_type")}
 
 
-def weight_gains(totals: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """By what a mixture's magnitude is multiplied before the root is taken, see `loss_weights`; float32.
+def weight_gains(totals: Any, bins: Any) -> Any:
+    """By what a mixture's magnitude is multiplied before the root is taken, see `loss_weights`; arrays or tensors.
 
     Args:
         totals: sum of the magnitude of each whole mixture.
         bins: frequency bins x frames of each whole mixture (channels are not counted).
     """
-    return (bins / (totals + 1e-6)).astype(np.float32)
+    return bins / (totals + 1e-6)
 
 
-def weight_floors(peaks: np.ndarray, weight_threshold: float) -> np.ndarray:
-    """The magnitude below which a bin weighs nothing, see `loss_weights`; float32.
+def weight_floors(peaks: Any, weight_threshold: float) -> Any:
+    """The magnitude below which a bin weighs nothing, see `loss_weights`; an array or a tensor.
 
     Args:
         peaks: largest magnitude of each whole mixture.
         weight_threshold: in dB, negative.
     """
-    return (peaks * 10 ** (weight_threshold / 20)).astype(np.float32)
+    return peaks * 10 ** (weight_threshold / 20)
 
 
 def loss_weights(

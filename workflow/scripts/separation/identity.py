@@ -55,6 +55,7 @@ EXCLUDED = frozenset(
 # Options that came after the first release, with the value at which they change nothing: at that value they are left
 # out of the hash, so that points made before the option existed keep their id.
 NEUTRAL: dict[str, Any] = {
+    "dataset_config.remix": None,
     "train_config.early_stopping": None,
     "train_config.ema_decay": None,
     "train_config.gradient_accumulation": 1,

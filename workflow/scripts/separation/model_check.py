@@ -16,6 +16,7 @@ from separation.extras import Extras
 from separation.testers import read_testers
 from separation.vocabulary import (
     ALGORITHMS,
+    DATASETS,
     LOSSES,
     MODULES,
     OPTIMIZERS,
@@ -48,9 +49,11 @@ def check_config(config: Mapping[str, Any], extras: Extras = NO_EXTRAS) -> Mista
     """
     model = config["model_config"]
     return (
-        _check_connections(model)
+        _check_folders(config["datasets"])
+        or _check_connections(model)
         or _check_arguments(model)
         or _Sizes(config).check()
+        or _check_remix(config["dataset_config"])
         or _check_outputs(config)
         or _check_losses(config, extras)
         or _check_algorithm(config, extras)
@@ -213,6 +216,38 @@ class _Sizes:
 
 def _size(shape: Shape) -> str:
     return "an unknown size" if shape is None else " x ".join(str(value) for value in shape)
+
+
+def _check_folders(datasets: Mapping[str, Any]) -> Mistake | None:
+    for split, entry in datasets.items():
+        if "folder" not in entry:
+            continue
+        kind, place = entry["class"], ("datasets", split)
+        if kind == "OnTheFly":
+            return (*place, "class"), (
+                "OnTheFly takes a function, which a file cannot hold; dataset_config.remix makes new mixtures in each "
+                "epoch"
+            )
+        if kind not in DATASETS:
+            hint = schema.nearest(kind, list(DATASETS)) or f"; there are {', '.join(DATASETS)}"
+            return (*place, "class"), f"unknown class '{kind}'{hint}"
+        for argument in entry:
+            if argument not in ("folder", "class", *DATASETS[kind]):
+                hint = schema.nearest(argument, list(DATASETS[kind])) or f"; {kind} takes {', '.join(DATASETS[kind])}"
+                return (*place, argument), f"unknown argument{hint}"
+    return None
+
+
+def _check_remix(section: Mapping[str, Any]) -> Mistake | None:
+    remix = section["remix"]
+    if remix is None:
+        return None
+    if section["cache_kind"] != "audio":
+        return ("dataset_config", "remix"), "expected cache_kind: audio, of which mixtures can be made, found features"
+    least, largest = remix["gain"]
+    if least > largest:
+        return ("dataset_config", "remix", "gain"), f"expected the least gain first, found [{least}, {largest}]"
+    return None
 
 
 def _check_outputs(config: Mapping[str, Any]) -> Mistake | None:

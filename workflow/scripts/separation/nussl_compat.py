@@ -300,6 +300,49 @@ def spare_scaper_the_headers(scaper: types.ModuleType) -> None:
     scaper.core.soundfile = _Overlay(soundfile, info=info)
 
 
+class _WavInfo:
+    """Of a WAV file, what musdb asks stempeg.Info for."""
+
+    def __init__(self, path: str):
+        import soundfile
+
+        self._info = soundfile.info(path)
+
+    def samples(self, _stem: int | None) -> int:
+        return self._info.frames
+
+    def duration(self, _stem: int | None) -> float:
+        return self._info.duration
+
+    def rate(self, _stem: int | None) -> int:
+        return self._info.samplerate
+
+
+def mend_wav_files_of_musdb(nussl: types.ModuleType) -> None:
+    """musdb reads the WAV files of MUSDB18-HQ through stempeg and ffmpeg, to 16 bits (audio_classes.py:52,100).
+
+    soundfile reads them without either, to all of their bits. Other files, and WAV files that musdb is asked to
+    resample, stay with stempeg.
+    """
+    import soundfile
+
+    classes = nussl.musdb.audio_classes
+    stempeg = classes.stempeg
+
+    def describe(path: str) -> Any:
+        return _WavInfo(path) if str(path).endswith(".wav") else stempeg.Info(path)
+
+    def read_stems(filename: str, start: float = 0, duration: float | None = None, **options: Any) -> tuple[Any, int]:
+        if not isinstance(options.get("info"), _WavInfo) or options.get("sample_rate"):
+            return stempeg.read_stems(filename=filename, start=start, duration=duration, **options)
+        with soundfile.SoundFile(filename) as file:
+            file.seek(round(start * file.samplerate))
+            frames = -1 if duration is None else round(duration * file.samplerate)
+            return file.read(frames, always_2d=True), file.samplerate
+
+    classes.stempeg = _Overlay(stempeg, Info=describe, read_stems=read_stems)
+
+
 # ---------------------------------------------------------------- importing
 
 
@@ -317,6 +360,7 @@ def _import_nussl() -> types.ModuleType:
     mend_hanning_window(nussl)
     mend_report_card(nussl)
     mend_cache(nussl)
+    mend_wav_files_of_musdb(nussl)
     return nussl
 
 

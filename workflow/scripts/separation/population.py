@@ -25,7 +25,7 @@ import zarr
 from separation import files
 from separation.data.items import Items
 from separation.data.parallel import run_in_order
-from separation.encoding import MAGNITUDE_SCALE, EncodedItem, check_alike, encode_item, stored_arrays
+from separation.encoding import MAGNITUDE_SCALE, REMAINDER, EncodedItem, check_alike, encode_item, stored_arrays
 from separation.errors import UserError
 from separation.features import check_dataset_config
 from separation.shards import (
@@ -40,7 +40,7 @@ from separation.shards import (
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 #: what a shard is meant to hold; items are not divided
 SHARD_BYTES = 2**24
 SHARD_ITEMS = 64
@@ -171,8 +171,16 @@ def fill_shard(
         found = list(encoded[0].sources)
         raise UserError(f"expected the sources {attributes['sources']} in all items, found {found}")
     arrays = {name: [item.arrays[name] for item in encoded] for name in names}
+    if REMAINDER in arrays:
+        arrays[REMAINDER] = _narrowed(arrays[REMAINDER])
     table = np.array([[getattr(item, column) for column in COLUMNS] for item in encoded], dtype=np.float64)
     return write_shard(Path(store), number, {**arrays, TABLE: [table]})
+
+
+def _narrowed(parts: list[np.ndarray]) -> list[np.ndarray]:
+    """int16 as int8, where all of it fits."""
+    fits = all(part.min(initial=0) >= -128 and part.max(initial=0) <= 127 for part in parts)
+    return [part.astype(np.int8) for part in parts] if fits else parts
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ class Processes:
             for first in range(0, len(plan), batch_size * self.count)
         ]
         kept = np.concatenate([own if len(own) else np.array([0]) for own in kept])
-        return replace(plan, items=plan.items[kept], starts=plan.starts[kept])
+        return plan.take(kept)
 
     def excerpts(self, plan: EpochPlan, batch_size: int) -> tuple[list[int], list[int]]:
         """For each step, how many excerpts this process reads and how many all read together."""

@@ -159,6 +159,8 @@ class ShardedArray:
         name: of the array.
         shards: what `write_shard` returned of each.
 
+    Shards may hold integers of different sizes; the array has the largest of them.
+
     A shard is compared with its checksum when something of it is read for the first time.
     """
 
@@ -168,8 +170,9 @@ class ShardedArray:
         self._paths = [chunk_path(shard_path(store, n), name, len(part["shape"])) for n, part in enumerate(parts)]
         self._offsets = np.concatenate([[0], np.cumsum([part["shape"][0] for part in parts])])
         self.shape = (int(self._offsets[-1]), *parts[0]["shape"][1:])
-        self.dtype = np.dtype(parts[0]["dtype"])
-        self._row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        self._dtypes = [np.dtype(part["dtype"]) for part in parts]
+        self.dtype = np.result_type(*set(self._dtypes))
+        self._row_size = int(np.prod(self.shape[1:]))
         self._checked: set[int] = set()
 
     def __getitem__(self, span: slice) -> np.ndarray:
@@ -184,13 +187,16 @@ class ShardedArray:
         Raises:
             UserError: the cache was removed, cut short or changed since it was opened.
         """
-        target = memoryview(rows.reshape(-1).view(np.uint8))
         number = int(np.searchsorted(self._offsets, first, side="right")) - 1
-        while len(target):
-            begin = (first - int(self._offsets[number])) * self._row_bytes
-            count = min(self._parts[number]["bytes"] - begin, len(target))
-            self._read(number, target[:count], begin)
-            target, number = target[count:], number + 1
+        while len(rows):
+            dtype = self._dtypes[number]
+            part = rows[: int(self._offsets[number + 1]) - first]
+            stored = part if dtype == self.dtype else np.empty(part.shape, dtype)
+            begin = (first - int(self._offsets[number])) * self._row_size * dtype.itemsize
+            self._read(number, memoryview(stored.reshape(-1).view(np.uint8)), begin)
+            if stored is not part:
+                part[...] = stored
+            rows, number = rows[len(part) :], number + 1
             first = int(self._offsets[number])
 
     def _read(self, number: int, target: memoryview, begin: int) -> None:

@@ -21,7 +21,8 @@ class Split:
         split: the name of the split within the dataset.
         folder: where the mixtures are.
         manifest: the file by which the workflow knows that it has made them; None for a user's folder.
-        entry: as the experiment file gives it, without the folder.
+        entry: as the experiment file gives it, without the folder: of a recipe dataset and split, of a user's folder
+            class and that class's arguments, among which `split` may be one.
     """
 
     dataset: str
@@ -38,8 +39,10 @@ class Split:
     @property
     def opener(self) -> dict[str, Any]:
         """The nussl class that reads the folder, and the class's arguments."""
-        arguments = {key: value for key, value in self.entry.items() if key not in ("dataset", "split", "id")}
-        return {"class": "Scaper", **arguments}
+        if self.manifest is not None:
+            return {"class": "Scaper"}
+        arguments = {key: value for key, value in self.entry.items() if key != "class"}
+        return {"class": self.entry["class"], **({"arguments": arguments} if arguments else {})}
 
     @property
     def reader(self) -> dict[str, Any]:

@@ -188,6 +188,8 @@ class _Training:
             sample_strategy=self.options["sample_strategy"],
             excerpt_selection_strategy=self.config["dataset_config"]["excerpt_selection_strategy"],
             subset=self.subset,
+            remix=self.config["dataset_config"].get("remix"),
+            num_sources=self.stores["train"].num_sources,
         )
         self._learn(epoch, plan)
         at, began = self.position, time.perf_counter()

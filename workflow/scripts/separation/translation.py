@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from separation.vocabulary import DATASETS
 from separation.yaml_reader import Document, KeyPath
 
 LOSS_NAMES = {
@@ -126,7 +127,7 @@ class _Translation:
             if key in section:
                 value = section.pop(key)
                 for split in self._section("datasets").values():
-                    if isinstance(split, dict) and "class" in split:
+                    if isinstance(split, dict) and key in DATASETS.get(split.get("class"), ()):
                         split.setdefault(key, value)
 
     def _train_config(self, section: dict[str, Any], path: KeyPath) -> None:

@@ -70,6 +70,16 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     "DeepMaskEstimation": ("model_path", "device", *_MASKS),
 }
 
+_AUDIO = ("sample_rate", "num_channels", "strict_sample_rate")
+# Arguments by class of nussl.datasets that reads a folder, beside the folder; nothing is downloaded here
+DATASETS: dict[str, tuple[str, ...]] = {
+    "FUSS": ("split", "num_channels"),
+    "MUSDB18": ("is_wav", "subsets", "split", *_AUDIO),
+    "MixSourceFolder": ("mix_folder", "source_folders", "ext", "make_mix", *_AUDIO),
+    "Scaper": _AUDIO,
+    "WHAM": ("mix_folder", "mode", "split", "sample_rate", "num_channels"),
+}
+
 # Classes of torch.optim, in lower case
 OPTIMIZERS: tuple[str, ...] = (
     "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw",

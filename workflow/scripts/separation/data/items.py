@@ -14,6 +14,7 @@ import soundfile
 
 from separation.data.grouping import Grouping
 from separation.errors import UserError
+from separation.vocabulary import DATASETS
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
@@ -52,9 +53,9 @@ class Items(Sequence):
     """The items of one split, sources grouped, ignored and ordered as the dataset_config says.
 
     Args:
-        split: `folder`, `class` (a class of nussl.datasets) and that class's own arguments; `dataset` and `split`
-            may name what the folder holds. A Scaper folder with a manifest.json is read by the manifest, which is
-            faster than by its JAMS files; everything else is opened by nussl.
+        split: `folder`, `class` (a class of nussl.datasets) and, in `arguments`, that class's own; `dataset` and
+            `split` may name what the folder holds. A Scaper folder with a manifest.json is read by the manifest, which
+            is faster than by its JAMS files; everything else is opened by nussl.
         dataset_config: sample_rate, num_channels, n_fft, hop_length, window_type, group_sources, group_names,
             ignore_sources, source_labels. A key that is missing or null is not checked or not applied.
 
@@ -76,7 +77,7 @@ class Items(Sequence):
         self._config = dict(dataset_config)
         self._grouping = Grouping.from_config(dataset_config)
         name = split.get("class") or "Scaper"
-        arguments = {key: value for key, value in split.items() if key not in ("folder", "class", "dataset", "split")}
+        arguments = dict(split.get("arguments") or {})
         if name == "Scaper" and not arguments and (self.folder / MANIFEST).is_file():
             self._reader: Any = _ManifestReader(self.folder, self._config)
         else:
@@ -194,11 +195,10 @@ class _DatasetReader:
     def __init__(self, folder: Path, name: str, arguments: Mapping[str, Any], config: Mapping[str, Any]):
         from separation.nussl_compat import nussl
 
-        known = _dataset_classes(nussl)
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
+        if name not in DATASETS:
+            near = get_close_matches(name, DATASETS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"expected one of nussl.datasets: {', '.join(known)}, found {name!r}{hint}", key="class")
+            raise UserError(f"expected one of {', '.join(DATASETS)}, found {name!r}{hint}", key="class")
         self.file, self._config = folder, config
         try:
             self._dataset = getattr(nussl.datasets, name)(str(folder), **arguments)
@@ -256,12 +256,6 @@ def _check_format(file: str | Path, sample_rate: int, num_channels: int, config:
         expected = config.get(key)
         if expected is not None and expected != found:
             raise UserError(f"expected {expected}{unit}, found {found}{unit}", file=file, key=f"dataset_config.{key}")
-
-
-def _dataset_classes(nussl: Any) -> list[str]:
-    base = nussl.datasets.BaseDataset
-    classes = {name: member for name, member in vars(nussl.datasets).items() if isinstance(member, type)}
-    return sorted(name for name, member in classes.items() if issubclass(member, base) and member is not base)
 
 
 def _names(items: Sequence[Any]) -> list[str]:
