@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -89,6 +90,9 @@ def test_a_script_is_a_step_and_shards_share_the_work_bytes_equal(sounds):
     assert marker.exists() and not list(sounds.folder.glob("results/data/mine-*/train/manifest.json"))
     sounds.run(*command)
     assert digests(sounds) == whole
+    for shard in range(4):
+        log = sounds.path(f"logs/mix_shard/mine-*/train/{shard:04d}.log").read_text()
+        assert re.search(rf"10 of 10 mixtures of train, shard {shard:04d}, [0-9.]+ a second$", log, re.MULTILINE)
     assert not list(sounds.folder.glob("results/data/mine-*/train/shards/*"))
     # another text of the settings is another source
     (sounds.folder / "mine" / "make.yml").write_text("output_path: ${OUTPUT_DIRECTORY}\nlabels: [dog, cow]\n")

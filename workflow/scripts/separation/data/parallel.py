@@ -62,12 +62,15 @@ class Progress:
     def __init__(self, total: int, what: str):
         self.total, self.what, self.done = total, what, 0
         self._began = self._logged = self._shown = time.monotonic()
+        # what is done first takes long, as the processes have to start: the rate is that of the rest
+        self._first: tuple[float, int] | None = None
         self._every = _SECONDS_BETWEEN_REPORTS if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES
 
     def advance(self, count: int = 1) -> None:
         """Notes that `count` more are done."""
         self.done += count
         now = time.monotonic()
+        self._first = self._first or (now, self.done)
         last = self.done == self.total
         if last or now - self._logged > _SECONDS_BETWEEN_REPORTS:
             self._logged = now
@@ -79,9 +82,13 @@ class Progress:
 
     def line(self, now: float) -> str:
         """Such as `1200 of 5000 mixtures of train, shard 0002, 131.4 a second, 0:29 left`."""
-        rate = self.done / max(now - self._began, 1e-9)
-        seconds = round((self.total - self.done) / rate) if self.done else 0
-        hours, rest = divmod(seconds, 3600)
+        told = f"{self.done} of {self.total} {self.what}"
+        since, before = self._first or (now, self.done)
+        if self.done == before:
+            return told
+        rate = (self.done - before) / max(now - since, 1e-9)
+        if self.done == self.total:
+            return f"{told}, {rate:.1f} a second"
+        hours, rest = divmod(round((self.total - self.done) / rate), 3600)
         left = f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
-        told = f", {left} left" if self.done < self.total else ""
-        return f"{self.done} of {self.total} {self.what}, {rate:.1f} a second{told}"
+        return f"{told}, {rate:.1f} a second, {left} left"

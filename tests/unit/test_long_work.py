@@ -1,0 +1,90 @@
+"""What people see of long work: on a terminal, in the output of a batch job, in the log."""
+
+import contextlib
+import io
+import logging
+import os
+import pty
+
+import pytest
+
+from separation.data import parallel
+from separation.data.parallel import Progress, run_in_order
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time that Progress sees, in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(parallel.time, "monotonic", lambda: now[0])
+    return now
+
+
+@contextlib.contextmanager
+def standard_error_on_a_terminal():
+    """A function that gives what has appeared there."""
+    reader, writer = pty.openpty()
+
+    def seen():
+        os.set_blocking(reader, False)
+        try:
+            return os.read(reader, 2**16).decode().splitlines()
+        except BlockingIOError:
+            return []
+
+    with os.fdopen(writer, "w") as file, contextlib.redirect_stderr(file):
+        yield seen
+    os.close(reader)
+
+
+def work(clock, *, total, seconds, first=0.0):
+    """Does `total` things, one in so many seconds, the first later by `first`."""
+    progress = Progress(total, "mixtures of train, shard 0002")
+    clock[0] += first
+    for _ in range(total):
+        clock[0] += seconds
+        progress.advance()
+
+
+def test_a_terminal_shows_what_is_done_the_rate_and_the_time_left_every_few_seconds(clock):
+    with standard_error_on_a_terminal() as seen:
+        work(clock, total=1200, seconds=0.125)
+        lines = seen()
+    assert len(lines) == 30
+    assert lines[0] == "41 of 1200 mixtures of train, shard 0002, 8.0 a second, 2:25 left"
+    assert lines[-1] == "1200 of 1200 mixtures of train, shard 0002, 8.0 a second"
+
+
+def test_what_the_start_takes_is_not_taken_for_the_rate(clock):
+    with standard_error_on_a_terminal() as seen:
+        work(clock, total=2000, seconds=0.125, first=60)
+        lines = seen()
+    assert lines[0] == "1 of 2000 mixtures of train, shard 0002"
+    assert lines[1] == "42 of 2000 mixtures of train, shard 0002, 8.0 a second, 4:05 left"
+
+
+def test_hours_are_told_as_hours(clock):
+    with standard_error_on_a_terminal() as seen:
+        work(clock, total=3, seconds=5000)
+        assert seen()[1] == "2 of 3 mixtures of train, shard 0002, 0.0 a second, 1:23:20 left"
+
+
+def test_a_batch_job_has_a_line_every_half_minute_and_the_log_more(clock, caplog):
+    with caplog.at_level(logging.INFO, logger=parallel.__name__), contextlib.redirect_stderr(io.StringIO()) as output:
+        work(clock, total=1000, seconds=0.125)
+    assert len(output.getvalue().splitlines()) == 5
+    assert len(caplog.messages) == 25
+    assert caplog.messages[-1] == "1000 of 1000 mixtures of train, shard 0002, 8.0 a second"
+
+
+def test_short_work_says_nothing_on_a_terminal_and_one_line_in_the_log(clock, caplog):
+    with caplog.at_level(logging.INFO, logger=parallel.__name__), standard_error_on_a_terminal() as seen:
+        work(clock, total=10, seconds=0.125)
+        assert seen() == []
+    assert caplog.messages == ["10 of 10 mixtures of train, shard 0002, 8.0 a second"]
+
+
+def test_calls_of_several_processes_count_as_they_come(caplog):
+    with caplog.at_level(logging.INFO, logger=parallel.__name__):
+        assert run_in_order(divmod, [(7, 2), (9, 4)], workers=2, what="divisions") == [(3, 1), (2, 1)]
+    assert caplog.messages[-1].startswith("2 of 2 divisions")
