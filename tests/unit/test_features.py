@@ -8,8 +8,17 @@ from separation.data.items import ItemAudio
 from separation.encoding import MAGNITUDE_SCALE, encode, encode_item, stored_arrays
 from separation.errors import UserError
 from separation.feature_store import BatchOptions, FeatureStore
-from separation.features import check_dataset_config, extract, loss_weights, stft, weight_floors, weight_gains
+from separation.features import (
+    Targets,
+    check_dataset_config,
+    extract,
+    loss_weights,
+    stft,
+    weight_floors,
+    weight_gains,
+)
 from separation.nussl_compat import nussl
+from separation.target_kernel import fill_targets
 from training_examples import dataset_config
 
 TRANSFORMS = {
@@ -154,3 +163,28 @@ def test_audio_far_above_full_scale_is_refused_instead_of_stored_as_infinite():
 def test_features_that_do_not_exist_are_refused_by_key(change, key):
     with pytest.raises(UserError, match=rf"^dataset_config\.{key}: "):
         check_dataset_config(dataset_config(**change))
+
+
+@pytest.mark.parametrize("precision", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("num_sources", [1, 2, 3])
+@pytest.mark.parametrize("output_type", ["psa", "msa"])
+def test_the_compiled_loop_of_cpus_and_the_tensor_operations_of_gpus_give_the_same_targets(
+    precision, num_sources, output_type
+):
+    generator = torch.Generator().manual_seed(num_sources)
+    spectra = torch.randn(1 + num_sources, 2, 30, 33, dtype=precision, generator=generator)
+    spectra[0] = spectra[1:].sum(dim=0)
+    spectra[:, :, :5] = 0
+    spectra[1:, :, 5:10] = spectra[1, :, 5:10]  # as loud as each other
+    spectra[0, :, 10:15] = 0
+    targets = Targets(spectra[0], spectra[1:], output_type)
+    expected = [targets.mix_magnitude(), targets.source_magnitudes(), targets.ideal_binary_mask()]
+    found = [
+        np.full((30, 33, 2), 9, np.float32),
+        *(np.full((30, 33, 2, num_sources), 9, kind) for kind in (np.float32, np.float32)),
+    ]
+    fill_targets(torch.view_as_real(spectra).flatten(-2).numpy(), output_type == "psa", *found)
+    for ours, theirs in zip(found[:2], expected[:2], strict=True):
+        np.testing.assert_allclose(ours, theirs.movedim((-2, -1, -3), (0, 1, 2)).float(), rtol=1e-5, atol=1e-6)
+    mask = expected[2].movedim((-2, -1, -3), (0, 1, 2)).float()
+    assert np.array_equal(found[2], mask)

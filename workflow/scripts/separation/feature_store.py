@@ -33,6 +33,7 @@ from separation.features import (
     weight_floors,
     weight_gains,
 )
+from separation.target_kernel import fill_targets
 
 #: what is decoded with a batch, by the name of its array or constant
 RawBatch = dict[str, torch.Tensor]
@@ -316,20 +317,20 @@ class FeatureStore:
         """
         keys = options.data_keys
         batch: dict[str, torch.Tensor] = {}
-        audio = self._audio(raw)
+        signals = self._signals(raw) if "step" in raw else None
         inside = None
         if "frames_left" in raw:
             inside = torch.arange(length, device=raw["frames_left"].device) < raw["frames_left"][:, None]
         if not set(keys) <= set(AUDIO_KEYS):
             stored = any(name in raw for name in FRAME_ARRAYS)
-            batch = self._unpack(raw, keys) if stored else self._transform(audio, length, options)
+            batch = self._unpack(raw, keys) if stored else self._transform(signals, length, options)
             if "weights" in keys:
                 batch["weights"] = self._weigh(batch["mix_magnitude"], raw, options)
             if inside is not None:
                 for key, values in batch.items():
                     batch[key] = values * inside.reshape(*inside.shape, *[1] * (values.ndim - 2))
         if set(keys) & set(AUDIO_KEYS):
-            batch |= self._waveforms(audio, length, keys)
+            batch |= self._waveforms(signals, length, keys)
         return {key: batch[key] for key in keys}
 
     def _unpack(self, raw: RawBatch, keys: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -344,25 +345,28 @@ class FeatureStore:
                 batch[key] = raw[key].float().mul_(1 / MAGNITUDE_SCALE)
         return batch
 
-    def _audio(self, raw: RawBatch) -> RawBatch:
-        """What waveforms are read, in full scale: mix_audio (batch, samples, channels), source_audio (batch, samples,
-        channels, sources)."""
-        audio = {}
-        if "source_audio" in raw:
-            audio["source_audio"] = raw["source_audio"] * raw["step"][:, None, None, None]
+    def _signals(self, raw: RawBatch) -> torch.Tensor:
+        """The waveforms that were read, in full scale: (batch, signals, channels, samples), the mixture, where it was
+        read, before the sources."""
+        sources = raw["source_audio"].permute(0, 3, 2, 1) if "source_audio" in raw else None
+        mixtures = [raw[key].permute(0, 2, 1) for key in (REMAINDER, "mix_audio") if key in raw]
+        batch, channels, samples = mixtures[0].shape if mixtures else sources[:, 0].shape
+        count = len(mixtures) + (0 if sources is None else self.num_sources)
+        coded = torch.empty((batch, count, channels, samples), dtype=torch.int16, device=raw["step"].device)
+        if sources is not None:
+            coded[:, len(mixtures) :] = sources
+        if mixtures:
+            coded[:, 0] = mixtures[0]
         if REMAINDER in raw:
-            coded = raw[REMAINDER].to(torch.int16, copy=True)
-            for source in raw["source_audio"].unbind(dim=-1):
-                coded += source
-            audio["mix_audio"] = coded * raw["step"][:, None, None]
-        elif "mix_audio" in raw:
-            audio["mix_audio"] = raw["mix_audio"] * raw["step"][:, None, None]
+            for source in coded[:, 1:].unbind(dim=1):
+                coded[:, 0] += source
+        signals = coded.float().mul_(raw["step"][:, None, None, None])
         if "remix_rows" in raw:
             rows = raw["remix_rows"]
-            new = raw["remix_audio"] * raw["remix_scales"][:, None, None, :]
-            audio["mix_audio"][rows] += new.sum(dim=-1) - audio["source_audio"][rows].sum(dim=-1)
-            audio["source_audio"][rows] = new
-        return audio
+            new = (raw["remix_audio"] * raw["remix_scales"][:, None, None, :]).permute(0, 3, 2, 1)
+            signals[rows, 0] += new.sum(dim=1) - signals[rows, 1:].sum(dim=1)
+            signals[rows, 1:] = new
+        return signals
 
     def _weigh(self, magnitude: torch.Tensor, raw: RawBatch, options: BatchOptions) -> torch.Tensor:
         gain, floor = raw["gain"], raw.get("floor")
@@ -379,26 +383,44 @@ class FeatureStore:
         gain, floor = (value if value is None else value[:, None, None, None] for value in (gain, floor))
         return loss_weights(magnitude, gain=gain, floor=floor, weight_type=options.weight_type)
 
-    def _transform(self, audio: RawBatch, length: int, options: BatchOptions) -> dict[str, torch.Tensor]:
+    def _transform(self, signals: torch.Tensor, length: int, options: BatchOptions) -> dict[str, torch.Tensor]:
         keys, framing = options.data_keys, stft_options(self.dataset_config)
         samples = (length - 1) * framing["hop_length"] + framing["n_fft"]
-        # (1 + sources, batch, channels, samples)
-        signals = audio["mix_audio"][:, :samples].permute(0, 2, 1).unsqueeze(0)
-        if {"source_magnitudes", "ideal_binary_mask"} & set(keys):
-            signals = torch.cat([signals, audio["source_audio"][:, :samples].permute(3, 0, 2, 1)])
-        spectra = spectra_of_frames(signals, **framing)
-        targets = Targets(spectra[0], spectra[1:], options.output_type)
+        wanted = [key for key in ("source_magnitudes", "ideal_binary_mask") if key in keys]
+        signals = signals if wanted else signals[:, :1]
+        spectra = spectra_of_frames(signals[..., :samples], **framing)
+        if spectra.device.type == "cpu":
+            return self._fill(spectra, wanted, options)
+        targets = Targets(spectra[:, 0], spectra[:, 1:].transpose(0, 1), options.output_type)
         batch = {"mix_magnitude": targets.mix_magnitude().permute(0, 2, 3, 1).contiguous()}
-        for key in ("source_magnitudes", "ideal_binary_mask"):
-            if key in keys:
-                # (sources, batch, channels, time, frequency)
-                batch[key] = getattr(targets, key)().permute(1, 3, 4, 2, 0).float().contiguous()
+        for key in wanted:
+            # (sources, batch, channels, time, frequency)
+            batch[key] = getattr(targets, key)().permute(1, 3, 4, 2, 0).float().contiguous()
         return batch
 
-    def _waveforms(self, audio: RawBatch, length: int, keys: Sequence[str]) -> dict[str, torch.Tensor]:
+    def _fill(self, spectra: torch.Tensor, wanted: Sequence[str], options: BatchOptions) -> dict[str, torch.Tensor]:
+        """What Targets gives, in one pass; spectra are (batch, 1 + sources, channels, time, frequency)."""
+        count, signals, channels, frames, frequencies = spectra.shape
+        shape = (count, frames, frequencies, channels)
+        batch = {"mix_magnitude": torch.empty(shape)} | {key: torch.empty(*shape, signals - 1) for key in wanted}
+        unwanted = np.empty((count, 0, 0, 0, 0), np.float32)
+        parts = [
+            batch[key].numpy() if key in batch else unwanted
+            for key in ("mix_magnitude", "source_magnitudes", "ideal_binary_mask")
+        ]
+        values = torch.view_as_real(spectra).flatten(-2).numpy()
+        for row in zip(values, *parts, strict=True):
+            fill_targets(row[0], options.output_type == "psa", *row[1:])
+        return batch
+
+    def _waveforms(self, signals: torch.Tensor, length: int, keys: Sequence[str]) -> dict[str, torch.Tensor]:
         _, _, before, _ = self._needs(length, BatchOptions(tuple(keys)))
         span = slice(before, before + length * self.dataset_config["hop_length"])
-        return {key: audio[key][:, span].transpose(1, 2).contiguous() for key in AUDIO_KEYS if key in keys}
+        signals = signals[..., span]
+        batch = {"mix_audio": signals[:, 0].contiguous()} if "mix_audio" in keys else {}
+        if "source_audio" in keys:
+            batch["source_audio"] = signals[:, -self.num_sources :].permute(0, 2, 3, 1).contiguous()
+        return batch
 
 
 def _unpack_bits(packed: torch.Tensor, count: int) -> torch.Tensor:
