@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import logging
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,7 @@ import torch
 from separation import cache, training
 from separation.data.items import Items
 from separation.errors import UserError
+from separation.models import build_model
 from separation.nussl_compat import nussl
 from separation.training_setup import excerpt_lengths, find_device
 from training_examples import dataset_config, experiment, write_split
@@ -227,6 +229,57 @@ def test_validation_loss_is_that_of_nussls_validation_closure(trained, splits):
         excerpt = {key: value[None, middle].float().contiguous() for key, value in data.items()}
         losses.append(closure(None, excerpt)["loss"])
     assert float(history(trained)[-1]["validation_loss"]) == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_the_loss_curve_is_that_of_nussls_own_trainer(tmp_path):
+    """nussl's dataset, transforms, loader, closure and engine, from the same first weights, on the same batches."""
+    config = experiment(num_epochs=6, patience=9, sample_strategy="sequential", batch_size=2)
+    # as long as an excerpt, so that both cut the same
+    length = config["dataset_config"]["length"]
+    splits = {
+        name: write_split(tmp_path / name, count=6, seed=seed, seconds=1248 / 8000)
+        for seed, name in enumerate(("train", "val"))
+    }
+    training.train_point(config, folder=tmp_path / "ours", splits=splits)
+    for name in splits:
+        for index in range(6):
+            for source, folder in (("mixture", "mix"), ("vocals", "vocals"), ("drums", "drums")):
+                place = tmp_path / "folders" / name / folder
+                place.mkdir(parents=True, exist_ok=True)
+                shutil.copy(tmp_path / name / f"{index:06d}_{source}.wav", place / f"{index:06d}.wav")
+    transforms = nussl.datasets.transforms
+    prepare = transforms.Compose(
+        [
+            transforms.PhaseSensitiveSpectrumApproximation(),
+            transforms.MagnitudeWeights(),
+            transforms.ToSeparationModel(),
+            transforms.GetExcerpt(length, time_dim=0),
+        ]
+    )
+    parameters = nussl.STFTParams(*(config["dataset_config"][key] for key in ("n_fft", "hop_length", "window_type")))
+    loaders = [
+        torch.utils.data.DataLoader(
+            nussl.datasets.MixSourceFolder(str(tmp_path / "folders" / name), transform=prepare, stft_params=parameters),
+            batch_size=2,
+        )
+        for name in splits
+    ]
+    frequencies = config["dataset_config"]["n_fft"] // 2 + 1
+    model = build_model(config["model_config"], seed=config["info"]["seed"], num_frequencies=frequencies)
+    closures = nussl.ml.train.closures
+    losses = {"DeepClusteringLoss": {}}
+    optimizer = torch.optim.Adam(model.parameters(), lr=config["train_config"]["learning_rate"])
+    trainer, validator = nussl.ml.train.create_train_and_validation_engines(
+        closures.TrainClosure(losses, optimizer, model), closures.ValidationClosure(losses, model)
+    )
+    nussl.ml.train.add_validate_and_checkpoint(
+        str(tmp_path / "nussl"), model, optimizer, loaders[0].dataset, trainer, loaders[1], validator
+    )
+    trainer.run(loaders[0], max_epochs=6)
+    for ours, theirs in (("train_loss", "train/loss"), ("validation_loss", "validation/loss")):
+        curve = [float(row[ours]) for row in history(tmp_path / "ours")]
+        np.testing.assert_allclose(curve, trainer.state.epoch_history[theirs], rtol=2e-4)
+        assert curve[-1] < 0.9 * curve[0]
 
 
 def test_nussls_deep_clustering_separates_with_a_checkpoint(trained, splits):
