@@ -137,6 +137,8 @@ def _damaged(folder):
     (folder / "car" / "cut.wav").write_bytes(whole[: len(whole) // 2])
     write(folder / "car" / "nan.wav", np.where(np.arange(RATE) == 5, np.nan, tone(120, seed=77)), subtype="FLOAT")
     write(folder / "dog" / "silent.wav", np.zeros(RATE))
+    write(folder / "dog" / "constant.wav", np.full(RATE, 0.3))
+    (folder / "dog" / "moved.wav").symlink_to("/nowhere/dog.wav")
     write(folder / "dog" / "clipped.wav", np.clip(tone(300, seed=78) * 20, -1, 1))
     write(folder / "dog" / "stereo.wav", np.stack([tone(300, seed=79)] * 2, axis=1))
     write(folder / "cat" / "rate.wav", tone(800, rate=44100, seed=80), 44100)
@@ -144,8 +146,9 @@ def _damaged(folder):
     write(folder / "cat" / "copy.flac", soundfile.read(folder / "cat" / "cat03.wav", dtype="int16")[0])
     return {
         "car/broken.wav": "unreadable", "car/cut.wav": "damaged", "car/nan.wav": "damaged", "dog/silent.wav": "silent",
-        "dog/clipped.wav": "clipped", "dog/stereo.wav": "channels", "cat/rate.wav": "sample_rate",
-        "cat/short.wav": "too_short", "cat/copy.flac": "duplicate", "empty/": "empty_class",
+        "dog/constant.wav": "silent", "dog/moved.wav": "unreadable", "dog/clipped.wav": "clipped",
+        "dog/stereo.wav": "channels", "cat/rate.wav": "sample_rate", "cat/short.wav": "too_short",
+        "cat/copy.flac": "duplicate", "empty/": "empty_class",
     }  # fmt: skip
 
 
@@ -155,7 +158,7 @@ def test_all_that_is_unfit_is_told_in_one_table_and_stops_the_run(tmp_path, capf
     value = recipe(source={"name": "sounds", "kind": "folder", "path": str(folder)})
     value["organize"]["splits"] = {"train": 1.0}
     del value["mixture_parameters"]["val"], value["mixture_parameters"]["test"]
-    with pytest.raises(UserError, match="10 files are not fit to be mixed") as error:
+    with pytest.raises(UserError, match="12 files are not fit to be mixed") as error:
         build(value, tmp_path)
     assert "\n" not in str(error.value)
     rows = {line.split()[0]: line.split()[1] for line in capfd.readouterr().err.splitlines() if line.endswith(" stop")}

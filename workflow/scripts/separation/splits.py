@@ -51,11 +51,18 @@ class Split:
 
 
 def listing(folder: Path) -> list[list[Any]]:
-    """Relative names and sizes of all files below a folder, in order."""
+    """Relative names and sizes of all files below a folder, in order; no size for a link that leads nowhere."""
     found = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         for name in sorted(files):
             path = Path(parent) / name
-            found.append([path.relative_to(folder).as_posix(), path.stat().st_size])
+            found.append([path.relative_to(folder).as_posix(), _size(path)])
     return found
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

@@ -23,12 +23,18 @@ def measure_file(path: Path) -> dict[str, Any]:
     """Reads a file to its end.
 
     Returns:
-        `size` (bytes) and `sha256` of the file; then either `unreadable`, why it cannot be decoded, or `frames`,
-        `sample_rate` (Hz), `num_channels`, `audio` (hex digits that are equal for files of equal samples and rate,
-        whatever their format), `peak` and `rms` (full scale 1), `clipped` (share of samples in runs of three or more at
-        full scale), and `damaged`, what is wrong with the samples, "" for nothing.
+        `size` (bytes) and `sha256` of the file, None where its bytes cannot be had; then either `unreadable`, why it
+        cannot be decoded, or `frames`, `sample_rate` (Hz), `num_channels`, `audio` (hex digits that are equal for files
+        of equal samples and rate, whatever their format), `peak` (half of what lies between the lowest and the highest
+        sample of a channel, so that a constant is silence) and `rms` (full scale 1), `clipped` (share of samples in
+        runs of three or more at full scale), and `damaged`, what is wrong with the samples, "" for nothing.
     """
-    entry: dict[str, Any] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+    try:
+        entry: dict[str, Any] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+    except OSError as error:
+        leads_nowhere = path.is_symlink() and isinstance(error, FileNotFoundError)
+        cause = "a link that leads nowhere" if leads_nowhere else error.strerror
+        return {"size": None, "sha256": None, "unreadable": cause}
     try:
         with soundfile.SoundFile(path) as file:
             return entry | _read(file, path)
@@ -41,7 +47,8 @@ def measure_file(path: Path) -> dict[str, Any]:
 def _read(file: soundfile.SoundFile, path: Path) -> dict[str, Any]:
     announced, channels = file.frames, file.channels
     audio = hashlib.sha256(f"{file.samplerate} {channels}".encode())
-    frames, peak, square, clipped, bad = 0, 0.0, 0.0, 0, 0
+    frames, square, clipped, bad = 0, 0.0, 0, 0
+    lowest, highest = np.full(channels, np.inf), np.full(channels, -np.inf)
     while True:
         block = file.read(BLOCK, dtype="float32", always_2d=True)
         if not len(block):
@@ -53,10 +60,9 @@ def _read(file: soundfile.SoundFile, path: Path) -> dict[str, Any]:
             bad += int((~finite).sum())
             block = np.where(finite, block, 0)
         level = np.abs(block)
-        loudest = float(level.max())
-        if loudest >= FULL_SCALE:
+        if float(level.max()) >= FULL_SCALE:
             clipped += _in_runs(level >= FULL_SCALE)
-        peak = max(peak, loudest)
+        lowest, highest = np.minimum(lowest, block.min(axis=0)), np.maximum(highest, block.max(axis=0))
         square += float(np.square(block, dtype=np.float64).sum())
     if not frames:
         return {"unreadable": "it holds no audio"}
@@ -70,7 +76,7 @@ def _read(file: soundfile.SoundFile, path: Path) -> dict[str, Any]:
         "sample_rate": file.samplerate,
         "num_channels": channels,
         "audio": audio.hexdigest(),
-        "peak": peak,
+        "peak": float((highest - lowest).max() / 2),
         "rms": float(np.sqrt(square / (frames * channels))),
         "clipped": clipped / (frames * channels),
         "damaged": damaged,

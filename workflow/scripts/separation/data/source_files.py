@@ -39,7 +39,8 @@ def finish_manifest(manifest: Path, spec: dict[str, Any], contents: dict[str, An
 def write_times(manifest: Path, files: Iterable[dict[str, Any]]) -> None:
     """Notes when the files of a manifest, or what their links lead to, were last written."""
     folder = Path(manifest).parent
-    write_json(folder / TIMES, {entry["path"]: (folder / entry["path"]).stat().st_mtime_ns for entry in files})
+    readable = [entry["path"] for entry in files if entry["size"] is not None]
+    write_json(folder / TIMES, {path: (folder / path).stat().st_mtime_ns for path in readable})
 
 
 def read_source_manifest(manifest: Path) -> dict[str, Any]:
@@ -57,6 +58,8 @@ def read_source_manifest(manifest: Path) -> dict[str, Any]:
     written = manifest.stat().st_mtime_ns
     times = read_json(manifest.with_name(TIMES)) if manifest.with_name(TIMES).exists() else {}
     for entry in contents["files"]:
+        if entry["size"] is None:
+            continue  # its bytes could not be read then either
         path = manifest.parent / entry["path"]
         remedy = f"delete {manifest} and run the workflow again to make it anew"
         try:
