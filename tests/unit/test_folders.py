@@ -106,6 +106,23 @@ def test_lists_and_folds_name_the_splits():
         assign(paths, {"by": "fold", "table": columns}, SPLITS, lambda path: table.replace("fold", "folded"))
 
 
+def test_lists_and_tables_of_other_systems_and_names_with_commas_are_read():
+    paths = ["dog/a, b.wav", "dog/c.wav", "dog/d.wav"]
+    text = "dog/a, b.wav\r\n.\\dog\\c.wav , dog\r\n\r\n"
+    organize = {"by": "list", "lists": {"val": "v.txt"}, "rest": "train"}
+    found, _ = assign(paths, organize, SPLITS, lambda path: text)
+    assert [(each["path"], each["split"], each["class"]) for each in found] == [
+        ("dog/a, b.wav", "val", "dog"), ("dog/c.wav", "val", "dog"), ("dog/d.wav", "train", "dog"),
+    ]  # fmt: skip
+    columns = {"file": "t.csv", "path": "{file}", "class": "class", "fold": "fold", "folds": {"train": [1], "val": [2]}}
+    table = 'file,fold,class\r\n"dog/a, b.wav",1,wolf\r\ndog\\c.wav,2,fox\r\n'
+    organize = {"by": "fold", "table": columns}
+    found, _ = assign(paths, organize, SPLITS, lambda path: table)
+    assert [(each["path"], each["class"]) for each in found] == [("dog/a, b.wav", "wolf"), ("dog/c.wav", "fox")]
+    with pytest.raises(UserError, match=r"t.csv:3: .*expected a class, found none"):
+        assign(paths, organize, SPLITS, lambda path: table.replace(",fox", ""))
+
+
 def test_speakers_are_not_parted_between_splits():
     paths = [f"s{number % 5}/u{number}.wav" for number in range(40)]
     organize = {"by": "pattern", "patterns": [{"match": "{speaker}/{song}", "class": "speech"}]}

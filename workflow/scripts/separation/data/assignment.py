@@ -7,7 +7,7 @@ import fnmatch
 import functools
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,12 @@ def _by_lists(paths: Sequence[str], organize: Mapping[str, Any], read: Any) -> l
     patterns = organize.get("patterns") or [{"match": each} for each in (*_PATTERNS["list"], "{song}")]
     for split, place in lists.items():
         for number, line in enumerate(read(place).splitlines(), start=1):
-            words = [word.strip() for word in re.split(r"[\t,]", line)]
+            # a name may hold a comma itself
+            whole = _named(line.strip(), known)
+            words = [whole] if whole in known else [word.strip() for word in re.split(r"[\t,]", line)]
             if not words[0] or words[0].startswith("#"):
                 continue
-            path = words[0].removeprefix("./")
+            path = _named(words[0], known)
             if path not in known:
                 raise UserError(f"the source has no audio file {path!r}", file=place, line=number)
             listed.add(path)
@@ -128,6 +130,12 @@ def _by_lists(paths: Sequence[str], organize: Mapping[str, Any], read: Any) -> l
             if entry and "class" in entry:
                 result.append({"path": path, **entry, "split": organize["rest"]})
     return result
+
+
+def _named(path: str, known: Collection[str]) -> str:
+    """A path as the source's files are called, whether or not it begins with ./ or is written with backslashes."""
+    path = path.removeprefix("./")
+    return path if path in known else path.replace("\\", "/").removeprefix("./")
 
 
 def _by_table(paths: Sequence[str], organize: Mapping[str, Any], read: Any) -> list[dict[str, str]]:
@@ -149,6 +157,10 @@ def _by_table(paths: Sequence[str], organize: Mapping[str, Any], read: Any) -> l
             ) from None  # fmt: skip
         if fold not in split_of:
             continue
+        empty = next((name for name, value in entry.items() if not value), None)
+        if empty:
+            raise UserError(f"expected a {empty}, found none", file=table["file"], line=rows.line_num)
+        path = _named(path, known)
         if path not in known:
             raise UserError(f"the source has no audio file {path!r}", file=table["file"], line=rows.line_num)
         result.append({"path": path, **entry, "split": split_of[fold]})
