@@ -38,6 +38,7 @@ EVERYTHING = HARD | {
     "optimizer": "SGD",
     "optimizer_args": {"momentum": 0.9},
     "learning_rate": 5.0,
+    "dataset": {"cache_kind": "audio", "remix": {"probability": 0.5, "gain": [-3, 3]}},
 }
 
 
