@@ -6,6 +6,7 @@ import soundfile
 
 from separation.data.items import Items
 from separation.errors import UserError
+from separation.nussl_compat import scaper
 from small_dataset import DATASET_CONFIG, LABELS, SAMPLE_RATE, source_audio, write_split
 
 PLAIN = {**DATASET_CONFIG, "group_sources": [], "group_names": None}
@@ -14,6 +15,23 @@ PLAIN = {**DATASET_CONFIG, "group_sources": [], "group_names": None}
 def read(folder, label, item="000000"):
     position = LABELS.index(label)
     return soundfile.read(folder / f"{item}_events/foreground{position}_{label}.wav", dtype="float32")[0]
+
+
+def generate_scene(path, sounds, events, *, sample_rate, random_state=0):
+    """Lets scaper make a scene of 1 s; `events` say what add_event takes beyond the usual."""
+    scene = scaper.Scaper(1.0, str(sounds), str(sounds), random_state=random_state)
+    scene.sr, scene.ref_db = sample_rate, -30
+    usual = {
+        "source_file": ("choose", []),
+        "source_time": ("const", 0),
+        "event_time": ("const", 0),
+        "event_duration": ("const", 1.0),
+        "pitch_shift": None,
+        "time_stretch": None,
+    }
+    for event in events:
+        scene.add_event(**usual | event)
+    scene.generate(f"{path}.wav", f"{path}.jams", save_isolated_events=True)
 
 
 def test_a_group_is_the_sum_of_its_members_audio(tmp_path):
@@ -190,28 +208,18 @@ def test_an_unknown_dataset_class_is_refused_with_the_nearest(tmp_path):
 
 
 def test_a_scaper_folder_without_manifest_is_read_by_its_jams_with_the_snr_of_each_source(tmp_path):
-    from separation.nussl_compat import scaper
-
     rng = np.random.default_rng(0)
     for label in ("vocals", "drums"):
         (tmp_path / "sources" / label).mkdir(parents=True)
         soundfile.write(tmp_path / "sources" / label / "a.wav", source_audio(label, rng), SAMPLE_RATE)
     made = tmp_path / "made"
     made.mkdir()
-    scene = scaper.Scaper(1.0, str(tmp_path / "sources"), str(tmp_path / "sources"), random_state=0)
-    scene.sr, scene.ref_db = SAMPLE_RATE, -30
-    for label, snr in (("vocals", 3.0), ("drums", -2.0)):
-        scene.add_event(
-            label=("const", label),
-            source_file=("choose", []),
-            source_time=("const", 0),
-            event_time=("const", 0),
-            event_duration=("const", 1.0),
-            snr=("const", snr),
-            pitch_shift=("const", 1.0) if label == "vocals" else None,
-            time_stretch=None,
-        )
-    scene.generate(str(made / "scene.wav"), str(made / "scene.jams"), save_isolated_events=True)
+    vocals, drums = (
+        {"label": ("const", label), "snr": ("const", snr)} for label, snr in (("vocals", 3.0), ("drums", -2.0))
+    )
+    generate_scene(
+        made / "scene", tmp_path / "sources", [vocals | {"pitch_shift": ("const", 1.0)}, drums], sample_rate=SAMPLE_RATE
+    )
     items = Items(
         {"folder": str(made), "class": "Scaper"}, {**PLAIN, "group_sources": ["drums"], "group_names": ["beat"]}
     )
@@ -275,29 +283,16 @@ def test_musdb18_is_read_by_its_subset_as_wav_files(tmp_path):
 
 
 def test_fuss_is_read_by_its_split_wherever_it_lies(tmp_path):
-    from separation.nussl_compat import scaper
-
     rng, made = np.random.default_rng(0), tmp_path / "made" / "ssdata"
     (tmp_path / "sounds" / "sound").mkdir(parents=True)
     for name in ("a", "b", "c"):
         soundfile.write(tmp_path / "sounds" / "sound" / f"{name}.wav", 0.1 * rng.normal(size=16000), 16000)
     for split in ("train", "eval"):
         (made / split).mkdir(parents=True)
-        scene = scaper.Scaper(1.0, str(tmp_path / "sounds"), str(tmp_path / "sounds"), random_state=len(split))
-        scene.sr, scene.ref_db = 16000, -30
-        for _ in range(2):
-            scene.add_event(
-                label=("const", "sound"),
-                source_file=("choose", []),
-                source_time=("const", 0),
-                event_time=("const", 0),
-                event_duration=("const", 1.0),
-                snr=("uniform", -3, 3),
-                pitch_shift=None,
-                time_stretch=None,
-            )
-        path = made / split / "example00000"
-        scene.generate(f"{path}.wav", f"{path}.jams", save_isolated_events=True)
+        events = [{"label": ("const", "sound"), "snr": ("uniform", -3, 3)}] * 2
+        generate_scene(
+            made / split / "example00000", tmp_path / "sounds", events, sample_rate=16000, random_state=len(split)
+        )
     made.rename(tmp_path / "moved")
     mixtures = []
     for split in ("train", "eval"):

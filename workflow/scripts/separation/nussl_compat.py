@@ -301,12 +301,10 @@ def spare_scaper_the_headers(scaper: types.ModuleType) -> None:
 
 
 class _WavInfo:
-    """Of a WAV file, what musdb asks stempeg.Info for."""
+    """Of a WAV file, what musdb asks stempeg.Info for, as soundfile tells it."""
 
-    def __init__(self, path: str):
-        import soundfile
-
-        self._info = soundfile.info(path)
+    def __init__(self, info: Any):
+        self._info = info
 
     def samples(self, _stem: int | None) -> int:
         return self._info.frames
@@ -330,7 +328,7 @@ def mend_wav_files_of_musdb(nussl: types.ModuleType) -> None:
     stempeg = classes.stempeg
 
     def describe(path: str) -> Any:
-        return _WavInfo(path) if str(path).endswith(".wav") else stempeg.Info(path)
+        return _WavInfo(soundfile.info(path)) if str(path).endswith(".wav") else stempeg.Info(path)
 
     def read_stems(filename: str, start: float = 0, duration: float | None = None, **options: Any) -> tuple[Any, int]:
         if not isinstance(options.get("info"), _WavInfo) or options.get("sample_rate"):
