@@ -75,7 +75,7 @@ def pcm_file(steps: np.ndarray, sample_rate: int, bitdepth: int = 16) -> bytes:
     """
     channels = 1 if steps.ndim == 1 else steps.shape[1]
     if bitdepth == 16:
-        data = steps.astype("<i2").tobytes()
+        data = steps.astype("<i2", copy=False).tobytes()
     elif bitdepth == 32:
         data = steps.astype("<i4").tobytes()
     else:  # the three lower bytes of four
@@ -86,4 +86,4 @@ def pcm_file(steps: np.ndarray, sample_rate: int, bitdepth: int = 16) -> bytes:
         b"RIFF", 36 + len(data) + len(data) % 2, b"WAVE", b"fmt ", 16, 1, channels, sample_rate,
         sample_rate * width, width, bitdepth, b"data", len(data),
     )  # fmt: skip
-    return header + data + bytes(len(data) % 2)
+    return b"".join((header, data, bytes(len(data) % 2)))
