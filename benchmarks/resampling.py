@@ -3,9 +3,9 @@
 
 Quality first: a tone at nine tenths of half the new rate must come out as exactly, and one above half the new rate be
 as well suppressed, as by the original. Then files a second in turns, from WAV files of 44.1 kHz to 8 kHz, read and
-written (here with a checksum, there without), and with one process the resampling of audio in memory alone. The original
-calls librosa, whose default is soxr_hq today, and was kaiser_best when cookiecutter-nussl was written: `1 kaiser_best`
-compares with that and needs `pip install resampy`.
+written (here with a checksum, there without), and with one process the resampling of audio in memory alone. The
+original calls librosa, whose default is soxr_hq today, and was kaiser_best when cookiecutter-nussl was written:
+`1 kaiser_best` compares with that and needs `pip install resampy`.
 """
 
 import functools
@@ -89,7 +89,8 @@ def run(function, paths: list[Path], folder: Path, processes: int) -> tuple[floa
     folder.mkdir()
     began, spent = time.perf_counter(), cpu_seconds()
     # small batches, of which the last ones leave no process idle for long
-    joblib.Parallel(n_jobs=processes, batch_size=4)(joblib.delayed(function)(path, folder / path.name) for path in paths)
+    calls = [joblib.delayed(function)(path, folder / path.name) for path in paths]
+    joblib.Parallel(n_jobs=processes, batch_size=4)(calls)
     return len(paths) / (time.perf_counter() - began), (cpu_seconds() - spent) / len(paths) * 1000
 
 
