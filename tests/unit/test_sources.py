@@ -47,7 +47,7 @@ def test_files_are_ordered_by_class_through_links_that_survive_a_move(steps, tmp
 
 
 def test_the_whole_way_gives_the_same_bytes_with_1_and_2_workers(steps, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "FILES_PER_PROCESS", 1)
+    monkeypatch.setattr(sources, "SECONDS_PER_PROCESS", 0)
     build_source(tmp_path, workers=2)
     assert bytes_below(tmp_path) == bytes_below(steps[0].parents[1])
 

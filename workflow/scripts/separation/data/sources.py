@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -69,7 +70,7 @@ BUILDERS: dict[str, Builder] = {
     "script": build_from_folders,
     "musdb18": build_musdb,
 }
-FILES_PER_PROCESS = 60  # take as long as starting one
+SECONDS_PER_PROCESS = 3000  # of audio, which are resampled in about the time that starting a process takes
 
 
 def fetch_source(spec: dict[str, Any], manifest: Path, workers: int = 1, access: Access | None = None) -> None:
@@ -249,9 +250,9 @@ def _resampled(
     files: list[dict[str, Any]], organized: Path, folder: Path, spec: dict[str, Any], workers: int, part: str = ""
 ) -> list[dict[str, Any]]:  # fmt: skip
     calls = [(entry, organized, folder, spec["sample_rate"], spec.get("num_channels", 1)) for entry in files]
-    return run_in_order(
-        resample_file, calls, workers=workers, share=FILES_PER_PROCESS, what=f"files resampled{part}"
-    )  # fmt: skip
+    seconds = sum(entry["frames"] / entry["sample_rate"] for entry in files)
+    share = max(1, math.ceil(len(files) * SECONDS_PER_PROCESS / max(seconds, 1)))
+    return run_in_order(resample_file, calls, workers=workers, share=share, what=f"files resampled{part}")
 
 
 def resample_file(
