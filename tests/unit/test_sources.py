@@ -151,6 +151,20 @@ def test_a_changed_file_stops_the_run_in_one_line_that_names_file_and_remedy(tmp
         read_source_manifest(manifest)
 
 
+def test_changed_resampled_audio_is_told_and_a_copy_is_not(steps, tmp_path):
+    manifest = tmp_path / "copy/manifest.json"
+    shutil.copytree(steps[2].parent, manifest.parent)
+    path = next(manifest.parent.rglob("*.wav"))
+    content = path.read_bytes()
+    later = manifest.stat().st_mtime_ns + 1
+    os.utime(path, ns=(later, later))
+    assert read_source_manifest(manifest)["files"]
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(later, later))
+    with pytest.raises(UserError, match="its content is no longer what"):
+        read_source_manifest(manifest)
+
+
 @pytest.mark.parametrize(
     ("step", "spec", "words"),
     [

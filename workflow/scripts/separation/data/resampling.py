@@ -27,7 +27,7 @@ from separation.compiled import compiled
 from separation.data.audio_files import to_pcm
 
 # so many sums stay in registers, and so many rows in the processor's nearest cache; the fastest of those tried
-LANES, WIDTH, OUTPUTS = 32, 16, 4
+LANES, WIDTH, OUTPUTS = 32, 16, 8
 
 # what is left of a tone beyond half the lower rate, far below the 98 dB of 16 bits, and the fraction of half the lower
 # rate up to which tones keep their level, as with soxr's HQ, which librosa uses

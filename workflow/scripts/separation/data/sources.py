@@ -6,7 +6,6 @@ last. A step that was killed leaves no manifest, and one that is started again w
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -27,6 +26,7 @@ from separation.data.musdb import build_musdb
 from separation.data.parallel import run_in_order
 from separation.data.source_files import (
     PROBLEMS,
+    crc32c,
     finish_manifest,
     read_source_manifest,
     remove_strays,
@@ -292,12 +292,12 @@ def resample_file(
     (folder / relative).parent.mkdir(parents=True, exist_ok=True)
     with quick_path(folder / relative) as temporary:
         temporary.write_bytes(content)
-    return entry | {
+    return {key: value for key, value in entry.items() if key != "sha256"} | {
         "path": relative,
         "frames": len(steps),
         "sample_rate": sample_rate,
         "size": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "crc32c": crc32c(content),
     }
 
 
