@@ -111,7 +111,7 @@ print(hashlib.sha256(b"".join(
 @pytest.mark.parametrize("processor", [None, "generic"])
 def test_bytes_are_the_same_on_any_processor(processor, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS), "NUMBA_CACHE_DIR": str(tmp_path)}
-    if processor:  # the least of its architecture: narrow vectors, on x86 no fused multiply-add
+    if processor:  # the least of its architecture: narrow vectors, few outputs at a time, on x86 no fused multiply-add
         environment |= {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": ""}
     command = [sys.executable, "-c", _PROGRAM]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
