@@ -18,9 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
+from separation.files.yaml_reader import read_yaml
+from separation.files.yaml_writer import write_yaml
 from separation.points import load_workflow
-from separation.yaml_reader import read_yaml
-from separation.yaml_writer import write_yaml
 
 NEW, FINISHED = 10_000, 1_000
 

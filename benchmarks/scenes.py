@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from separation.cache import DATASET_KEYS
 from separation.data import mixing, sources
-from separation.yaml_reader import read_yaml
+from separation.files.yaml_reader import read_yaml
 
 SAMPLE_RATE = 16_000
 DURATION = 4.0

@@ -3,9 +3,9 @@
 import copy
 from pathlib import Path
 
+from separation.files.yaml_reader import read_yaml
+from separation.files.yaml_writer import write_yaml
 from separation.points import Workflow, load_workflow
-from separation.yaml_reader import read_yaml
-from separation.yaml_writer import write_yaml
 
 TINY = Path(__file__).resolve().parents[1] / "experiments" / "tiny_dpcl.yml"
 

@@ -14,9 +14,9 @@ from separation.data.assignment import assign
 from separation.data.guards import find_problems, settle
 from separation.data.measures import measure_file
 from separation.errors import UserError
+from separation.files.yaml_reader import Document
 from separation.schema import with_defaults
 from separation.source_check import _check
-from separation.yaml_reader import Document
 from sound_folder import RATE, recipe, tone, write, write_classes, write_songs
 
 SPLITS = ["test", "train", "val"]

@@ -8,10 +8,10 @@ import pytest
 from experiments import TINY, experiment, plan
 from separation import identity, schema
 from separation.errors import UserError
+from separation.files.yaml_writer import write_yaml
 from separation.identity import canonical_json, digest
 from separation.points import load_workflow
 from separation.resolved import complete_config, options_of
-from separation.yaml_writer import write_yaml
 
 # what users have on disk under these ids
 KNOWN = {

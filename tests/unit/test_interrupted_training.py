@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from separation import checkpoints, files, training
+from separation import checkpoints, training
 from separation.errors import UserError
+from separation.files import atomic
 from separation.progress import read_progress
 from separation.stopping import Stopped
 from training_examples import experiment, write_split
@@ -193,7 +194,7 @@ def test_a_state_is_never_missing_between_two_writes(tmp_path, monkeypatch):
             real(*names)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(files.os, "replace", replace)
+            patch.setattr(atomic.os, "replace", replace)
             checkpoints.save_state(tmp_path, state | {"number": torch.tensor(1)})
         assert checkpoints.load_state(tmp_path, "x")["number"] == 0
         checkpoints.save_state(tmp_path, state)

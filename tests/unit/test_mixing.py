@@ -11,7 +11,7 @@ import soundfile
 
 from separation.data import mixing, scenes
 from separation.errors import UserError
-from separation.files import sha256_of
+from separation.files.atomic import sha256_of
 from tiny_source import build_source, bytes_below, mixing_spec
 
 LABELS = ["vocals", "bass", "drums", "other"]

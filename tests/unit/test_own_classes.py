@@ -13,8 +13,8 @@ from separation.data.items import Items
 from separation.errors import UserError
 from separation.evaluation import evaluate_point
 from separation.extras import find_extras
+from separation.files.yaml_reader import read_yaml
 from separation.nussl_compat import nussl
-from separation.yaml_reader import read_yaml
 from training_examples import dataset_config, experiment, write_split
 
 

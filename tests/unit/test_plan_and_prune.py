@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments import experiment, plan
-from separation.files import write_json
+from separation.files.atomic import write_json
 from separation.plan import EVALUATION_SPEC_FILE, SPEC_FILE, main, plan_of, print_plan
 from separation.prune import find_leftovers, remove
 

@@ -10,7 +10,7 @@ from snakemake.cli import get_argument_parser
 from separation import schema
 from separation.config import load_settings
 from separation.errors import UserError
-from separation.yaml_reader import read_yaml
+from separation.files.yaml_reader import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/config.yaml"))

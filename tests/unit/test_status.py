@@ -9,7 +9,8 @@ import time
 import pytest
 
 import experiments
-from separation import files, status
+from separation import status
+from separation.files import atomic
 from separation.history import Epoch, write_history
 from separation.progress import STALE_AFTER, Progress, ProgressFile, TerminalLine, duration, is_running, read_progress
 
@@ -40,8 +41,8 @@ def place(workflow, number, state, *, epochs=0, pid=None, trained=False, scores=
     folder = workflow.settings.artifacts / row.point
     ProgressFile(folder).write(progress(state))
     if pid is not None:
-        content = files.read_json(folder / "state/progress.json")
-        files.write_json(folder / "state/progress.json", content | {"pid": pid})
+        content = atomic.read_json(folder / "state/progress.json")
+        atomic.write_json(folder / "state/progress.json", content | {"pid": pid})
     rows = [Epoch(n + 1, 0.5 - 0.1 * n, 0.6 - 0.1 * n, 0.01, 1.0, 2.0, 30.0, 0.01, 400.0, True) for n in range(epochs)]
     if rows:
         write_history(folder / "history.csv", rows)
@@ -106,7 +107,7 @@ def test_a_training_elsewhere_runs_as_long_as_its_file_is_fresh():
 
 def test_a_file_of_another_kind_is_no_progress(tmp_path):
     assert read_progress(tmp_path) is None
-    files.write_text(tmp_path / "state/progress.json", '{"state": "training"')
+    atomic.write_text(tmp_path / "state/progress.json", '{"state": "training"')
     assert read_progress(tmp_path) is None
     assert os.listdir(tmp_path / "state") == ["progress.json"]
 

@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from conftest import TINY, Project
-from separation.yaml_reader import read_yaml
-from separation.yaml_writer import write_yaml
+from separation.files.yaml_reader import read_yaml
+from separation.files.yaml_writer import write_yaml
 
 SCRIPT = """
 import argparse, os, sys, yaml

@@ -13,8 +13,8 @@ import torch
 import zarr
 
 from conftest import TINY
+from separation.files.yaml_reader import read_yaml
 from separation.nussl_compat import nussl
-from separation.yaml_reader import read_yaml
 
 
 @pytest.fixture

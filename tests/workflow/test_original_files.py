@@ -4,7 +4,7 @@ import pandas
 import pytest
 
 from original_words import original, with_masks
-from separation.yaml_writer import write_yaml
+from separation.files.yaml_writer import write_yaml
 
 
 @pytest.mark.parametrize("kind, points", [("dpcl", 2), ("mi", 1)])

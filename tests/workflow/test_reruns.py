@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from conftest import TINY, Project
-from separation.yaml_reader import read_yaml
-from separation.yaml_writer import write_yaml
+from separation.files.yaml_reader import read_yaml
+from separation.files.yaml_writer import write_yaml
 
 SWEEP = ("--config", f"sweep={TINY}")
 GATHERED = {"collect_scores": 1, "summarize_sweep": 1, "plot_sweep": 1, "render_report": 1}

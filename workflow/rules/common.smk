@@ -17,7 +17,7 @@ from separation.gpus import check_num_gpus, count_gpus
 from separation.planning_speed import end_with_job_stats, known, make_lookups_once
 from separation.points import load_workflow
 from separation.recordings import reachable_packages
-from separation.runs import check_folders, check_name, mark_folders, name_run
+from separation.files.layout import check_folders, check_name, mark_folders, name_run
 from separation.source_check import check_sources
 
 # Planning makes millions of objects that live to the end; looking through them again and again is a tenth of its time.

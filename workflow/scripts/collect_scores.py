@@ -7,7 +7,7 @@ from separation.jobs import job
 
 with job(snakemake):
     from separation.analysis import collect_scores
-    from separation.runs import record_name
+    from separation.files.layout import record_name
 
     points_csv = Path(snakemake.output.points)
     collect_scores(

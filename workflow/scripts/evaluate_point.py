@@ -7,13 +7,13 @@ from separation.jobs import job
 
 with job(snakemake, once=True):
     from separation.events import EVENTS_FILE, EventLog
-    from separation.files import write_json
+    from separation.files.atomic import write_json
+    from separation.files.yaml_reader import read_yaml
+    from separation.files.yaml_writer import write_yaml
     from separation.gpu_leases import gpus_for
     from separation.plan import EVALUATION_SPEC_FILE
     from separation.resolved import options_of
     from separation.tracking.live import trackers_beside
-    from separation.yaml_reader import read_yaml
-    from separation.yaml_writer import write_yaml
 
     point, evaluation = snakemake.wildcards.point, snakemake.wildcards.evaluation
     options = options_of(snakemake.config["run_options"], point)

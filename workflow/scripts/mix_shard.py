@@ -6,8 +6,8 @@ from pathlib import Path
 from separation.jobs import job
 
 with job(snakemake):
-    from separation.artefacts import shard_once
     from separation.data.mixing import mix_shard
+    from separation.files.build_once import shard_once
 
     resampled, (first, stop) = Path(snakemake.input.resampled), snakemake.params.mixtures
     folder = resampled.parents[2] / snakemake.wildcards.dataset / snakemake.wildcards.split

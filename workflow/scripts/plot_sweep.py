@@ -6,7 +6,7 @@ from separation.jobs import job
 
 with job(snakemake):
     from separation.figures import plot_sweep
-    from separation.runs import histories_of
+    from separation.files.layout import histories_of
 
     plot_sweep(
         Path(snakemake.input.points),

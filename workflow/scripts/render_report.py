@@ -5,9 +5,9 @@ from pathlib import Path
 from separation.jobs import job
 
 with job(snakemake):
+    from separation.files.layout import estimates_of, histories_of
     from separation.provenance import provenance_of
     from separation.report import render_report
-    from separation.runs import estimates_of, histories_of
 
     run_options = snakemake.config["run_options"]
     points, artifacts = Path(snakemake.input.points), Path(run_options["artifacts"])

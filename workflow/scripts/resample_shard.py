@@ -6,8 +6,8 @@ from pathlib import Path
 from separation.jobs import job
 
 with job(snakemake):
-    from separation.artefacts import shard_once
     from separation.data.sources import resample_shard
+    from separation.files.build_once import shard_once
 
     organized, (number, count) = Path(snakemake.input.organized), snakemake.params.part
     folder = organized.parents[1] / snakemake.wildcards.resampled

@@ -6,8 +6,8 @@ from separation.jobs import job
 
 with job(snakemake):
     from separation.analysis import summarize_sweep
+    from separation.files.layout import histories_of
     from separation.publishing import table_of_sweep
-    from separation.runs import histories_of
     from separation.sheet_table import write_csv
 
     summarize_sweep(

@@ -9,7 +9,7 @@ from separation.jobs import job
 
 with job(snakemake):
     from separation.errors import UserError
-    from separation.files import write_json
+    from separation.files.atomic import write_json
     from separation.sweep_tables import read_points
     from separation.tracking.described import sweep_figures
     from separation.tracking.sync import sync_points

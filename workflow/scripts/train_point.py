@@ -7,11 +7,11 @@ from separation.jobs import job
 
 with job(snakemake, once=True):
     from separation.events import EVENTS_FILE, EventLog
-    from separation.files import write_json
+    from separation.files.atomic import write_json
+    from separation.files.yaml_writer import write_yaml
     from separation.gpu_leases import gpus_for
     from separation.plan import SPEC_FILE
     from separation.resolved import complete_config, options_of
-    from separation.yaml_writer import write_yaml
 
     point, run_options = snakemake.wildcards.point, snakemake.config["run_options"]
     options = options_of(run_options, point)

@@ -7,7 +7,7 @@ from pathlib import Path
 from separation.jobs import job
 
 with job(snakemake):
-    from separation.files import read_json, write_json
+    from separation.files.atomic import read_json, write_json
     from separation.google_sheets import upload_sheet
     from separation.publishing import table_of_sweep
 

@@ -21,7 +21,7 @@ from separation.comparisons import (
 )
 from separation.conditions import analyze_conditions
 from separation.errors import UserError
-from separation.files import atomic_path
+from separation.files.atomic import atomic_path
 from separation.seed_groups import SeedGroups
 from separation.sweep_tables import (
     BASELINES,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from separation import schema
+from separation.files.yaml_reader import Document, KeyPath
 from separation.key_paths import whole
-from separation.yaml_reader import Document, KeyPath
 
 _DISTRIBUTIONS = {"uniform": 2, "log_uniform": 2, "randint": 2, "choice": 1}
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from separation import files
-from separation.artefacts import LOCK, beside, held
 from separation.errors import UserError
 from separation.feature_store import FeatureStore
+from separation.files import atomic
+from separation.files.build_once import LOCK, beside, held
 from separation.population import FORMAT, attributes_of, fill_cache, read_manifest, store_path
 from separation.shards import COLUMNS, TABLE, ShardedArray, find_damage_of_shard
 
@@ -67,7 +67,7 @@ def populate_cache(
     manifest.parent.mkdir(parents=True, exist_ok=True)
     with held(beside(manifest, LOCK)):
         damage = find_damage(manifest, contents=True)
-        if damage is None and files.read_json(manifest)["recipe"] == _plain(spec):
+        if damage is None and atomic.read_json(manifest)["recipe"] == _plain(spec):
             logger.info("cache %s is whole, nothing to do", manifest)
             return
         logger.info("filling cache %s: %s", manifest, damage or "its recipe has changed")
@@ -104,7 +104,7 @@ def ensure_cache(manifest: str | os.PathLike, split: Mapping[str, Any], workers:
 
 def open_cache(manifest: str | os.PathLike) -> FeatureStore:
     """What is in a whole cache; nothing but its tables is read yet."""
-    description, store = files.read_json(manifest), store_path(manifest)
+    description, store = atomic.read_json(manifest), store_path(manifest)
     shards = description["shards"]
     arrays = {name: ShardedArray(store, name, shards) for name in description["arrays"]}
     table = ShardedArray(store, TABLE, shards)[:]

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from separation import files
 from separation.errors import UserError
 from separation.features import OUTPUT_TYPES
+from separation.files import atomic
 from separation.history import Epoch
 from separation.losses import loss_dictionary
 from separation.nussl_compat import nussl
@@ -54,7 +54,7 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     content = _bytes_of(lambda buffer: torch.save(dict(state), buffer))
     path = folder / STATE
     try:
-        with files.atomic_path(path) as temporary:
+        with atomic.atomic_path(path) as temporary:
             temporary.write_bytes(hashlib.sha256(content).digest() + content)
             if path.exists():
                 os.replace(path, folder / STATE_BEFORE)
@@ -157,7 +157,7 @@ def save_model(
         },
         "experiment_key": config["info"].get("experiment_key"),
     }
-    with files.atomic_path(path) as temporary:
+    with atomic.atomic_path(path) as temporary:
         temporary.write_bytes(_bytes_of(lambda buffer: model.save(buffer, metadata=_interned(metadata))))
 
 

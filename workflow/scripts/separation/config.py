@@ -9,10 +9,10 @@ from typing import Any
 
 from separation import schema
 from separation.errors import UserError
+from separation.files.yaml_reader import Document, parse_yaml, read_yaml, resolve_scalar
 from separation.identity import normalized
 from separation.sweep import Override
 from separation.translation import translate
-from separation.yaml_reader import Document, parse_yaml, read_yaml, resolve_scalar
 
 ROOT = Path(__file__).resolve().parents[3]
 EXPERIMENTS = Path("config/experiments")

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from separation import files
 from separation.errors import UserError
+from separation.files import atomic
 from separation.processes import processes_of_torchrun
 from separation.stopping import SIGNALS, Stopped
 from separation.training import train_point
@@ -73,7 +73,7 @@ def train_together(
         "failure": str(failure),
     }
     # in its own order: a network's first weights are drawn module after module
-    files.write_text(request, json.dumps(content))
+    atomic.write_text(request, json.dumps(content))
     torchrun = ["-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={count}"]
     # this machine alone: no name of it has to be resolved
     torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
@@ -117,7 +117,7 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     _end_with_parent()
-    request = files.read_json(sys.argv[1])
+    request = atomic.read_json(sys.argv[1])
     if os.environ["RANK"] == "0" and request["log"]:
         logging.basicConfig(
             filename=request["log"], level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -14,13 +14,13 @@ import pandas
 
 from separation.config import default_config, load_settings
 from separation.errors import UserError
-from separation.files import sha256_of, write_json, write_text
+from separation.files.atomic import sha256_of, write_json, write_text
+from separation.files.yaml_reader import read_yaml
 from separation.points import load_workflow
 from separation.provenance import provenance_of
 from separation.sweep_tables import mean_scores
 from separation.testers import PASSPORTS
 from separation.trained import EXPORTED, TrainedPoint, find_point
-from separation.yaml_reader import read_yaml
 
 README, LICENCES, METRICS, SCORES = "README.md", "LICENCES.md", "metrics.json", "scores.parquet"
 

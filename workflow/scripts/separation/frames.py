@@ -13,9 +13,10 @@ from separation import config as configuration
 from separation import schema
 from separation.analysis import best_point
 from separation.errors import UserError
-from separation.files import read_json
+from separation.files.atomic import read_json
+from separation.files.layout import RECORD, SWEEPS, histories_of
+from separation.files.yaml_reader import read_yaml
 from separation.plan import EVALUATION_SPEC_FILE
-from separation.runs import RECORD, SWEEPS, histories_of
 from separation.sweep_tables import (
     BASELINES,
     lowest_validation_loss,
@@ -24,7 +25,6 @@ from separation.sweep_tables import (
     read_scores,
     written,
 )
-from separation.yaml_reader import read_yaml
 
 # Of a point's config.yml, what only says where it lies and what it is called
 PLACES = ("info.name", "info.notes", "info.experiment_key", "info.output_folder", "info.seed")

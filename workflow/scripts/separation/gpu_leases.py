@@ -1,7 +1,7 @@
 """Each GPU job holds its devices alone, or a share of one, by locks that the kernel frees when the job dies.
 
 There is a file per device, and per share of it, in a folder that all clones and users of this machine have in common. A
-job locks them, see separation.file_locks. Snakemake's resource `gpu` lets as many jobs start as there are places; the
+job locks them, see separation.files.locks. Snakemake's resource `gpu` lets as many jobs start as there are places; the
 locks say which device is whose, also between workflows that do not know of each other.
 
 One job alone at a time gathers several devices one after the other; all others take what they need at once or nothing.
@@ -26,9 +26,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from separation import files
 from separation.errors import UserError
-from separation.file_locks import FileLock, hold_folder, this_process
+from separation.files import atomic
+from separation.files.locks import FileLock, hold_folder, this_process
 from separation.gpus import Device, devices_for_jobs, scheduler_job
 
 logger = logging.getLogger(__name__)
@@ -301,4 +301,4 @@ def _write_rows(record: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, COLUMNS, delimiter="\t", lineterminator="\n", extrasaction="ignore", restval="")
     writer.writeheader()
     writer.writerows([*earlier, *rows])
-    files.write_text(record, text.getvalue())
+    atomic.write_text(record, text.getvalue())

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from separation import files
+from separation.files import atomic
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def write_history(path: Path, epochs: Sequence[Epoch]) -> None:
         row = asdict(epoch)
         times = {key: round(row[key], 4) for key in ("seconds", "samples_per_second", "loader_wait_share", "memory_mb")}
         table.writerow(row | times)
-    files.write_text(path, text.getvalue())
+    atomic.write_text(path, text.getvalue())
 
 
 class TensorBoard:

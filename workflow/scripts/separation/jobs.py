@@ -11,8 +11,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from separation.artefacts import made_once
 from separation.errors import UserError
+from separation.files.build_once import made_once
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 
 from separation.errors import UserError
-from separation.files import write_json
+from separation.files.atomic import write_json
 
 PEAK = 0.9  # of full scale
 KEEP = ("none", "all", "worst")

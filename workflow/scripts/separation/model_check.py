@@ -13,6 +13,7 @@ from typing import Any
 from separation import schema
 from separation.errors import UserError
 from separation.extras import Extras
+from separation.files.yaml_reader import KeyPath
 from separation.testers import read_testers
 from separation.vocabulary import (
     ALGORITHMS,
@@ -24,7 +25,6 @@ from separation.vocabulary import (
     arguments_of,
     keys_of_loss,
 )
-from separation.yaml_reader import KeyPath
 
 # of a module's output, what comes after batch and time; None where it is unknown
 Shape = tuple[int, ...] | None

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.files import read_json
+from separation.files.atomic import read_json
+from separation.files.layout import check_name
 from separation.identity import canonical_json
 from separation.points import Workflow
-from separation.runs import check_name
 from separation.sweep_command import console, run_command, short_names
 
 # what determines a begun or finished point, and a finished evaluation, kept for comparisons with new ones

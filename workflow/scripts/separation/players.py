@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from separation.files import read_json
+from separation.files.atomic import read_json
 
 ROLES = ("best", "median", "worst")
 # Long pieces would make the page too large to open: what is played of each, and of all together as bytes of PCM

@@ -10,6 +10,7 @@ from typing import Any
 from separation import config as configuration
 from separation.errors import UserError
 from separation.extras import Extras, find_extras
+from separation.files.yaml_reader import KeyPath, dotted
 from separation.identity import (
     STAGE_VERSIONS,
     canonical_json,
@@ -26,7 +27,6 @@ from separation.recipes import Dataset, Work, steps_of
 from separation.rows import Row, fill_varying_keys
 from separation.splits import SPLITS, Split, listing
 from separation.sweep import Point, Sweep
-from separation.yaml_reader import KeyPath, dotted
 
 # what of dataset_config decides what a cache of features holds; excerpts and weights are cut and derived on reading
 CACHED_KEYS = (

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 import zarr
 
-from separation import files
 from separation.data.items import Items
 from separation.data.parallel import run_in_order
 from separation.encoding import MAGNITUDE_SCALE, REMAINDER, EncodedItem, check_alike, encode_item, stored_arrays
 from separation.errors import UserError
 from separation.features import check_dataset_config
+from separation.files import atomic
 from separation.shards import (
     COLUMNS,
     SHARDS,
@@ -57,7 +57,7 @@ def store_path(manifest: str | os.PathLike) -> Path:
 def read_manifest(manifest: Path) -> dict[str, Any] | None:
     """The manifest of a cache; None where it cannot be read."""
     try:
-        description = files.read_json(manifest)
+        description = atomic.read_json(manifest)
     except (ValueError, OSError):
         return None
     return description if isinstance(description, dict) and "recipe" in description else None
@@ -108,7 +108,7 @@ def fill_cache(spec: dict[str, Any], split: dict[str, Any], manifest: Path, work
     description = _describe(spec, items.names, first, described) | {"split": manifest.stem}
     if read_manifest(manifest) == description:
         return  # its time stamp stays, so that nothing downstream takes a refilled cache for a new one
-    files.write_json(manifest, description)
+    atomic.write_json(manifest, description)
 
 
 def _items_per_shard(example: EncodedItem) -> int:

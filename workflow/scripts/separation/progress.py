@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from separation import files
+from separation.files import atomic
 
 FILE = "state/progress.json"
 #: seconds between two writings
@@ -73,7 +73,7 @@ class ProgressFile:
     def write(self, progress: Progress) -> None:
         self._next = self._clock() + INTERVAL
         progress.host, progress.pid, progress.updated = socket.gethostname(), os.getpid(), time.time()
-        files.write_json(self._path, asdict(progress))
+        atomic.write_json(self._path, asdict(progress))
 
 
 class TerminalLine:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from separation.config import EXPERIMENTS, ROOT, default_config
 from separation.errors import UserError
-from separation.files import read_json
+from separation.files.atomic import read_json
+from separation.files.layout import RECORD, SWEEPS
 from separation.points import Workflow, load_workflow
-from separation.runs import RECORD, SWEEPS
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.config import ROOT, Recipe, Settings
-from separation.files import read_json, sha256_of
+from separation.files.atomic import read_json, sha256_of
 from separation.identity import STAGE_VERSIONS, canonical_json, digest, slug, without_excluded
 from separation.splits import listing
 

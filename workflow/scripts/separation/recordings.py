@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 
 from separation.config import Settings
-from separation.files import write_json
+from separation.files.atomic import write_json
 from separation.recipes import RECORDINGS, unavailable
 
 _SECONDS = 8

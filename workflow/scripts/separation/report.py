@@ -17,7 +17,7 @@ from markupsafe import Markup
 from separation import charts, metric_passports, report_tables, verdict
 from separation.costs import BENCHMARKS, duration
 from separation.figures import INDEX, SECTIONS, gather_sweep, vega_lite_version
-from separation.files import read_json, write_text
+from separation.files.atomic import read_json, write_text
 from separation.players import read_items
 from separation.sweep_tables import metric_columns
 

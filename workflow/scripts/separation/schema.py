@@ -21,7 +21,7 @@ import jsonschema  # noqa: E402
 if _unused:
     del sys.modules["rfc3987_syntax"]
 
-from separation.yaml_reader import Document, KeyPath  # noqa: E402
+from separation.files.yaml_reader import Document, KeyPath  # noqa: E402
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 

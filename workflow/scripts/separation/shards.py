@@ -22,7 +22,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from separation.errors import UserError
-from separation.files import umask
+from separation.files.atomic import umask
 
 #: the folder of the shards in a cache's group
 SHARDS = "shards"

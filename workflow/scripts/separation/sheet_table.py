@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from separation.comparisons import baselines_for
-from separation.files import atomic_path
+from separation.files.atomic import atomic_path
 from separation.sweep_tables import (
     BASELINES,
     metric_columns,

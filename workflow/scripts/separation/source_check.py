@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from separation.errors import UserError
-from separation.files import read_json, sha256_of, write_json
+from separation.files.atomic import read_json, sha256_of, write_json
 from separation.points import Workflow
 
 MANIFEST, TIMES = "manifest.json", "times.json"

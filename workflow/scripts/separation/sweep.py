@@ -14,10 +14,10 @@ from typing import Any
 from separation import schema
 from separation.axes import Axes, Choice, Setting
 from separation.errors import UserError
+from separation.files.yaml_reader import Document, KeyPath
 from separation.identity import normalized
 from separation.key_paths import CACHE_PATH, all_keys, is_list, matches, paths_of, replaced, whole
 from separation.vocabulary import ARGUMENT_NAMES, arguments_of
-from separation.yaml_reader import Document, KeyPath
 
 SCHEMA = "experiment"
 # where a plain key is looked for

@@ -16,9 +16,9 @@ from separation import frames
 from separation.analysis import summarize_sweep
 from separation.errors import UserError
 from separation.figures import plot_sweep
-from separation.files import atomic_path, read_json
+from separation.files.atomic import atomic_path, read_json
+from separation.files.layout import RECORD, estimates_of, histories_of
 from separation.report import render_report
-from separation.runs import RECORD, estimates_of, histories_of
 from separation.sweep_tables import (
     BASELINES,
     POINT_COLUMNS,

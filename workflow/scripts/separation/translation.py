@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from separation.files.yaml_reader import Document, KeyPath
 from separation.vocabulary import DATASETS
-from separation.yaml_reader import Document, KeyPath
 
 LOSS_NAMES = {
     "dpcl": "DeepClusteringLoss",

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from separation.files import atomic_path
+from separation.files.atomic import atomic_path
 
 SUBTYPES = {16: "PCM_16", 24: "PCM_24", 32: "PCM_32"}
 

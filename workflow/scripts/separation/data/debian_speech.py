@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from separation.errors import UserError
-from separation.files import sha256_of
+from separation.files.atomic import sha256_of
 
 logger = logging.getLogger(__name__)
 

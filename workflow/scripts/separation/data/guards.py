@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.errors import UserError
-from separation.files import write_text
+from separation.files.atomic import write_text
 
 logger = logging.getLogger(__name__)
 

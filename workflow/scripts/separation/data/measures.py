@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from separation.files import sha256_of
+from separation.files.atomic import sha256_of
 
 BLOCK = 1 << 18  # frames read at a time
 FULL_SCALE = 1 - 2.0**-10

@@ -20,7 +20,7 @@ from separation.data.rendering import render_event, with_reverb
 from separation.data.scenes import Scene, draw_scene, folder_labels
 from separation.data.source_files import finish_manifest, read_source_manifest, remove_strays, start_manifest
 from separation.errors import UserError
-from separation.files import read_json, write_json
+from separation.files.atomic import read_json, write_json
 from separation.nussl_compat import scaper
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from typing import Any
 
 import google_crc32c
 
-from separation.artefacts import LOCK, RECORD, beside
 from separation.errors import UserError
-from separation.files import read_json, sha256_of, write_json, write_text
+from separation.files.atomic import read_json, sha256_of, write_json, write_text
+from separation.files.build_once import LOCK, RECORD, beside
 
 MANIFEST_FORMAT = 1
 ATTRIBUTION = "ATTRIBUTION.txt"  # whom the audio is by, and its licence

@@ -36,7 +36,7 @@ from separation.data.source_files import (
 from separation.data.toy_music import build_toy_music
 from separation.data.toy_speech import build_toy_speech
 from separation.errors import UserError
-from separation.files import read_json, write_json
+from separation.files.atomic import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

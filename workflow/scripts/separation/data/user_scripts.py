@@ -12,10 +12,10 @@ from typing import Any
 
 from separation.data.source_files import finish_manifest, start_manifest
 from separation.errors import UserError
-from separation.files import sha256_of, write_text
+from separation.files.atomic import sha256_of, write_text
+from separation.files.yaml_reader import read_yaml
+from separation.files.yaml_writer import to_yaml
 from separation.splits import listing
-from separation.yaml_reader import read_yaml
-from separation.yaml_writer import to_yaml
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from separation.events import Event, iterate_metrics
-from separation.files import read_json, sha256_of
+from separation.files.atomic import read_json, sha256_of
+from separation.files.yaml_reader import read_yaml
 from separation.identity import digest
 from separation.tracking.state import Sent
-from separation.yaml_reader import read_yaml
 
 
 @dataclass(frozen=True)

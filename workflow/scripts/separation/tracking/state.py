@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from separation.files import read_json, write_json
+from separation.files.atomic import read_json, write_json
 
 FOLDER = "state/trackers"
 # in the order in which their pages are linked to

@@ -3,8 +3,8 @@
 import pytest
 
 from separation.errors import UserError
-from separation.yaml_reader import parse_yaml, read_yaml
-from separation.yaml_writer import to_yaml
+from separation.files.yaml_reader import parse_yaml, read_yaml
+from separation.files.yaml_writer import to_yaml
 
 
 def value(text, **variables):

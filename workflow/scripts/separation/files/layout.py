@@ -13,7 +13,7 @@ from pathlib import Path
 
 from separation.config import Settings
 from separation.errors import UserError
-from separation.files import read_json, write_json, write_text
+from separation.files.atomic import read_json, write_json, write_text
 from separation.points import Workflow
 
 SWEEPS = "results/sweeps"

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from separation.files import write_text
-from separation.yaml_reader import resolve_scalar
+from separation.files.atomic import write_text
+from separation.files.yaml_reader import resolve_scalar
 
 
 class _Dumper(yaml.SafeDumper):

@@ -9,17 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from separation.artefacts import made_once, shard_once
 from separation.errors import UserError
+from separation.files.build_once import made_once, shard_once
+from separation.files.layout import check_folders, mark_folders
 from separation.jobs import job
-from separation.runs import check_folders, mark_folders
 
-LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
+LIBRARY = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 #: makes `made` from `source` and says so; in between it waits for a line of input
 MAKER = """
     import sys
     from pathlib import Path
-    from separation.artefacts import made_once
+    from separation.files.build_once import made_once
     with made_once([Path("made")], [Path("source")]) as needed:
         print("makes" if needed else "finds", flush=True)
         if needed:

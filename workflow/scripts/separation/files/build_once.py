@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from separation.errors import UserError
-from separation.file_locks import FileLock, this_process
-from separation.files import read_json, sha256_of, write_json
+from separation.files.atomic import read_json, sha256_of, write_json
+from separation.files.locks import FileLock, this_process
 
 logger = logging.getLogger(__name__)
 

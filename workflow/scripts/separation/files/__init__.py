@@ -1,0 +1,4 @@
+"""What is on disk, where, and never half of it.
+
+In: paths and values. Out: atomic writes, locks, YAML with line numbers.
+"""
