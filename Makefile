@@ -60,7 +60,7 @@ prune: setup ## list what no experiment file refers to any more: [remove=1] remo
 .PHONY: check_environment
 check_environment: ## say what this machine and ENV_FILE give, and what missing things mean: [json=1]
 	@$(ENV) python=.venv/bin/python; [ -x $$python ] || python=python3; \
-	PYTHONPATH=workflow/scripts $$python -m separation.check_environment $(if $(json),--json)
+	PYTHONPATH=workflow/scripts $$python -m separation.machine.check_environment $(if $(json),--json)
 
 .PHONY: separate
 separate: setup ## separate your own audio: model=POINT input=FILE [output=FOLDER] [device=cpu]

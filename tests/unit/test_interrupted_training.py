@@ -16,8 +16,8 @@ import torch
 from separation import checkpoints, training
 from separation.errors import UserError
 from separation.files import atomic
+from separation.machine.signals import Stopped
 from separation.progress import read_progress
-from separation.stopping import Stopped
 from training_examples import experiment, write_split
 
 KILLER = Path(__file__).with_name("killed_training.py")

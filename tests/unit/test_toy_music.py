@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from separation.data import parallel, toy_music
+from separation.data import toy_music
 from separation.data.composition import PROGRAMS, STEMS, compose
 from separation.errors import UserError
+from separation.machine import parallel
 from tiny_source import bytes_below
 
 ARGS = {"seed": 3, "songs": {"train": 2, "test": 1}, "song_duration": 4.0, "sample_rate": 8000}

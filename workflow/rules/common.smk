@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from separation.containers import show_to_jobs
 from separation.errors import UserError
-from separation.gpus import check_num_gpus, count_gpus
+from separation.machine.gpus import check_num_gpus, count_gpus
 from separation.planning_speed import end_with_job_stats, known, make_lookups_once
 from separation.points import load_workflow
 from separation.recordings import reachable_packages

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from separation.jobs import job
+from separation.machine.snakemake_job import job
 
 with job(snakemake, once="resampled"):
     from separation.data.mixing import mix_dataset

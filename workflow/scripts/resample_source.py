@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from separation.jobs import job
+from separation.machine.snakemake_job import job
 
 with job(snakemake, once="organized"):
     from separation.data.sources import resample_source

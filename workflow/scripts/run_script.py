@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from separation.jobs import job
+from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
     from separation.data.user_scripts import run_user_script

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from separation.jobs import job
+from separation.machine.snakemake_job import job
 
 with job(snakemake):
     from separation.analysis import summarize_sweep

@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from separation.jobs import job
+from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
     from separation.events import EVENTS_FILE, EventLog
     from separation.files.atomic import write_json
     from separation.files.yaml_writer import write_yaml
-    from separation.gpu_leases import gpus_for
+    from separation.machine.gpu_leases import gpus_for
     from separation.plan import SPEC_FILE
     from separation.resolved import complete_config, options_of
 

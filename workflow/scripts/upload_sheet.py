@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from separation.jobs import job
+from separation.machine.snakemake_job import job
 
 with job(snakemake):
     from separation.files.atomic import read_json, write_json

@@ -12,7 +12,7 @@ import pytest
 from separation.errors import UserError
 from separation.files.build_once import made_once, shard_once
 from separation.files.layout import check_folders, mark_folders
-from separation.jobs import job
+from separation.machine.snakemake_job import job
 
 LIBRARY = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 #: makes `made` from `source` and says so; in between it waits for a line of input

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from separation.compiled import compiled
 from separation.data.items import Item
 from separation.errors import UserError
 from separation.features import stft, window
+from separation.machine.jit import compiled
 
 # the output of the model that an algorithm reads
 _OUTPUT_OF = {"DeepClustering": "embedding", "DeepMaskEstimation": "mask", "DeepAudioEstimation": "audio"}

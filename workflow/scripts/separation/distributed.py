@@ -20,8 +20,8 @@ import torch
 
 from separation.errors import UserError
 from separation.files import atomic
+from separation.machine.signals import SIGNALS, Stopped
 from separation.processes import processes_of_torchrun
-from separation.stopping import SIGNALS, Stopped
 from separation.training import train_point
 from separation.training_setup import find_device
 

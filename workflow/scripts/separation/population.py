@@ -23,11 +23,11 @@ import torch
 import zarr
 
 from separation.data.items import Items
-from separation.data.parallel import run_in_order
 from separation.encoding import MAGNITUDE_SCALE, REMAINDER, EncodedItem, check_alike, encode_item, stored_arrays
 from separation.errors import UserError
 from separation.features import check_dataset_config
 from separation.files import atomic
+from separation.machine.parallel import run_in_order
 from separation.shards import (
     COLUMNS,
     SHARDS,

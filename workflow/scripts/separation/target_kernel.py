@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from separation.compiled import compiled
+from separation.machine.jit import compiled
 
 
 def _fill_targets(spectra, phase_sensitive, mix_magnitude, source_magnitudes, ideal_binary_mask):

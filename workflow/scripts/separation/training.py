@@ -30,12 +30,12 @@ from separation.features import check_dataset_config
 from separation.history import Epoch, peak_memory
 from separation.identity import with_neutral
 from separation.losses import CombinedLoss
+from separation.machine.signals import Stopped, StopRequest
 from separation.models import build_model, without_unit_norm
 from separation.optimization import Optimization
 from separation.position import Position, groups_of
 from separation.processes import Processes, share_batch_norm
 from separation.reporting import TrainingReport
-from separation.stopping import Stopped, StopRequest
 from separation.training_setup import excerpt_lengths, find_device, open_store, reproducible
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from separation.data.downloads import fetch_file, unpack
 from separation.data.measures import measure_file
-from separation.data.parallel import run_in_order
+from separation.machine.parallel import run_in_order
 from separation.recipes import AUDIO_SUFFIXES
 from separation.splits import listing
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pyloudnorm
 
-from separation.compiled import compiled
+from separation.machine.jit import compiled
 
 BLOCK = 0.4  # seconds
 OVERLAP = 0.75

@@ -16,8 +16,8 @@ import yaml
 from separation.data.audio_files import pcm_file, quick_path, to_pcm
 from separation.data.folders import attribution_of, folders_of, place_link
 from separation.data.measures import measure_file
-from separation.data.parallel import run_in_order
 from separation.errors import UserError
+from separation.machine.parallel import run_in_order
 
 if TYPE_CHECKING:
     from separation.data.sources import Access

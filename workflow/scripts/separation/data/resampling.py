@@ -24,8 +24,8 @@ from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
-from separation.compiled import compiled
 from separation.data.audio_files import to_pcm
+from separation.machine.jit import compiled
 
 # the fastest of those tried: the sums of OUTPUTS by LANES stay in registers, of which AVX-512 has four times the room
 LANES, WIDTH = 32, 16

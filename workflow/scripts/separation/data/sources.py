@@ -23,7 +23,6 @@ from separation.data.audio_files import pcm_file, quick_path
 from separation.data.folders import build_from_folders, place_link
 from separation.data.guards import find_problems, settle, write_problems
 from separation.data.musdb import build_musdb
-from separation.data.parallel import run_in_order
 from separation.data.source_files import (
     PROBLEMS,
     crc32c,
@@ -37,6 +36,7 @@ from separation.data.toy_music import build_toy_music
 from separation.data.toy_speech import build_toy_speech
 from separation.errors import UserError
 from separation.files.atomic import read_json, write_json
+from separation.machine.parallel import run_in_order
 
 logger = logging.getLogger(__name__)
 

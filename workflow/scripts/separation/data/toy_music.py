@@ -19,9 +19,9 @@ import soxr
 
 from separation.data.audio_files import to_pcm, write_pcm_atomically
 from separation.data.composition import PROGRAMS, STEMS, Note, Song, compose
-from separation.data.parallel import run_in_order
 from separation.errors import UserError
 from separation.files.atomic import sha256_of
+from separation.machine.parallel import run_in_order
 
 logger = logging.getLogger(__name__)
 

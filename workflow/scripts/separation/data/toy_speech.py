@@ -13,9 +13,9 @@ import soundfile
 from separation.data import synthetic_speech
 from separation.data.audio_files import to_pcm, write_pcm_atomically
 from separation.data.debian_speech import attribution_of_packages, recordings_of_packages
-from separation.data.parallel import run_in_order
 from separation.errors import UserError
 from separation.files.atomic import sha256_of
+from separation.machine.parallel import run_in_order
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ import sys
 from multiprocessing import get_context
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "workflow" / "scripts")]
+sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "workflow" / "scripts")]
 
-from separation.gpu_leases import hold_devices  # noqa: E402
-from separation.gpus import Device  # noqa: E402
+from separation.machine.gpu_leases import hold_devices  # noqa: E402
+from separation.machine.gpus import Device  # noqa: E402
 
 
 def outlive(pipe: int) -> None:

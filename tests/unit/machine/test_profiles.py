@@ -12,7 +12,7 @@ from separation.config import load_settings
 from separation.errors import UserError
 from separation.files.yaml_reader import read_yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/config.yaml"))
 NOT_RUN = {"kubernetes", "lsf", "sge"}
 # options of plugins that are not in the lock, as `snakemake --help` tells them where they are installed

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LOCK = ROOT / "envs" / "requirements.lock"
 EXTRAS = ("jupyter", "trackers", "pesq")  # installed where they are used, and for the tests
 TOOLS = ["bash", "awk", "cat", "cp", "cut", "date", "dirname", "env", "flock", "grep", "head", "kill", "mkdir", "mv"]

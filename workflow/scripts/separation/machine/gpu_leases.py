@@ -29,7 +29,7 @@ from typing import Any
 from separation.errors import UserError
 from separation.files import atomic
 from separation.files.locks import FileLock, hold_folder, this_process
-from separation.gpus import Device, devices_for_jobs, scheduler_job
+from separation.machine.gpus import Device, devices_for_jobs, scheduler_job
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import pty
 
 import pytest
 
-from separation.data import parallel
-from separation.data.parallel import Progress, run_in_order
+from separation.machine import parallel
+from separation.machine.parallel import Progress, run_in_order
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from separation import check_environment as checked
-from separation.check_environment import VARIABLES, check_environment
+from separation.machine import check_environment as checked
+from separation.machine.check_environment import VARIABLES, check_environment
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ORIGINAL = (
     *("DOCKER_IMAGE_NAME", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY", "DATA_DIRECTORY", "JUPYTER_HOST_PORT"),
     *(
@@ -45,7 +45,7 @@ def make(*arguments, **variables):
 def run(*options, **variables):
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     environment |= {"PYTHONPATH": str(ROOT / "workflow" / "scripts")} | variables
-    command = [sys.executable, *options, "-m", "separation.check_environment"]
+    command = [sys.executable, *options, "-m", "separation.machine.check_environment"]
     return subprocess.run([*command, "--json"], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -102,7 +102,7 @@ def test_before_setup_any_python_says_what_is_missing():
     done = run("-S")  # without the installed packages
     assert done.returncode == 1, done.stderr
     assert found(done)["Packages", "snakemake"]["state"] == "missing"
-    command = [sys.executable, "-S", "-m", "separation.check_environment"]
+    command = [sys.executable, "-S", "-m", "separation.machine.check_environment"]
     plain = subprocess.run(command, cwd=ROOT / "workflow" / "scripts", capture_output=True, text=True)
     assert plain.returncode == 1 and "Missing for the demo: " in plain.stdout and "make setup" in plain.stdout
 

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from separation.environment_names import (
+from separation.machine.environment_variables import (
     DIRECTORIES,
     EXTRA_PACKAGES,
     NEEDED_PROGRAMS,
@@ -33,7 +33,7 @@ from separation.environment_names import (
     VARIABLES,
 )
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 PYTHONS = ((3, 11), (3, 13))
 GIGABYTE = 1e9
 #: what the demo writes, with room to spare
@@ -124,7 +124,7 @@ def _devices(environment: Mapping[str, str]) -> Iterator[Check]:
     small = memory < 4
     yield Check("Devices", "memory", f"{memory:.1f} GB", "note" if small else "ok",
                 "several jobs at a time may not fit: snakemake --jobs 1" if small else "")  # fmt: skip
-    from separation.gpus import complaint_of_driver, scheduler_job, visible_devices
+    from separation.machine.gpus import complaint_of_driver, scheduler_job, visible_devices
 
     devices = visible_devices(environment)
     names = ", ".join(device.name for device in devices)

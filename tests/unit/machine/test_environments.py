@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-ENVS = Path(__file__).resolve().parents[2] / "envs"
+ENVS = Path(__file__).resolve().parents[3] / "envs"
 
 
 def pins(text):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from separation.errors import UserError
-from separation.gpu_leases import gpus_for, hold_devices
-from separation.gpus import Device, count_gpus, devices_for_jobs, scheduler_job, visible_devices
+from separation.machine.gpu_leases import gpus_for, hold_devices
+from separation.machine.gpus import Device, count_gpus, devices_for_jobs, scheduler_job, visible_devices
 
 JOB = Path(__file__).with_name("gpu_job.py")
 TWO_GPUS = "GPU 0: NVIDIA H200 (UUID: GPU-11aa-01)\nGPU 1: NVIDIA H200 (UUID: GPU-22bb-02)\n"
