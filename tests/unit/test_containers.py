@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from separation.config import load_settings
 from separation.containers import container_variables, folders_to_mount
+from separation.experiment.config import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 

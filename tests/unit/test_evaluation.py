@@ -11,10 +11,10 @@ import torch
 from separation import evaluation
 from separation.errors import UserError
 from separation.evaluation import KEYS, evaluate_point
+from separation.experiment.testers import SCALE_METRICS
 from separation.listening import choose_items
 from separation.nussl_compat import nussl
 from separation.separator import Separator, item_seed
-from separation.testers import SCALE_METRICS
 from small_dataset import DATASET_CONFIG, SAMPLE_RATE, source_audio, write_split
 
 CONFIG = {

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from separation import config, recipes
+from separation import recipes
 from separation.data import folders, mixing, sources
 from separation.data.assignment import assign
 from separation.data.guards import find_problems, settle
 from separation.data.measures import measure_file
 from separation.errors import UserError
+from separation.experiment import config
+from separation.experiment.schema import with_defaults
 from separation.files.yaml_reader import Document
-from separation.schema import with_defaults
 from separation.source_check import _check
 from sound_folder import RATE, recipe, tone, write, write_classes, write_songs
 

@@ -9,11 +9,11 @@ import torch
 
 from separation import training
 from separation.errors import UserError
-from separation.identity import NEUTRAL, with_neutral
+from separation.experiment.ids import NEUTRAL, with_neutral
+from separation.experiment.nussl_signatures import OPTIMIZERS
+from separation.experiment.schema import load_schema
 from separation.nussl_compat import nussl
 from separation.optimization import LearningRate, Optimization, make_optimizer
-from separation.schema import load_schema
-from separation.vocabulary import OPTIMIZERS
 from training_examples import experiment, write_split
 
 

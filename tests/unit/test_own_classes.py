@@ -8,11 +8,11 @@ import pytest
 
 import experiments
 from separation import training
-from separation.config import ROOT
 from separation.data.items import Items
 from separation.errors import UserError
 from separation.evaluation import evaluate_point
-from separation.extras import find_extras
+from separation.experiment.config import ROOT
+from separation.experiment.user_classes import find_extras
 from separation.files.yaml_reader import read_yaml
 from separation.nussl_compat import nussl
 from training_examples import dataset_config, experiment, write_split

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from separation import config, recipes, recordings
+from separation import recipes, recordings
 from separation.data import mixing, musdb, sources, toy_speech
 from separation.data.source_files import read_source_manifest
 from separation.errors import UserError
+from separation.experiment import config
 from sound_folder import tone, write
 
 ROOT = config.ROOT

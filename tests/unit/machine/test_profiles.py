@@ -7,9 +7,9 @@ import pytest
 import yaml
 from snakemake.cli import get_argument_parser
 
-from separation import schema
-from separation.config import load_settings
 from separation.errors import UserError
+from separation.experiment import schema
+from separation.experiment.config import load_settings
 from separation.files.yaml_reader import read_yaml
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -12,14 +12,14 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from separation.key_paths import short_names
+from separation.experiment.key_paths import short_names
+from separation.experiment.testers import PASSPORTS
 from separation.sweep_tables import (
     BASELINES,
     as_number,
     value_order,
     varying_keys,
 )
-from separation.testers import PASSPORTS
 
 BEST, POINT, BASELINE = "best point", "other points", "baselines"
 COLOURS = {BEST: "#e8710a", POINT: "#3f7fc4", BASELINE: "#7d8590"}

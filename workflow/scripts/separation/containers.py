@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.config import ROOT, Settings
+from separation.experiment.config import ROOT, Settings
 
 
 def folders_to_mount(settings: Settings, run_options: Mapping[str, Any], working: Path) -> list[Path]:

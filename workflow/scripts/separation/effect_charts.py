@@ -22,7 +22,7 @@ from separation.charts import (
     score_title,
 )
 from separation.costs import rate_unit
-from separation.key_paths import short_names
+from separation.experiment.key_paths import short_names
 from separation.sweep_tables import BASELINES, value_order, varying_keys
 
 # A parallel axis with more values than that names every so-many-th of them

@@ -12,14 +12,14 @@ from typing import Any
 
 import pandas
 
-from separation.config import default_config, load_settings
 from separation.errors import UserError
+from separation.experiment.config import default_config, load_settings
+from separation.experiment.testers import PASSPORTS
 from separation.files.atomic import sha256_of, write_json, write_text
 from separation.files.yaml_reader import read_yaml
 from separation.points import load_workflow
 from separation.provenance import provenance_of
 from separation.sweep_tables import mean_scores
-from separation.testers import PASSPORTS
 from separation.trained import EXPORTED, TrainedPoint, find_point
 
 README, LICENCES, METRICS, SCORES = "README.md", "LICENCES.md", "metrics.json", "scores.parquet"

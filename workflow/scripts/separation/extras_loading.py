@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from separation.errors import UserError
-from separation.extras import OwnClass, find_extras
+from separation.experiment.user_classes import OwnClass, find_extras
 from separation.nussl_compat import nussl
 
 #: separation algorithms that were found in the user's files

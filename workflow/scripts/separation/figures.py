@@ -12,8 +12,8 @@ import vl_convert
 
 from separation import charts, effect_charts, score_charts
 from separation.costs import BENCHMARKS, read_costs
+from separation.experiment.key_paths import short_names
 from separation.files.atomic import write_json, write_text
-from separation.key_paths import short_names
 from separation.sweep_tables import (
     metric_columns,
     primary_metric,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from separation import config as configuration
-from separation import schema
 from separation.analysis import best_point
 from separation.errors import UserError
+from separation.experiment import config as configuration
+from separation.experiment import schema
 from separation.files.atomic import read_json
 from separation.files.layout import RECORD, SWEEPS, histories_of
 from separation.files.yaml_reader import read_yaml

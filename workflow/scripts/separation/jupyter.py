@@ -12,8 +12,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from separation.config import default_config
 from separation.errors import UserError
+from separation.experiment.config import default_config
 
 CONFIG = Path(__file__).with_name("jupyter_config.py")
 PORT = "8890"

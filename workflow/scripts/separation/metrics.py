@@ -24,7 +24,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from separation.errors import UserError
-from separation.testers import BSS_EVAL_METRICS, PESQ_MODES, SCALE_METRICS, Tester
+from separation.experiment.testers import BSS_EVAL_METRICS, PESQ_MODES, SCALE_METRICS, Tester
 
 LIMIT = 100.0  # dB; beyond it int16 audio has nothing to tell
 SILENCE = 1e-12  # mean power, full scale 1.0: -120 dB, less than one step of 16 bits ever makes

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from separation.experiment.ids import canonical_json
 from separation.files.atomic import read_json
 from separation.files.layout import check_name
-from separation.identity import canonical_json
 from separation.points import Workflow
 from separation.sweep_command import console, run_command, short_names
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from separation import config as configuration
 from separation.errors import UserError
-from separation.extras import Extras, find_extras
-from separation.files.yaml_reader import KeyPath, dotted
-from separation.identity import (
+from separation.experiment import config as configuration
+from separation.experiment.compatibility import check_config, check_data
+from separation.experiment.ids import (
     STAGE_VERSIONS,
     canonical_json,
     digest,
@@ -22,11 +21,12 @@ from separation.identity import (
     text_digest,
     without_excluded,
 )
-from separation.model_check import check_config, check_data
+from separation.experiment.sweep import Point, Sweep
+from separation.experiment.user_classes import Extras, find_extras
+from separation.files.yaml_reader import KeyPath, dotted
 from separation.recipes import Dataset, Work, steps_of
 from separation.rows import Row, fill_varying_keys
 from separation.splits import SPLITS, Split, listing
-from separation.sweep import Point, Sweep
 
 # what of dataset_config decides what a cache of features holds; excerpts and weights are cut and derived on reading
 CACHED_KEYS = (

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from separation.config import EXPERIMENTS, ROOT, default_config
 from separation.errors import UserError
+from separation.experiment.config import EXPERIMENTS, ROOT, default_config
 from separation.files.atomic import read_json
 from separation.files.layout import RECORD, SWEEPS
 from separation.points import Workflow, load_workflow

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from separation.config import ROOT, Recipe, Settings
+from separation.experiment.config import ROOT, Recipe, Settings
+from separation.experiment.ids import STAGE_VERSIONS, canonical_json, digest, slug, without_excluded
 from separation.files.atomic import read_json, sha256_of
-from separation.identity import STAGE_VERSIONS, canonical_json, digest, slug, without_excluded
 from separation.splits import listing
 
 AUDIO_SUFFIXES = frozenset(

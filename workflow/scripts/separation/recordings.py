@@ -7,7 +7,7 @@ import subprocess
 import urllib.error
 import urllib.request
 
-from separation.config import Settings
+from separation.experiment.config import Settings
 from separation.files.atomic import write_json
 from separation.recipes import RECORDINGS, unavailable
 

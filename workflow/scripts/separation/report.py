@@ -14,8 +14,9 @@ import pandas as pd
 import vl_convert
 from markupsafe import Markup
 
-from separation import charts, metric_passports, report_tables, verdict
+from separation import charts, report_tables, verdict
 from separation.costs import BENCHMARKS, duration
+from separation.experiment import metric_descriptions
 from separation.figures import INDEX, SECTIONS, gather_sweep, vega_lite_version
 from separation.files.atomic import read_json, write_text
 from separation.players import read_items
@@ -88,7 +89,7 @@ def render_report(
             items=read_items(_kept(estimates, data)),
             notes=provenance.get("notes"),
             provenance={name: value for name, value in provenance.items() if name != "notes" and (value or value == 0)},
-            metrics=metric_passports.describe(metrics),
+            metrics=metric_descriptions.describe(metrics),
             improvements=[name for name in metrics if name.endswith("i") and name != "SI-SDRi"],
             downloads=[(path.name, data_uri(path)) for path in tables if path.stat().st_size <= MOST_BYTES_OF_A_TABLE],
             style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),

@@ -10,7 +10,7 @@ import pandas as pd
 from separation import charts, effect_charts
 from separation.comparisons import MOST_POINTS_FOR_ALL_PAIRS
 from separation.costs import duration, rate_unit
-from separation.key_paths import short_names
+from separation.experiment.key_paths import short_names
 from separation.sweep_tables import as_number, value_order, varying_keys
 from separation.verdict import decibels
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from separation.identity import with_neutral
+from separation.experiment.ids import with_neutral
 
 
 def options_of(run_options: Mapping[str, Any], point: str) -> Mapping[str, Any]:

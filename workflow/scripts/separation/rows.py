@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from separation.identity import canonical_json
-from separation.key_paths import short_names, values_of
-from separation.sweep import Point
+from separation.experiment.ids import canonical_json
+from separation.experiment.key_paths import short_names, values_of
+from separation.experiment.sweep import Point
 
 
 @dataclass

@@ -14,9 +14,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from separation.config import default_config, load_settings
 from separation.data.items import Item
 from separation.errors import UserError
+from separation.experiment.config import default_config, load_settings
 from separation.files.atomic import atomic_path
 from separation.separator import Separator, limited_threads, resolve_device
 from separation.trained import TrainedPoint, find_point

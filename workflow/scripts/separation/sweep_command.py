@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from separation.config import default_config
 from separation.errors import UserError
+from separation.experiment.config import default_config
 from separation.points import Workflow, load_workflow
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.config import default_config, load_settings
 from separation.errors import UserError
 from separation.events import EVENTS_FILE, last_words, read_events
+from separation.experiment.config import default_config, load_settings
 
 LINKS = Path("results/tensorboard")
 FOLDER = "tensorboard"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from separation.errors import UserError
+from separation.experiment.schema import nearest
 from separation.files.yaml_reader import read_yaml
-from separation.schema import nearest
 
 CHECKPOINT = "checkpoints/best.model.pth"
 EXPORTED = "model.pth"

@@ -24,11 +24,11 @@ import torch
 from separation.batches import BatchLoader, EpochPlan, choose_subset, plan_epoch
 from separation.checkpoints import fingerprint, load_state, save_model, save_state
 from separation.errors import UserError
+from separation.experiment.ids import with_neutral
 from separation.extras_loading import load_extras
 from separation.feature_store import FeatureStore
 from separation.features import check_dataset_config
 from separation.history import Epoch, peak_memory
-from separation.identity import with_neutral
 from separation.losses import CombinedLoss
 from separation.machine.signals import Stopped, StopRequest
 from separation.models import build_model, without_unit_norm

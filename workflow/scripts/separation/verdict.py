@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from separation import statistics
-from separation.key_paths import short_names
+from separation.experiment.key_paths import short_names
 from separation.sweep_tables import BASELINES, as_number, swept_keys, varying_keys
 
 # Under that many songs an interval is a rough one

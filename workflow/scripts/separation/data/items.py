@@ -14,7 +14,7 @@ import soundfile
 
 from separation.data.grouping import Grouping
 from separation.errors import UserError
-from separation.vocabulary import DATASETS
+from separation.experiment.nussl_signatures import DATASETS
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1

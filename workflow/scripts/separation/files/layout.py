@@ -11,8 +11,8 @@ from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
-from separation.config import Settings
 from separation.errors import UserError
+from separation.experiment.config import Settings
 from separation.files.atomic import read_json, write_json, write_text
 from separation.points import Workflow
 

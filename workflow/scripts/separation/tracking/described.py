@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from separation.events import Event, iterate_metrics
+from separation.experiment.ids import digest
 from separation.files.atomic import read_json, sha256_of
 from separation.files.yaml_reader import read_yaml
-from separation.identity import digest
 from separation.tracking.state import Sent
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.config import default_config, load_settings
 from separation.errors import UserError
 from separation.events import EVENTS_FILE, last_words, read_events
+from separation.experiment.config import default_config, load_settings
 from separation.tracking.base import Tracker, Unreachable, make_tracker
 from separation.tracking.described import File, describe, unsent
 from separation.tracking.sender import point_lock, send_unsent, sent_of

@@ -6,10 +6,10 @@ import math
 import pytest
 
 from experiments import TINY, experiment, plan
-from separation import identity, schema
 from separation.errors import UserError
+from separation.experiment import ids, schema
+from separation.experiment.ids import canonical_json, digest
 from separation.files.yaml_writer import write_yaml
-from separation.identity import canonical_json, digest
 from separation.points import load_workflow
 from separation.resolved import complete_config, options_of
 
@@ -166,9 +166,9 @@ def test_a_points_complete_config_leads_to_the_same_point(tmp_path):
 
 def test_an_option_at_its_neutral_value_keeps_the_ids_of_before_it_existed(monkeypatch):
     before = {"optimizer": "adam"}
-    monkeypatch.setitem(identity.NEUTRAL, "train_config.new_option", 0.0)
-    assert identity.without_excluded({**before, "new_option": 0}, "train_config") == before
-    assert identity.without_excluded({**before, "new_option": 1}, "train_config") == {**before, "new_option": 1}
+    monkeypatch.setitem(ids.NEUTRAL, "train_config.new_option", 0.0)
+    assert ids.without_excluded({**before, "new_option": 0}, "train_config") == before
+    assert ids.without_excluded({**before, "new_option": 1}, "train_config") == {**before, "new_option": 1}
 
 
 def test_two_points_that_would_share_an_id_are_an_error(tmp_path, monkeypatch):
@@ -178,7 +178,7 @@ def test_two_points_that_would_share_an_id_are_an_error(tmp_path, monkeypatch):
 
 
 def test_every_excluded_key_is_one_that_a_user_can_write():
-    for path in identity.EXCLUDED:
+    for path in ids.EXCLUDED:
         parts = tuple(path.split("."))
         part, rest = schema.subschema("experiment", parts)
         # arguments of an algorithm are not in the schema one by one

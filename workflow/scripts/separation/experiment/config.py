@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from separation import schema
 from separation.errors import UserError
+from separation.experiment import schema
+from separation.experiment.ids import normalized
+from separation.experiment.legacy_files import translate
+from separation.experiment.sweep import Override
 from separation.files.yaml_reader import Document, parse_yaml, read_yaml, resolve_scalar
-from separation.identity import normalized
-from separation.sweep import Override
-from separation.translation import translate
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 EXPERIMENTS = Path("config/experiments")
 DATASETS = Path("config/datasets")
 TRACKER_VARIABLES = {"comet": "COMET_API_KEY", "wandb": "WANDB_API_KEY", "mlflow": "MLFLOW_TRACKING_URI"}

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from separation.experiment.nussl_signatures import DATASETS
 from separation.files.yaml_reader import Document, KeyPath
-from separation.vocabulary import DATASETS
 
 LOSS_NAMES = {
     "dpcl": "DeepClusteringLoss",

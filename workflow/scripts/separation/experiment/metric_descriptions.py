@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from separation.testers import PASSPORTS
+from separation.experiment.testers import PASSPORTS
 
 IN_WORDS = {
     "SI-SDR": "Scale-invariant signal-to-distortion ratio: the energy of the part of the estimate that is a scaled "

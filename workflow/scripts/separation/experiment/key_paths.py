@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from separation.experiment.ids import canonical_json
 from separation.files.yaml_reader import KeyPath
-from separation.identity import canonical_json
 
 CACHE_PATH: KeyPath = ("dataset_config", "cache")
 

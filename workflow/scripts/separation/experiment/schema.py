@@ -23,7 +23,7 @@ if _unused:
 
 from separation.files.yaml_reader import Document, KeyPath  # noqa: E402
 
-SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
+SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 
 _TYPE_NAMES = {
     "object": "a mapping",

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from separation import schema
+from separation.experiment import schema
+from separation.experiment.key_paths import whole
 from separation.files.yaml_reader import Document, KeyPath
-from separation.key_paths import whole
 
 _DISTRIBUTIONS = {"uniform": 2, "log_uniform": 2, "randint": 2, "choice": 1}
 

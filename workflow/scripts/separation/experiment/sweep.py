@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from separation import schema
-from separation.axes import Axes, Choice, Setting
 from separation.errors import UserError
+from separation.experiment import schema
+from separation.experiment.ids import normalized
+from separation.experiment.key_paths import CACHE_PATH, all_keys, is_list, matches, paths_of, replaced, whole
+from separation.experiment.nussl_signatures import ARGUMENT_NAMES, arguments_of
+from separation.experiment.sweep_axes import Axes, Choice, Setting
 from separation.files.yaml_reader import Document, KeyPath
-from separation.identity import normalized
-from separation.key_paths import CACHE_PATH, all_keys, is_list, matches, paths_of, replaced, whole
-from separation.vocabulary import ARGUMENT_NAMES, arguments_of
 
 SCHEMA = "experiment"
 # where a plain key is looked for

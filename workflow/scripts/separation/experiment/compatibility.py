@@ -10,12 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from separation import schema
 from separation.errors import UserError
-from separation.extras import Extras
-from separation.files.yaml_reader import KeyPath
-from separation.testers import read_testers
-from separation.vocabulary import (
+from separation.experiment import schema
+from separation.experiment.nussl_signatures import (
     ALGORITHMS,
     DATASETS,
     LOSSES,
@@ -25,6 +22,9 @@ from separation.vocabulary import (
     arguments_of,
     keys_of_loss,
 )
+from separation.experiment.testers import read_testers
+from separation.experiment.user_classes import Extras
+from separation.files.yaml_reader import KeyPath
 
 # of a module's output, what comes after batch and time; None where it is unknown
 Shape = tuple[int, ...] | None

@@ -2,7 +2,7 @@
 
 import inspect
 
-from separation import vocabulary
+from separation.experiment import nussl_signatures
 from separation.nussl_compat import nussl
 
 
@@ -17,29 +17,29 @@ def arguments(kind):
 
 def test_modules_take_the_arguments_that_the_table_names():
     modules = nussl.ml.networks.modules
-    for name, known in vocabulary.MODULES.items():
+    for name, known in nussl_signatures.MODULES.items():
         assert list(known) == arguments(getattr(modules, name)), name
     classes = {name for name in dir(modules) if inspect.isclass(getattr(modules, name))}
-    assert classes == set(vocabulary.MODULES)
+    assert classes == set(nussl_signatures.MODULES)
 
 
 def test_modules_that_hand_arguments_on_are_those_of_the_table():
-    for name in vocabulary.MODULES:
+    for name in nussl_signatures.MODULES:
         kinds = {
             parameter.kind
             for parameter in inspect.signature(getattr(nussl.ml.networks.modules, name).__init__).parameters.values()
         }
         opens = inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
-        assert opens == (name in vocabulary.OPEN_MODULES), name
+        assert opens == (name in nussl_signatures.OPEN_MODULES), name
 
 
 def test_losses_take_what_the_table_names():
-    for name, keys in vocabulary.LOSSES.items():
+    for name, keys in nussl_signatures.LOSSES.items():
         assert list(getattr(nussl.ml.train.loss, name).DEFAULT_KEYS) == list(keys), name
 
 
 def test_algorithms_take_the_arguments_that_the_table_names():
-    for name, known in vocabulary.ALGORITHMS.items():
+    for name, known in nussl_signatures.ALGORITHMS.items():
         taken = {
             argument
             for kind in getattr(nussl.separation.deep, name).__mro__[:-1]
@@ -57,7 +57,7 @@ def test_datasets_take_the_arguments_that_the_table_names():
         and issubclass(kind, nussl.datasets.BaseDataset)
         and kind not in (nussl.datasets.BaseDataset, nussl.datasets.OnTheFly)
     }
-    assert set(vocabulary.DATASETS) == set(classes)
-    for name, known in vocabulary.DATASETS.items():
+    assert set(nussl_signatures.DATASETS) == set(classes)
+    for name, known in nussl_signatures.DATASETS.items():
         taken = {argument for kind in classes[name].__mro__ if "__init__" in vars(kind) for argument in arguments(kind)}
         assert set(known) <= taken, name
