@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from separation import recipes
 from separation.data import folders, mixing, sources
 from separation.data.assignment import assign
 from separation.data.guards import find_problems, settle
@@ -17,7 +16,8 @@ from separation.errors import UserError
 from separation.experiment import config
 from separation.experiment.schema import with_defaults
 from separation.files.yaml_reader import Document
-from separation.source_check import _check
+from separation.planning import dataset_steps
+from separation.planning.changed_sources import _check
 from sound_folder import RATE, recipe, tone, write, write_classes, write_songs
 
 SPLITS = ["test", "train", "val"]
@@ -26,7 +26,7 @@ SPLITS = ["test", "train", "val"]
 def steps(value, tmp_path, **settings):
     value = with_defaults(value, "dataset")
     given = config.load_settings({"directories": {"data": str(tmp_path / "data")}, **settings}, {})
-    return recipes.steps_of(config.Recipe("sounds", Document("sounds.yml", value), value), given)
+    return dataset_steps.steps_of(config.Recipe("sounds", Document("sounds.yml", value), value), given)
 
 
 def build(value, tmp_path, **settings):

@@ -11,14 +11,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
-from separation.containers import show_to_jobs
+from separation.planning.container_mounts import show_to_jobs
 from separation.errors import UserError
 from separation.machine.gpus import check_num_gpus, count_gpus
-from separation.planning_speed import end_with_job_stats, known, make_lookups_once
-from separation.points import load_workflow
-from separation.recordings import reachable_packages
+from separation.planning.snakemake_patches import end_with_job_stats, known, make_lookups_once
+from separation.planning.workflow import load_workflow
+from separation.planning.speech_recordings import reachable_packages
 from separation.files.layout import check_folders, check_name, mark_folders, name_run
-from separation.source_check import check_sources
+from separation.planning.changed_sources import check_sources
 
 # Planning makes millions of objects that live to the end; looking through them again and again is a tenth of its time.
 gc.set_threshold(200_000, 50, 50)

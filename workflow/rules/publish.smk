@@ -9,7 +9,7 @@ lines of local jobs.
 
 import json
 
-from separation.resolved import sheet_destination
+from separation.planning.run_options import sheet_destination
 
 
 rule write_workbook:

@@ -12,7 +12,7 @@ with job(snakemake, once=True):
     from separation.files.yaml_writer import write_yaml
     from separation.machine.gpu_leases import gpus_for
     from separation.plan import EVALUATION_SPEC_FILE
-    from separation.resolved import options_of
+    from separation.planning.run_options import options_of
     from separation.tracking.live import trackers_beside
 
     point, evaluation = snakemake.wildcards.point, snakemake.wildcards.evaluation

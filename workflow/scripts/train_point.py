@@ -11,7 +11,7 @@ with job(snakemake, once=True):
     from separation.files.yaml_writer import write_yaml
     from separation.machine.gpu_leases import gpus_for
     from separation.plan import SPEC_FILE
-    from separation.resolved import complete_config, options_of
+    from separation.planning.run_options import complete_config, options_of
 
     point, run_options = snakemake.wildcards.point, snakemake.config["run_options"]
     options = options_of(run_options, point)

@@ -10,8 +10,8 @@ from separation.errors import UserError
 from separation.experiment import ids, schema
 from separation.experiment.ids import canonical_json, digest
 from separation.files.yaml_writer import write_yaml
-from separation.points import load_workflow
-from separation.resolved import complete_config, options_of
+from separation.planning.run_options import complete_config, options_of
+from separation.planning.workflow import load_workflow
 
 # what users have on disk under these ids
 KNOWN = {
@@ -172,7 +172,7 @@ def test_an_option_at_its_neutral_value_keeps_the_ids_of_before_it_existed(monke
 
 
 def test_two_points_that_would_share_an_id_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("separation.points.text_digest", lambda text: "0" * 12)
+    monkeypatch.setattr("separation.planning.workflow.text_digest", lambda text: "0" * 12)
     with pytest.raises(UserError, match="two different points have the id dpcl-tiny_music-s0-000000000000"):
         plan(experiment(sweep=[{"learning_rate": [0.1, 0.2]}]), tmp_path)
 

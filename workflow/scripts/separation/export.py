@@ -17,7 +17,7 @@ from separation.experiment.config import default_config, load_settings
 from separation.experiment.testers import PASSPORTS
 from separation.files.atomic import sha256_of, write_json, write_text
 from separation.files.yaml_reader import read_yaml
-from separation.points import load_workflow
+from separation.planning.workflow import load_workflow
 from separation.provenance import provenance_of
 from separation.sweep_tables import mean_scores
 from separation.trained import EXPORTED, TrainedPoint, find_point

@@ -16,7 +16,7 @@ from typing import Any
 from separation.experiment.ids import canonical_json
 from separation.files.atomic import read_json
 from separation.files.layout import check_name
-from separation.points import Workflow
+from separation.planning.workflow import Workflow
 from separation.sweep_command import console, run_command, short_names
 
 # what determines a begun or finished point, and a finished evaluation, kept for comparisons with new ones

@@ -14,7 +14,7 @@ from separation.errors import UserError
 from separation.experiment.config import EXPERIMENTS, ROOT, default_config
 from separation.files.atomic import read_json
 from separation.files.layout import RECORD, SWEEPS
-from separation.points import Workflow, load_workflow
+from separation.planning.workflow import Workflow, load_workflow
 
 
 @dataclass(frozen=True)

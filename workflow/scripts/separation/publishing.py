@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.resolved import options_of
+from separation.planning.run_options import options_of
 from separation.sheet_table import PointFacts, SheetTable, sheet_table
 from separation.sweep_tables import read_points
 from separation.tracking.state import link_of

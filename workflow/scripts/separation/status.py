@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.points import Workflow
+from separation.planning.workflow import Workflow
 from separation.progress import duration, is_running, read_progress
 from separation.sweep_command import console, run_command, short_names
 

@@ -209,7 +209,7 @@ def test_set_notices(tested: dict[str, set[tuple[str, ...]]]) -> list[str]:
 
 def _provenance(folders: Sequence[Path], artifacts: Path) -> dict[str, object]:
     from separation.experiment.config import default_config
-    from separation.points import load_workflow
+    from separation.planning.workflow import load_workflow
     from separation.provenance import provenance_of
 
     told: dict[str, object] = {}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from separation.data.downloads import fetch_file, unpack
 from separation.data.measures import measure_file
 from separation.machine.parallel import run_in_order
-from separation.recipes import AUDIO_SUFFIXES
-from separation.splits import listing
+from separation.planning.dataset_steps import AUDIO_SUFFIXES
+from separation.planning.splits import listing
 
 if TYPE_CHECKING:
     from separation.data.sources import Access

@@ -15,7 +15,7 @@ from separation.errors import UserError
 from separation.files.atomic import sha256_of, write_text
 from separation.files.yaml_reader import read_yaml
 from separation.files.yaml_writer import to_yaml
-from separation.splits import listing
+from separation.planning.splits import listing
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from separation.errors import UserError
 from separation.experiment.config import Settings
 from separation.files.atomic import read_json, write_json, write_text
-from separation.points import Workflow
+from separation.planning.workflow import Workflow
 
 SWEEPS = "results/sweeps"
 RECORD = "sweep.json"

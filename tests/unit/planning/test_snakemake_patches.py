@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 SNAKEFILE = """
 import sys
 sys.path.insert(0, {scripts!r})
 from snakemake import dag
-from separation.planning_speed import end_with_job_stats, known, make_lookups_once
+from separation.planning.snakemake_patches import end_with_job_stats, known, make_lookups_once
 
 looked_up = dag.script.get_source
 def counted(path, *others):

@@ -24,9 +24,9 @@ from separation.experiment.ids import (
 from separation.experiment.sweep import Point, Sweep
 from separation.experiment.user_classes import Extras, find_extras
 from separation.files.yaml_reader import KeyPath, dotted
-from separation.recipes import Dataset, Work, steps_of
-from separation.rows import Row, fill_varying_keys
-from separation.splits import SPLITS, Split, listing
+from separation.planning.dataset_steps import Dataset, Work, steps_of
+from separation.planning.points_table import Row, fill_varying_keys
+from separation.planning.splits import SPLITS, Split, listing
 
 # what of dataset_config decides what a cache of features holds; excerpts and weights are cut and derived on reading
 CACHED_KEYS = (

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from separation.containers import container_variables, folders_to_mount
 from separation.experiment.config import load_settings
+from separation.planning.container_mounts import container_variables, folders_to_mount
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from separation.errors import UserError
 from separation.files.atomic import read_json, sha256_of, write_json
-from separation.points import Workflow
+from separation.planning.workflow import Workflow
 
 MANIFEST, TIMES = "manifest.json", "times.json"
 

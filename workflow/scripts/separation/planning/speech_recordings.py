@@ -9,7 +9,7 @@ import urllib.request
 
 from separation.experiment.config import Settings
 from separation.files.atomic import write_json
-from separation.recipes import RECORDINGS, unavailable
+from separation.planning.dataset_steps import RECORDINGS, unavailable
 
 _SECONDS = 8
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from separation import recipes, recordings
 from separation.data import mixing, musdb, sources, toy_speech
 from separation.data.source_files import read_source_manifest
 from separation.errors import UserError
 from separation.experiment import config
+from separation.planning import dataset_steps, speech_recordings
 from sound_folder import tone, write
 
 ROOT = config.ROOT
@@ -16,7 +16,7 @@ ROOT = config.ROOT
 
 def steps(name, tmp_path, environment=None, reachable=None, **settings):
     given = config.load_settings({"directories": {"data": str(tmp_path / "data")}, **settings}, {})
-    return recipes.steps_of(config.load_recipe(name, environment or {}), given, reachable)
+    return dataset_steps.steps_of(config.load_recipe(name, environment or {}), given, reachable)
 
 
 def organized(made, tmp_path):
@@ -125,9 +125,9 @@ def test_recordings_and_synthetic_voices_never_share_an_id(tmp_path, monkeypatch
     assert "synthetic voices" in notice and why in notice
     # the answer that one run was given holds for its jobs
     settings = config.load_settings({"directories": {"data": str(tmp_path / "data")}}, {})
-    monkeypatch.setattr(recordings, "_cause", lambda: why)
-    monkeypatch.setattr(recordings, "unavailable", lambda settings: "")
-    assert recordings.reachable_packages(settings) == why
+    monkeypatch.setattr(speech_recordings, "_cause", lambda: why)
+    monkeypatch.setattr(speech_recordings, "unavailable", lambda settings: "")
+    assert speech_recordings.reachable_packages(settings) == why
     assert steps("toy_speech", tmp_path).source.id == fallback.source.id
 
 
@@ -166,10 +166,10 @@ def test_large_datasets_are_divided_among_jobs(tmp_path):
 def test_options_that_came_later_change_no_id_at_their_neutral_value(tmp_path):
     recipe = config.load_recipe("toy_music", {})
     settings = config.load_settings({}, {})
-    before = recipes.steps_of(recipe, settings).dataset.id
+    before = dataset_steps.steps_of(recipe, settings).dataset.id
     value = recipe.value
     value |= {"allow_repeated_label": False, "background": None, "reverb": None, "guards": {"action": "stop"}}
     value["organize"]["copy"] = False
-    assert recipes.steps_of(recipe, settings).dataset.id == before
+    assert dataset_steps.steps_of(recipe, settings).dataset.id == before
     value["reverb"] = 0.1
-    assert recipes.steps_of(recipe, settings).dataset.id != before
+    assert dataset_steps.steps_of(recipe, settings).dataset.id != before

@@ -16,7 +16,7 @@ from typing import Any
 from separation.experiment.config import ROOT, Recipe, Settings
 from separation.experiment.ids import STAGE_VERSIONS, canonical_json, digest, slug, without_excluded
 from separation.files.atomic import read_json, sha256_of
-from separation.splits import listing
+from separation.planning.splits import listing
 
 AUDIO_SUFFIXES = frozenset(
     [
