@@ -26,7 +26,8 @@ import joblib
 import numpy as np
 import soundfile
 
-from separation.data import mixing, plans, scenes
+from separation.data import mix
+from separation.data.scenes import draw, mixture_plan
 from separation.nussl_compat import scaper
 
 RATE, DURATION, MIXTURES, TURNS = 16000, 4.0, 160, 5
@@ -64,11 +65,11 @@ def spec(count: int) -> dict:
     }
 
 
-def original(plan: plans.Plan, index: int, folder: Path) -> None:
+def original(plan: mixture_plan.Plan, index: int, folder: Path) -> None:
     """One mixture as cookiecutter-nussl makes it: scaper draws, makes the audio and saves it."""
-    state = scenes._random_state(plan, index, 0)
-    labels = scenes._drawn_labels(plan, state)
-    songs = scenes._drawn_songs(plan, labels, state)
+    state = draw._random_state(plan, index, 0)
+    labels = draw._drawn_labels(plan, state)
+    songs = draw._drawn_songs(plan, labels, state)
     soundscape = scaper.Scaper(plan.duration, plan.foreground, plan.foreground, random_state=state)
     soundscape.sr, soundscape.ref_db, soundscape.n_channels = plan.sample_rate, plan.ref_db, 1
     for label, song in zip(labels, songs, strict=True):
@@ -86,11 +87,11 @@ def original(plan: plans.Plan, index: int, folder: Path) -> None:
         )
 
 
-def ours(plan: plans.Plan, index: int, folder: Path) -> None:
-    mixing.mix_item(dataclasses.replace(plan, folder=folder), index)
+def ours(plan: mixture_plan.Plan, index: int, folder: Path) -> None:
+    mix.mix_item(dataclasses.replace(plan, folder=folder), index)
 
 
-def run(function, plan: plans.Plan, folder: Path, processes: int) -> tuple[float, float]:
+def run(function, plan: mixture_plan.Plan, folder: Path, processes: int) -> tuple[float, float]:
     """Mixtures a second, and CPU time per mixture (ms) of one process; the processes are there and warm.
 
     The folder is a new one: ext4 takes milliseconds to make a file where many have just been removed.
@@ -147,7 +148,7 @@ def main() -> None:
         source = write_source(work / "source")
         given = spec(MIXTURES * processes)
         folders = {"scaper": work / "scaper", "workflow": work / "workflow"}
-        plan = plans.make_plan(given, "train", source, work / "source", folders["workflow"])
+        plan = mixture_plan.make_plan(given, "train", source, work / "source", folders["workflow"])
         functions = {"scaper": original, "workflow": ours}
         for name, function in functions.items():  # the processes import, files come into memory
             run(function, plan, folders[name], processes)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from separation.cache import DATASET_KEYS
-from separation.data import mixing, sources
+from separation.data import fetch, mix
 from separation.files.yaml_reader import read_yaml
 
 SAMPLE_RATE = 16_000
@@ -50,12 +50,12 @@ def make_scenes(folder: Path, count: int, sample_rate: int = SAMPLE_RATE) -> Map
     recipe["source"]["args"] |= {"songs": {"train": 4, "val": 1, "test": 1}, "song_duration": 3 * DURATION}
     recipe["event_parameters"]["event_duration"] = ["const", DURATION]
     fetched, organized, resampled = (folder / step / "manifest.json" for step in ("fetched", "organized", "resampled"))
-    sources.fetch_source({"source": recipe["source"]}, fetched, 2)
-    sources.organize_source({"organize": recipe["organize"]}, fetched, organized)
-    sources.resample_source({"sample_rate": sample_rate}, organized, resampled, 2)
+    fetch.fetch_source({"source": recipe["source"]}, fetched, 2)
+    fetch.organize_source({"organize": recipe["organize"]}, fetched, organized)
+    fetch.resample_source({"sample_rate": sample_rate}, organized, resampled, 2)
     spec = {key: value for key, value in recipe.items() if key not in ("source", "organize")}
     train = {**spec["mixture_parameters"]["train"], "num_mixtures": count, "scene_duration": DURATION}
-    mixing.mix_dataset(
+    mix.mix_dataset(
         {**spec, "mixture_parameters": {"train": train}}, "train", resampled, folder / "train" / "manifest.json", 2
     )
     return {"folder": str(folder / "train"), "class": "Scaper"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
-    from separation.data.sources import Access, fetch_source
+    from separation.data.fetch import Access, fetch_source
 
     options = snakemake.config["run_options"]
     places = dict(options["places"].get(snakemake.wildcards.source, {}))

@@ -7,7 +7,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once="resampled"):
-    from separation.data.mixing import mix_dataset
+    from separation.data.mix import mix_dataset
 
     manifest = Path(snakemake.output.manifest)
     mix_dataset(

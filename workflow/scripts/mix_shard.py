@@ -6,7 +6,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake):
-    from separation.data.mixing import mix_shard
+    from separation.data.mix import mix_shard
     from separation.files.build_once import shard_once
 
     resampled, (first, stop) = Path(snakemake.input.resampled), snakemake.params.mixtures

@@ -6,7 +6,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
-    from separation.data.sources import Access, organize_source
+    from separation.data.fetch import Access, organize_source
 
     places = snakemake.config["run_options"]["places"].get(snakemake.wildcards.source, {})
     organize_source(

@@ -6,7 +6,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
-    from separation.data.user_scripts import run_user_script
+    from separation.data.sources.user_scripts import run_user_script
 
     places = snakemake.config["run_options"]["places"][snakemake.wildcards.source]
     run_user_script(

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas
 
-from separation.data.excerpts import overlap
 from separation.data.items import MANIFEST, Item, Items
+from separation.data.scenes.activity import overlap
 from separation.errors import UserError
 from separation.experiment.testers import METRICS_OF, Tester, read_testers
 from separation.files.atomic import atomic_path, read_json, sha256_of, write_text

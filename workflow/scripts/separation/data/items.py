@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from separation.data.grouping import Grouping
+from separation.data.source_groups import Grouping
 from separation.errors import UserError
 from separation.experiment.nussl_signatures import DATASETS
 

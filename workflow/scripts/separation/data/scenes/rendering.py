@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from separation.data.loudness import integrated_loudness
+from separation.data.scenes.loudness import integrated_loudness
 from separation.errors import UserError
 
 FADE = 0.01  # seconds, at both ends of an event

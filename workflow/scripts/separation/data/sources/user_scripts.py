@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from separation.data.source_files import finish_manifest, start_manifest
+from separation.data.manifests import finish_manifest, start_manifest
 from separation.errors import UserError
 from separation.files.atomic import sha256_of, write_text
 from separation.files.yaml_reader import read_yaml

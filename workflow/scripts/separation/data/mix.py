@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from separation.data.audio_files import pcm_file
-from separation.data.jams_files import jams_text, polyphony
-from separation.data.plans import Plan, make_plan
-from separation.data.rendering import render_event, with_reverb
-from separation.data.scenes import Scene, draw_scene, folder_labels
-from separation.data.source_files import finish_manifest, read_source_manifest, remove_strays, start_manifest
+from separation.data.audio.pcm import pcm_file
+from separation.data.manifests import finish_manifest, read_source_manifest, remove_strays, start_manifest
+from separation.data.scenes.draw import Scene, draw_scene, folder_labels
+from separation.data.scenes.jams import jams_text, polyphony
+from separation.data.scenes.mixture_plan import Plan, make_plan
+from separation.data.scenes.rendering import render_event, with_reverb
 from separation.errors import UserError
 from separation.files.atomic import read_json, write_json
 from separation.machine.parallel import run_in_order

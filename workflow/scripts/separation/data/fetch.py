@@ -18,12 +18,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from separation.data.assignment import assign
-from separation.data.audio_files import pcm_file, quick_path
-from separation.data.folders import build_from_folders, place_link
-from separation.data.guards import find_problems, settle, write_problems
-from separation.data.musdb import build_musdb
-from separation.data.source_files import (
+from separation.data.audio.pcm import pcm_file, quick_path
+from separation.data.manifests import (
     PROBLEMS,
     crc32c,
     finish_manifest,
@@ -32,8 +28,12 @@ from separation.data.source_files import (
     start_manifest,
     write_times,
 )
-from separation.data.toy_music import build_toy_music
-from separation.data.toy_speech import build_toy_speech
+from separation.data.organizing.assignment import assign
+from separation.data.organizing.guards import find_problems, settle, write_problems
+from separation.data.sources.folders import build_from_folders, place_link
+from separation.data.sources.musdb import build_musdb
+from separation.data.sources.toy_music import build_toy_music
+from separation.data.sources.toy_speech import build_toy_speech
 from separation.errors import UserError
 from separation.files.atomic import read_json, write_json
 from separation.machine.parallel import run_in_order
@@ -270,7 +270,7 @@ def resample_file(
     Returns:
         the entry of the new file.
     """
-    from separation.data.resampling import resample  # takes half a second to import, which no other step needs
+    from separation.data.audio.resampling import resample  # takes half a second to import, which no other step needs
 
     with soundfile.SoundFile(organized / entry["path"]) as file:
         source_rate = file.samplerate

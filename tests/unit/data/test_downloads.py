@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from separation.data import downloads
+from separation.data.sources import downloads
 from separation.errors import UserError
 
 CONTENT = bytes(range(256)) * 4000

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soxr
 
-from separation.data.audio_files import to_pcm
-from separation.data.resampling import resample
+from separation.data.audio.pcm import to_pcm
+from separation.data.audio.resampling import resample
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 RATES = [
     (44100, 8000), (44100, 16000), (48000, 16000), (48000, 8000), (22050, 16000), (16000, 8000), (44100, 22050),
     (96000, 44100), (8000, 16000), (16000, 44100), (44100, 48000), (11025, 8000),
@@ -100,7 +100,7 @@ def test_files_of_any_length_get_the_nearest_number_of_frames(frames, source_rat
 _CHECKSUM = "7b6a540066a5ac80fa627408bc7474a68e7e65ebd27cc0fd7eeb9ea6c938f25c"
 _PROGRAM = """
 import hashlib, numpy
-from separation.data.resampling import resample
+from separation.data.audio.resampling import resample
 steps = (numpy.arange(60000) * 7919 % 65521 - 32760).astype(numpy.int16).reshape(-1, 2)
 print(hashlib.sha256(b"".join(
     resample(steps, *rates).astype("<i2").tobytes() for rates in ((44100, 8000), (8000, 16000), (44100, 48000))

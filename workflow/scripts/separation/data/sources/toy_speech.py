@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from separation.data import synthetic_speech
-from separation.data.audio_files import to_pcm, write_pcm_atomically
-from separation.data.debian_speech import attribution_of_packages, recordings_of_packages
+from separation.data.audio.pcm import to_pcm, write_pcm_atomically
+from separation.data.sources import synthetic_speech
+from separation.data.sources.debian_speech import attribution_of_packages, recordings_of_packages
 from separation.errors import UserError
 from separation.files.atomic import sha256_of
 from separation.machine.parallel import run_in_order

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from separation.data.audio_files import pcm_file, quick_path, to_pcm
-from separation.data.folders import attribution_of, folders_of, place_link
-from separation.data.measures import measure_file
+from separation.data.audio.pcm import pcm_file, quick_path, to_pcm
+from separation.data.organizing.file_checks import measure_file
+from separation.data.sources.folders import attribution_of, folders_of, place_link
 from separation.errors import UserError
 from separation.machine.parallel import run_in_order
 
 if TYPE_CHECKING:
-    from separation.data.sources import Access
+    from separation.data.fetch import Access
 
 logger = logging.getLogger(__name__)
 

@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from separation.data.downloads import fetch_file, unpack
-from separation.data.measures import measure_file
+from separation.data.organizing.file_checks import measure_file
+from separation.data.sources.downloads import fetch_file, unpack
 from separation.machine.parallel import run_in_order
 from separation.planning.dataset_steps import AUDIO_SUFFIXES
 from separation.planning.splits import listing
 
 if TYPE_CHECKING:
-    from separation.data.sources import Access
+    from separation.data.fetch import Access
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from separation.data.audio_files import SUBTYPES
-from separation.data.rendering import Format
-from separation.data.scenes import check_event_parameters, distribution
-from separation.data.source_files import by_split_and_class
+from separation.data.audio.pcm import SUBTYPES
+from separation.data.manifests import by_split_and_class
+from separation.data.scenes.draw import check_event_parameters, distribution
+from separation.data.scenes.rendering import Format
 from separation.errors import UserError
 
 # what a split may have otherwise than the recipe

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from separation.data import mixing, scenes
+from separation.data import mix
+from separation.data.scenes import draw
 from separation.errors import UserError
 from separation.files.atomic import sha256_of
 from tiny_source import build_source, bytes_below, mixing_spec
@@ -25,7 +26,7 @@ def resampled(tmp_path_factory):
 @pytest.fixture(scope="module")
 def train(resampled, tmp_path_factory):
     manifest = tmp_path_factory.mktemp("dataset") / "train" / "manifest.json"
-    mixing.mix_dataset(mixing_spec(), "train", resampled, manifest)
+    mix.mix_dataset(mixing_spec(), "train", resampled, manifest)
     return manifest
 
 
@@ -35,7 +36,7 @@ def _split(**changes):
 
 def _mixed(resampled, folder, spec, split="train"):
     manifest = folder / split / "manifest.json"
-    mixing.mix_dataset(spec, split, resampled, manifest)
+    mix.mix_dataset(spec, split, resampled, manifest)
     return manifest.parent, json.loads(manifest.read_text())
 
 
@@ -46,12 +47,12 @@ def _audio(folder, item):
 
 
 def test_mixtures_are_the_same_bytes_with_1_and_2_workers(train, resampled, tmp_path, monkeypatch):
-    monkeypatch.setattr(mixing, "MIXTURES_PER_PROCESS", 1)
+    monkeypatch.setattr(mix, "MIXTURES_PER_PROCESS", 1)
     # in the place of the first, whose name the JAMS files hold
     before = bytes_below(train.parent)
     shutil.move(train.parent, tmp_path / "first")
     try:
-        mixing.mix_dataset(mixing_spec(), "train", resampled, train, workers=2)
+        mix.mix_dataset(mixing_spec(), "train", resampled, train, workers=2)
         assert bytes_below(train.parent) == before
     finally:
         shutil.rmtree(train.parent)
@@ -159,7 +160,7 @@ def _songs_of(path, label):
 
 def test_the_share_of_incoherent_mixtures_is_the_one_asked_for(resampled, tmp_path):
     spec = mixing_spec()
-    plan = mixing.make_plan(
+    plan = mix.make_plan(
         spec | {"mixture_parameters": {"train": _split(incoherent_fraction=0.3)}},
         "train",
         json.loads(resampled.read_text()),
@@ -263,14 +264,14 @@ def test_a_killed_job_leaves_no_manifest_and_is_made_good_by_the_next(train, res
             raise KeyboardInterrupt
         return mix_item(plan, index)
 
-    mix_item = mixing.mix_item
-    monkeypatch.setattr(mixing, "mix_item", killed)
+    mix_item = mix.mix_item
+    monkeypatch.setattr(mix, "mix_item", killed)
     with pytest.raises(KeyboardInterrupt):
-        mixing.mix_dataset(mixing_spec(), "train", resampled, folder / "manifest.json")
+        mix.mix_dataset(mixing_spec(), "train", resampled, folder / "manifest.json")
     assert not (folder / "manifest.json").exists()
     (folder / "000001.wav").write_bytes(b"half")
     monkeypatch.undo()
-    mixing.mix_dataset(mixing_spec(), "train", resampled, folder / "manifest.json")
+    mix.mix_dataset(mixing_spec(), "train", resampled, folder / "manifest.json")
     assert bytes_below(folder, ".wav") == bytes_below(train.parent, ".wav")
     assert not (folder / "000099.jams").exists()
 
@@ -316,19 +317,19 @@ def test_a_recipe_that_does_not_fit_is_told_in_one_line(changes, words, resample
 
 
 def test_every_event_parameter_is_drawn_by_scaper():
-    assert set(scenes.SHARED) | {"snr"} == set(scenes.PARAMETERS)
+    assert set(draw.SHARED) | {"snr"} == set(draw.PARAMETERS)
 
 
 def test_shards_give_the_bytes_of_the_whole(train, resampled, tmp_path):
     folder = tmp_path / "train"
     spec, shards = mixing_spec(), [folder / "shards" / f"{number:04d}.json" for number in range(2)]
     for shard, numbers in zip(shards, (range(0, 2), range(2, 6)), strict=True):
-        mixing.mix_shard(spec, "train", resampled, shard, numbers)
-    mixing.mix_dataset(spec, "train", resampled, folder / "manifest.json", shards=shards)
+        mix.mix_shard(spec, "train", resampled, shard, numbers)
+    mix.mix_dataset(spec, "train", resampled, folder / "manifest.json", shards=shards)
     assert bytes_below(folder, ".wav") == bytes_below(train.parent, ".wav")
     assert (folder / "manifest.json").read_bytes() == train.read_bytes()
     with pytest.raises(UserError, match="expected the records of 6 mixtures, found 4"):
-        mixing.mix_dataset(spec, "train", resampled, folder / "manifest.json", shards=shards[1:])
+        mix.mix_dataset(spec, "train", resampled, folder / "manifest.json", shards=shards[1:])
 
 
 def test_a_background_lies_under_the_whole_mixture_at_ref_db(resampled, tmp_path):

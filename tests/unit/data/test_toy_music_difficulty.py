@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from scipy.signal import istft, stft
 
-from separation.data import mixing
+from separation.data import mix
 from tiny_source import build_source, mixing_spec, recipe
 
 SAMPLE_RATE, N_FFT, HOP_LENGTH = 8000, 256, 64
@@ -51,7 +51,7 @@ def scores(tmp_path_factory):
     spec = mixing_spec("toy_music")
     spec["mixture_parameters"]["train"]["num_mixtures"] = TRAINING_MIXTURES
     for split in songs:
-        mixing.mix_dataset(spec, split, resampled, folder / split / "manifest.json", workers=2)
+        mix.mix_dataset(spec, split, resampled, folder / split / "manifest.json", workers=2)
 
     energy, shares = 0, []
     for sources in _items(folder / "train" / "manifest.json"):

@@ -17,8 +17,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from separation.data.audio_files import to_pcm, write_pcm_atomically
-from separation.data.composition import PROGRAMS, STEMS, Note, Song, compose
+from separation.data.audio.pcm import to_pcm, write_pcm_atomically
+from separation.data.sources.toy_songs import PROGRAMS, STEMS, Note, Song, compose
 from separation.errors import UserError
 from separation.files.atomic import sha256_of
 from separation.machine.parallel import run_in_order

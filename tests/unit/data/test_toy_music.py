@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from separation.data import toy_music
-from separation.data.composition import PROGRAMS, STEMS, compose
+from separation.data.sources import toy_music
+from separation.data.sources.toy_songs import PROGRAMS, STEMS, compose
 from separation.errors import UserError
 from separation.machine import parallel
 from tiny_source import bytes_below

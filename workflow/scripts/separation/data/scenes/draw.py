@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from separation.data.excerpts import activity
+from separation.data.scenes.activity import activity
 from separation.errors import UserError
 from separation.nussl_compat import scaper
 
 if TYPE_CHECKING:
-    from separation.data.plans import Plan
+    from separation.data.scenes.mixture_plan import Plan
 
 PARAMETERS = ("source_time", "event_time", "event_duration", "snr", "pitch_shift", "time_stretch")
 # what the events of a coherent mixture have in common: all but their level

@@ -24,7 +24,7 @@ from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
-from separation.data.audio_files import to_pcm
+from separation.data.audio.pcm import to_pcm
 from separation.machine.jit import compiled
 
 # the fastest of those tried: the sums of OUTPUTS by LANES stay in registers, of which AVX-512 has four times the room

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from separation.data.loudness import integrated_loudness
+from separation.data.scenes.loudness import integrated_loudness
 from separation.nussl_compat import scaper
 
 
