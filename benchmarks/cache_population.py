@@ -34,7 +34,7 @@ def fill_nussls(split: dict, folder: Path) -> tuple[object, np.ndarray]:
 
 
 def fill_ours(split: dict, manifest: Path, kind: str, keys: tuple[str, ...]) -> np.ndarray:
-    from separation.cache import populate_cache
+    from separation.features.cache import populate_cache
 
     manifest.parent.mkdir(parents=True)
     began = clock()
@@ -43,8 +43,8 @@ def fill_ours(split: dict, manifest: Path, kind: str, keys: tuple[str, ...]) -> 
 
 
 def check_equal(cache: object, manifest: Path) -> None:
-    from separation.cache import open_cache
-    from separation.feature_store import BatchOptions
+    from separation.features.cache import open_cache
+    from separation.features.store import BatchOptions
 
     store = open_cache(manifest)
     differing = bins = 0

@@ -40,7 +40,7 @@ def our_loader(
 ) -> Callable[[int], Iterable]:
     """What gives the batches of an epoch by its number."""
     from separation.batches import BatchLoader, plan_epoch
-    from separation.cache import open_cache
+    from separation.features.cache import open_cache
 
     store = open_cache(manifest)
     config = {**scenes.DATASET_CONFIG, "data_keys_for_training": list(keys), "cache_kind": kind}
@@ -63,8 +63,8 @@ def our_loader(
 
 def check_equal(loader: Iterable, manifests: dict[str, Path]) -> None:
     """Every excerpt of one of nussl's epochs is found in the caches: at the frame where the magnitudes agree."""
-    from separation.cache import open_cache
-    from separation.feature_store import BatchOptions
+    from separation.features.cache import open_cache
+    from separation.features.store import BatchOptions
 
     theirs = next(iter(loader))
     for kind, manifest in manifests.items():
@@ -109,7 +109,7 @@ def seconds_of(epoch: Callable[[int], Iterable], device: str) -> float:
 
 
 def main() -> None:
-    from separation.cache import populate_cache
+    from separation.features.cache import populate_cache
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as name:

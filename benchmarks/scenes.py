@@ -15,8 +15,8 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
-from separation.cache import DATASET_KEYS
 from separation.data import fetch, mix
+from separation.features.cache import DATASET_KEYS
 from separation.files.yaml_reader import read_yaml
 
 SAMPLE_RATE = 16_000

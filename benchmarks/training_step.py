@@ -183,7 +183,7 @@ def compare_epochs(split: dict, location: Path, manifests: dict[str, Path], devi
 
 
 def main() -> None:
-    from separation.cache import populate_cache
+    from separation.features.cache import populate_cache
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as name:

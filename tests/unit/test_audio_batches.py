@@ -9,10 +9,10 @@ import soundfile
 import torch
 
 from separation.batches import BatchLoader, plan_epoch
-from separation.cache import DATASET_KEYS, open_cache, populate_cache
 from separation.data.items import Items
-from separation.encoding import PCM_STEP, encode_audio, encoded_items, stored_arrays
-from separation.feature_store import BatchOptions, FeatureStore, Remix
+from separation.features.cache import DATASET_KEYS, open_cache, populate_cache
+from separation.features.encoding import PCM_STEP, encode_audio, encoded_items, stored_arrays
+from separation.features.store import BatchOptions, FeatureStore, Remix
 from separation.nussl_compat import nussl
 from separation.training import train_point
 from training_examples import SAMPLE_RATE, dataset_config, experiment
@@ -220,7 +220,7 @@ def test_a_mixture_that_is_far_from_the_sum_of_its_sources_is_kept_exactly_too(t
 
 
 def test_a_cache_of_audio_keeps_mixtures_that_are_sums_in_a_byte_and_others_in_two(tmp_path, monkeypatch):
-    monkeypatch.setattr("separation.population.SHARD_ITEMS", 2)
+    monkeypatch.setattr("separation.features.fill_cache.SHARD_ITEMS", 2)
     split = write_split(tmp_path / "train", lengths=(3000, 2000, 1000, 800))
     noise = 0.1 * np.random.default_rng(1).normal(size=(1000, 1))
     soundfile.write(tmp_path / "train" / "2_mixture.wav", noise, SAMPLE_RATE, subtype="PCM_16")

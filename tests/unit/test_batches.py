@@ -8,9 +8,9 @@ import torch
 
 from separation.batches import BatchLoader, choose_subset, plan_epoch
 from separation.data.items import Items
-from separation.encoding import encoded_items, stored_arrays
 from separation.errors import UserError
-from separation.feature_store import FeatureStore
+from separation.features.encoding import encoded_items, stored_arrays
+from separation.features.store import FeatureStore
 from separation.processes import Processes
 from training_examples import dataset_config, write_split
 

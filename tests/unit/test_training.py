@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from separation import cache, training
+from separation import training
 from separation.data.items import Items
 from separation.errors import UserError
+from separation.features import cache
 from separation.models import build_model
 from separation.nussl_compat import nussl
 from separation.training_setup import excerpt_lengths, find_device

@@ -6,7 +6,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake):
-    from separation.cache import populate_cache
+    from separation.features.cache import populate_cache
 
     cache, split = snakemake.wildcards.cache, snakemake.wildcards.split
     populate_cache(

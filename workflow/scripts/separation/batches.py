@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from separation.errors import UserError
-from separation.feature_store import BatchOptions, FeatureStore, Remix
+from separation.features.store import BatchOptions, FeatureStore, Remix
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from separation.errors import UserError
-from separation.features import OUTPUT_TYPES
+from separation.features.spectra import OUTPUT_TYPES
 from separation.files import atomic
 from separation.history import Epoch
 from separation.losses import loss_dictionary

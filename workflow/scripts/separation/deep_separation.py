@@ -15,7 +15,7 @@ import torch
 
 from separation.data.items import Item
 from separation.errors import UserError
-from separation.features import stft, window
+from separation.features.spectra import stft, window
 from separation.machine.jit import compiled
 
 # the output of the model that an algorithm reads

@@ -26,8 +26,8 @@ from separation.checkpoints import fingerprint, load_state, save_model, save_sta
 from separation.errors import UserError
 from separation.experiment.ids import with_neutral
 from separation.extras_loading import load_extras
-from separation.feature_store import FeatureStore
-from separation.features import check_dataset_config
+from separation.features.spectra import check_dataset_config
+from separation.features.store import FeatureStore
 from separation.history import Epoch, peak_memory
 from separation.losses import CombinedLoss
 from separation.machine.signals import Stopped, StopRequest

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from separation.cache import ensure_cache
 from separation.data.items import Items
-from separation.encoding import encoded_items, stored_arrays
 from separation.errors import UserError
-from separation.feature_store import FeatureStore
+from separation.features.cache import ensure_cache
+from separation.features.encoding import encoded_items, stored_arrays
+from separation.features.store import FeatureStore
 
 logger = logging.getLogger(__name__)
 

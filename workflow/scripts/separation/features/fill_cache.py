@@ -23,12 +23,16 @@ import torch
 import zarr
 
 from separation.data.items import Items
-from separation.encoding import MAGNITUDE_SCALE, REMAINDER, EncodedItem, check_alike, encode_item, stored_arrays
 from separation.errors import UserError
-from separation.features import check_dataset_config
-from separation.files import atomic
-from separation.machine.parallel import run_in_order
-from separation.shards import (
+from separation.features.encoding import (
+    MAGNITUDE_SCALE,
+    REMAINDER,
+    EncodedItem,
+    check_alike,
+    encode_item,
+    stored_arrays,
+)
+from separation.features.shards import (
     COLUMNS,
     SHARDS,
     TABLE,
@@ -37,6 +41,9 @@ from separation.shards import (
     remove_shard,
     write_shard,
 )
+from separation.features.spectra import check_dataset_config
+from separation.files import atomic
+from separation.machine.parallel import run_in_order
 
 logger = logging.getLogger(__name__)
 

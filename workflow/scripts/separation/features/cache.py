@@ -1,7 +1,7 @@
 """The cache of features or audio: filled once per dataset split, read by every training that learns from it.
 
 On disk a cache is `<split>.zarr`, a zarr 3 group of typed arrays (no pickles), and `<split>.json`, its manifest. The
-items are in shards (see separation.shards); the group's attributes say what it holds and how items are shared out. The
+items are in shards (see separation.features.shards); the group's attributes say what it holds and how items are shared out. The
 manifest is written last. A group without a manifest that agrees with it counts for nothing, and a manifest whose group
 was pruned says how to make it again. A filling that was killed goes on with the shards that are whole, and a cache that
 lost some has just those made again.
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from separation.errors import UserError
-from separation.feature_store import FeatureStore
+from separation.features.fill_cache import FORMAT, attributes_of, fill_cache, read_manifest, store_path
+from separation.features.shards import COLUMNS, TABLE, ShardedArray, find_damage_of_shard
+from separation.features.store import FeatureStore
 from separation.files import atomic
 from separation.files.build_once import LOCK, beside, held
-from separation.population import FORMAT, attributes_of, fill_cache, read_manifest, store_path
-from separation.shards import COLUMNS, TABLE, ShardedArray, find_damage_of_shard
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ import torch
 
 from separation.data.items import ItemAudio, Items
 from separation.errors import UserError
-from separation.features import AUDIO_KEYS, FEATURES, Features, count_frames, extract, stft_options
+from separation.features.spectra import AUDIO_KEYS, FEATURES, Features, count_frames, extract, stft_options
 
 KINDS = ("features", "audio")
 #: full-scale audio has magnitudes up to 1 (nussl's STFT is divided by the window's sum); float16 ends at 65504

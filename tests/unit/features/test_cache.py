@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 import zarr
 
-from separation import cache, population
 from separation.batches import BatchLoader, plan_epoch
 from separation.data.items import Items
-from separation.encoding import MAGNITUDE_SCALE, encoded_items, stored_arrays
 from separation.errors import UserError
-from separation.feature_store import BatchOptions, FeatureStore
-from separation.shards import CHECKSUM, chunk_path, describe_shard, find_damage_of_shard, shard_path
+from separation.features import cache, fill_cache
+from separation.features.encoding import MAGNITUDE_SCALE, encoded_items, stored_arrays
+from separation.features.shards import CHECKSUM, chunk_path, describe_shard, find_damage_of_shard, shard_path
+from separation.features.store import BatchOptions, FeatureStore
 from training_examples import dataset_config, write_split
 
 KEYS = ["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights"]
 OPTIONS = BatchOptions(tuple(KEYS))
-SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 
 
 def make_spec(kind="features", **changes):
@@ -39,7 +39,7 @@ def make_spec(kind="features", **changes):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(population, "SHARD_ITEMS", 2)
+    monkeypatch.setattr(fill_cache, "SHARD_ITEMS", 2)
 
 
 @pytest.fixture
@@ -90,8 +90,10 @@ def in_another_process(body, file_size=None):
 
     head = f"""
         import sys
-        sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(__file__).parent)!r}]
-        from separation import cache, population, shards
+        sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(__file__).parents[1])!r}]
+        from separation.features import cache
+        from separation.features import fill_cache
+        from separation.features import shards
         population.SHARD_ITEMS = 2
         import test_cache
     """
@@ -121,7 +123,7 @@ def test_a_cache_holds_the_bits_that_are_computed_from_the_mixtures(split, manif
 
 
 def test_the_same_bytes_are_written_with_1_and_2_workers(split, manifest, tmp_path, monkeypatch):
-    monkeypatch.setattr(population, "SHARDS_PER_PROCESS", 1)
+    monkeypatch.setattr(fill_cache, "SHARDS_PER_PROCESS", 1)
     other = tmp_path / "other" / "train.json"
     cache.populate_cache(make_spec(), split, manifest, workers=1)
     cache.populate_cache(make_spec(), split, other, workers=2)

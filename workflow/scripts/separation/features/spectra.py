@@ -17,7 +17,7 @@ import scipy.signal
 import torch
 
 from separation.errors import UserError
-from separation.target_kernel import fill_targets
+from separation.features.targets import fill_targets
 
 #: waveforms, for networks that work on them
 AUDIO_KEYS = ("mix_audio", "source_audio")

@@ -1,6 +1,6 @@
 """The items of a dataset split, compact enough to keep in memory or to read from a cache on disk, cut into batches.
 
-All items follow one another along the time axis, in the types of separation.encoding. A batch is read in those types,
+All items follow one another along the time axis, in the types of separation.features.encoding. A batch is read in those types,
 which is cheap and can be done ahead, then decoded on the device that learns from it: what a store holds as features is
 unpacked, what it holds as audio goes through the STFT there. A store made from audio in memory and one read from a
 cache hold the same bits, so a network trained with and without a cache is the same network.
@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from separation.encoding import (
+from separation.errors import UserError
+from separation.features.encoding import (
     FRAME_ARRAYS,
     MAGNITUDE_SCALE,
     REMAINDER,
@@ -23,8 +24,7 @@ from separation.encoding import (
     EncodedItem,
     check_alike,
 )
-from separation.errors import UserError
-from separation.features import (
+from separation.features.spectra import (
     AUDIO_KEYS,
     Targets,
     loss_weights,
@@ -33,7 +33,7 @@ from separation.features import (
     weight_floors,
     weight_gains,
 )
-from separation.target_kernel import fill_targets
+from separation.features.targets import fill_targets
 
 #: what is decoded with a batch, by the name of its array or constant
 RawBatch = dict[str, torch.Tensor]
@@ -55,8 +55,8 @@ class BatchOptions:
     """What a batch shall hold.
 
     Attributes:
-        data_keys: some of separation.features.DATA_KEYS.
-        weight_type, weight_threshold: see `separation.features.loss_weights` and `weight_floors`.
+        data_keys: some of separation.features.spectra.DATA_KEYS.
+        weight_type, weight_threshold: see `separation.features.spectra.loss_weights` and `weight_floors`.
         output_type: psa or msa, for targets that are computed from audio; stored ones are what they are.
     """
 

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from separation.data.items import ItemAudio
-from separation.encoding import MAGNITUDE_SCALE, encode, encode_item, stored_arrays
 from separation.errors import UserError
-from separation.feature_store import BatchOptions, FeatureStore
-from separation.features import (
+from separation.features.encoding import MAGNITUDE_SCALE, encode, encode_item, stored_arrays
+from separation.features.spectra import (
     Targets,
     check_dataset_config,
     extract,
@@ -17,8 +16,9 @@ from separation.features import (
     weight_floors,
     weight_gains,
 )
+from separation.features.store import BatchOptions, FeatureStore
+from separation.features.targets import fill_targets
 from separation.nussl_compat import nussl
-from separation.target_kernel import fill_targets
 from training_examples import dataset_config
 
 TRANSFORMS = {
