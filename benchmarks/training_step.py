@@ -83,7 +83,7 @@ class Ours:
         self.loss = CombinedLoss([["dpcl", "embedding", 1.0]]).to(device)
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> float:
-        from separation.models import without_unit_norm
+        from separation.networks.build import without_unit_norm
 
         self.optimizer.zero_grad()
         with without_unit_norm(self.model, self.loss.scale_free_outputs()):
@@ -97,7 +97,7 @@ class Ours:
 
 def both_ways(device: str) -> tuple[Nussls, Ours]:
     """Two trainings from the same weights."""
-    from separation.models import build_model
+    from separation.networks.build import build_model
 
     model = build_model(CONFIG, seed=0, num_frequencies=257)
     return Nussls(copy.deepcopy(model).to(device)), Ours(model.to(device), device)

@@ -17,7 +17,7 @@ from separation import training
 from separation.data.items import Items
 from separation.errors import UserError
 from separation.features import cache
-from separation.models import build_model
+from separation.networks.build import build_model
 from separation.nussl_compat import nussl
 from separation.training_setup import excerpt_lengths, find_device
 from training_examples import dataset_config, experiment, write_split

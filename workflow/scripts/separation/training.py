@@ -31,7 +31,7 @@ from separation.features.store import FeatureStore
 from separation.history import Epoch, peak_memory
 from separation.losses import CombinedLoss
 from separation.machine.signals import Stopped, StopRequest
-from separation.models import build_model, without_unit_norm
+from separation.networks.build import build_model, without_unit_norm
 from separation.optimization import Optimization
 from separation.position import Position, groups_of
 from separation.processes import Processes, share_batch_norm

@@ -7,7 +7,7 @@ import torch
 
 from separation.errors import UserError
 from separation.losses import CombinedLoss
-from separation.models import build_model, without_unit_norm
+from separation.networks.build import build_model, without_unit_norm
 from training_examples import experiment
 
 MODEL = experiment()["model_config"]
