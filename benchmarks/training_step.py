@@ -77,7 +77,7 @@ class Ours:
     """A step as separation.training takes it."""
 
     def __init__(self, model: torch.nn.Module, device: str):
-        from separation.losses import CombinedLoss
+        from separation.losses.combined import CombinedLoss
 
         self.model, self.optimizer = model, torch.optim.Adam(model.parameters(), lr=1e-3)
         self.loss = CombinedLoss([["dpcl", "embedding", 1.0]]).to(device)

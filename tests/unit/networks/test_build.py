@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from separation.errors import UserError
-from separation.losses import CombinedLoss
+from separation.losses.combined import CombinedLoss
 from separation.networks.build import build_model, without_unit_norm
 from training_examples import experiment
 

@@ -18,7 +18,7 @@ from separation.errors import UserError
 from separation.features.spectra import OUTPUT_TYPES
 from separation.files import atomic
 from separation.history import Epoch
-from separation.losses import loss_dictionary
+from separation.losses.combined import loss_dictionary
 from separation.nussl_compat import nussl
 
 logger = logging.getLogger(__name__)

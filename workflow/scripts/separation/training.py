@@ -29,7 +29,7 @@ from separation.extras_loading import load_extras
 from separation.features.spectra import check_dataset_config
 from separation.features.store import FeatureStore
 from separation.history import Epoch, peak_memory
-from separation.losses import CombinedLoss
+from separation.losses.combined import CombinedLoss
 from separation.machine.signals import Stopped, StopRequest
 from separation.networks.build import build_model, without_unit_norm
 from separation.optimization import Optimization

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from separation.errors import UserError
-from separation.losses import CombinedLoss, DeepClusteringLoss, loss_dictionary
+from separation.losses.combined import CombinedLoss, DeepClusteringLoss, loss_dictionary
 from separation.nussl_compat import nussl
 
 
