@@ -39,8 +39,8 @@ def our_loader(
     manifest: Path, kind: str, num_workers: int, device: str, keys: tuple[str, ...] = KEYS
 ) -> Callable[[int], Iterable]:
     """What gives the batches of an epoch by its number."""
-    from separation.batches import BatchLoader, plan_epoch
     from separation.features.cache import open_cache
+    from separation.training.batches import BatchLoader, plan_epoch
 
     store = open_cache(manifest)
     config = {**scenes.DATASET_CONFIG, "data_keys_for_training": list(keys), "cache_kind": kind}

@@ -74,7 +74,7 @@ class Nussls:
 
 
 class Ours:
-    """A step as separation.training takes it."""
+    """A step as separation.training.loop takes it."""
 
     def __init__(self, model: torch.nn.Module, device: str):
         from separation.losses.combined import CombinedLoss

@@ -13,10 +13,10 @@ import pytest
 
 from comet_server import CometServer, Experiment
 from separation.errors import UserError
-from separation.events import EventLog
 from separation.tracking import live, sync
 from separation.tracking.live import trackers_beside
 from separation.tracking.state import Sent, link_of, load_sent, save_sent
+from separation.training.events import EventLog
 from told_point import ToldPoint
 
 LIVE = {"mode": "live", "names": ["comet"], "comet": {"workspace": "lab", "project": None}}

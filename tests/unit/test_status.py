@@ -11,8 +11,16 @@ import pytest
 import experiments
 from separation import status
 from separation.files import atomic
-from separation.history import Epoch, write_history
-from separation.progress import STALE_AFTER, Progress, ProgressFile, TerminalLine, duration, is_running, read_progress
+from separation.training.history import Epoch, write_history
+from separation.training.progress_file import (
+    STALE_AFTER,
+    Progress,
+    ProgressFile,
+    TerminalLine,
+    duration,
+    is_running,
+    read_progress,
+)
 
 RATES = [0.1, 0.01, 0.001, 0.0001, 0.00001, 0.000001, 0.0000001]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from separation.events import EVENTS_FILE, EventLog
+from separation.training.events import EVENTS_FILE, EventLog
 
 STEPS = 3  # in an epoch
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
-    from separation.events import EVENTS_FILE, EventLog
     from separation.files.atomic import write_json
     from separation.files.yaml_reader import read_yaml
     from separation.files.yaml_writer import write_yaml
@@ -14,6 +13,7 @@ with job(snakemake, once=True):
     from separation.plan import EVALUATION_SPEC_FILE
     from separation.planning.run_options import options_of
     from separation.tracking.live import trackers_beside
+    from separation.training.events import EVENTS_FILE, EventLog
 
     point, evaluation = snakemake.wildcards.point, snakemake.wildcards.evaluation
     options = options_of(snakemake.config["run_options"], point)

@@ -6,12 +6,12 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
-    from separation.events import EVENTS_FILE, EventLog
     from separation.files.atomic import write_json
     from separation.files.yaml_writer import write_yaml
     from separation.machine.gpu_leases import gpus_for
     from separation.plan import SPEC_FILE
     from separation.planning.run_options import complete_config, options_of
+    from separation.training.events import EVENTS_FILE, EventLog
 
     point, run_options = snakemake.wildcards.point, snakemake.config["run_options"]
     options = options_of(run_options, point)
@@ -35,9 +35,9 @@ with job(snakemake, once=True):
         gpus_for(snakemake, config["train_config"]["device"], count) as device,
         trackers_beside(folder, run_options["tracking"]),
     ):
-        from separation.distributed import train_together
         from separation.tensorboard_runs import link_run, write_hparams
-        from separation.training import train_point
+        from separation.training.launch import train_together
+        from separation.training.loop import train_point
 
         write_hparams(folder, run_options["labels"][point]["swept"])
         link_run(folder)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import zarr
 
-from separation.batches import BatchLoader, plan_epoch
 from separation.data.items import Items
 from separation.errors import UserError
 from separation.features import cache, fill_cache
 from separation.features.encoding import MAGNITUDE_SCALE, encoded_items, stored_arrays
 from separation.features.shards import CHECKSUM, chunk_path, describe_shard, find_damage_of_shard, shard_path
 from separation.features.store import BatchOptions, FeatureStore
+from separation.training.batches import BatchLoader, plan_epoch
 from training_examples import dataset_config, write_split
 
 KEYS = ["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights"]

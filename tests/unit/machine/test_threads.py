@@ -4,11 +4,11 @@ import os
 
 import torch
 
-from separation.batches import BatchLoader, plan_epoch
 from separation.data.items import Items
 from separation.features.encoding import encoded_items, stored_arrays
 from separation.features.store import FeatureStore
 from separation.machine.parallel import run_in_order
+from separation.training.batches import BatchLoader, plan_epoch
 from training_examples import dataset_config, write_split
 
 

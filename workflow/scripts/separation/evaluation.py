@@ -233,7 +233,7 @@ _separators: dict[tuple[str, str], Separator] = {}
 
 def _separator(job: _Job, item: Item) -> Separator:
     """This process's separator, kept for all shares of an evaluation: setting one up costs as much as several items."""
-    from separation.extras_loading import load_extras
+    from separation.training.user_modules import load_extras
 
     if (job.key, job.device) not in _separators:
         load_extras(job.config)

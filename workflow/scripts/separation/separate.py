@@ -94,7 +94,7 @@ class _Model:
     """Calls the point's algorithm on arrays (samples, channels); gives as many for each source."""
 
     def __init__(self, point: TrainedPoint, device: str, seed: int, name: str):
-        from separation.extras_loading import load_extras
+        from separation.training.user_modules import load_extras
 
         load_extras(point.config)
         self._point, self._device, self._seed, self._name = point, device, seed, name

@@ -148,7 +148,7 @@ def resolve_device(device: str) -> str:
         UserError: a GPU is asked for and there is none (nussl would quietly take the CPU).
     """
     # torch takes seconds to import; reading scores does without it
-    from separation.training_setup import find_device
+    from separation.training.setup import find_device
 
     return str(find_device(device))
 
@@ -172,7 +172,7 @@ def _failures(nussl: Any) -> tuple[type[Exception], ...]:
 
 
 def _find_algorithm(nussl: Any, name: str) -> type:
-    from separation.extras_loading import OWN_ALGORITHMS
+    from separation.training.user_modules import OWN_ALGORITHMS
 
     packages = (nussl.separation.deep, nussl.separation.primitive, nussl.separation.factorization)
     packages += (nussl.separation.spatial, nussl.separation.composite, nussl.separation.benchmark)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from separation.planning.workflow import Workflow
-from separation.progress import duration, is_running, read_progress
 from separation.sweep_command import console, run_command, short_names
+from separation.training.progress_file import duration, is_running, read_progress
 
 #: in the order in which they are counted
 STATES = ("running", "stopped", "failed", "interrupted", "waiting", "trained", "evaluated")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from separation.errors import UserError
-from separation.events import EVENTS_FILE, last_words, read_events
 from separation.experiment.config import default_config, load_settings
+from separation.training.events import EVENTS_FILE, last_words, read_events
 
 LINKS = Path("results/tensorboard")
 FOLDER = "tensorboard"

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from separation.events import Event, iterate_metrics
 from separation.experiment.ids import digest
 from separation.files.atomic import read_json, sha256_of
 from separation.files.yaml_reader import read_yaml
 from separation.tracking.state import Sent
+from separation.training.events import Event, iterate_metrics
 
 
 @dataclass(frozen=True)

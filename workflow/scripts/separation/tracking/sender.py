@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from separation.events import EVENTS_FILE, EventReader, last_words, read_events
 from separation.tracking.base import Tracker, Unreachable, make_tracker
 from separation.tracking.described import Batch, describe, unsent
 from separation.tracking.state import Sent, load_sent, save_sent, state_file
+from separation.training.events import EVENTS_FILE, EventReader, last_words, read_events
 
 PATIENCE = 3.0  # seconds for one request while a job runs
 FINISH = 2.5  # seconds from the job's end until the archive is written

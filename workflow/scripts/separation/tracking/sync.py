@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from separation.errors import UserError
-from separation.events import EVENTS_FILE, last_words, read_events
 from separation.experiment.config import default_config, load_settings
 from separation.tracking.base import Tracker, Unreachable, make_tracker
 from separation.tracking.described import File, describe, unsent
 from separation.tracking.sender import point_lock, send_unsent, sent_of
 from separation.tracking.state import link_of, load_sent, save_sent
+from separation.training.events import EVENTS_FILE, last_words, read_events
 
 PATIENCE = 30.0  # seconds for one request
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "workflow" / "scripts")]
+sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "workflow" / "scripts")]
 
-from separation.training import train_point  # noqa: E402
+from separation.training.loop import train_point  # noqa: E402
 
 SHORTEST, LONGEST = 0.02, 0.7
 

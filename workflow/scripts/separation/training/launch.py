@@ -1,6 +1,6 @@
 """Trains one point in several processes on this machine, a GPU each, which torchrun starts.
 
-`python -m separation.distributed REQUEST` is what torchrun runs in each; see https://pytorch.org/docs/stable/elastic.
+`python -m separation.training.launch REQUEST` is what torchrun runs in each; see https://pytorch.org/docs/stable/elastic.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import torch
 from separation.errors import UserError
 from separation.files import atomic
 from separation.machine.signals import SIGNALS, Stopped
-from separation.processes import processes_of_torchrun
-from separation.training import train_point
-from separation.training_setup import find_device
+from separation.training.ddp import processes_of_torchrun
+from separation.training.loop import train_point
+from separation.training.setup import find_device
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def train_together(
     count: int,
     log: Path | None = None,
 ) -> None:
-    """`separation.training.train_point` in `count` processes; on CPUs they exchange gradients by gloo, on GPUs by nccl.
+    """`separation.training.loop.train_point` in `count` processes; on CPUs they exchange gradients by gloo, on GPUs by nccl.
 
     Args:
         config, folder, splits, caches, device: as in train_point.
@@ -79,11 +79,11 @@ def train_together(
     torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": str(max(1, threads // count)),
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    command = [sys.executable, *torchrun, "-m", "separation.distributed", str(request)]
+    command = [sys.executable, *torchrun, "-m", "separation.training.launch", str(request)]
     with output.open("wb") as written:
         child = subprocess.Popen(
             command, env=environment, stdout=written, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent

@@ -8,13 +8,13 @@ import pytest
 import soundfile
 import torch
 
-from separation.batches import BatchLoader, plan_epoch
 from separation.data.items import Items
 from separation.features.cache import DATASET_KEYS, open_cache, populate_cache
 from separation.features.encoding import PCM_STEP, encode_audio, encoded_items, stored_arrays
 from separation.features.store import BatchOptions, FeatureStore, Remix
 from separation.nussl_compat import nussl
-from separation.training import train_point
+from separation.training.batches import BatchLoader, plan_epoch
+from separation.training.loop import train_point
 from training_examples import SAMPLE_RATE, dataset_config, experiment
 
 FEATURE_KEYS = ["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights"]

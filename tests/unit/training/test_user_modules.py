@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import experiments
-from separation import training
 from separation.data.items import Items
 from separation.errors import UserError
 from separation.evaluation import evaluate_point
@@ -15,6 +14,7 @@ from separation.experiment.config import ROOT
 from separation.experiment.user_classes import find_extras
 from separation.files.yaml_reader import read_yaml
 from separation.nussl_compat import nussl
+from separation.training import loop
 from training_examples import dataset_config, experiment, write_split
 
 
@@ -63,7 +63,7 @@ def test_a_dual_path_network_learns_from_waveforms_and_separates(splits, tmp_pat
     model["modules"]["dual_path"]["args"] |= {"in_features": 16, "bottleneck_size": 32}
     model["modules"]["mask"]["args"] |= {"num_features": 16, "hidden_size": 16}
     config["model_config"] = model
-    training.train_point(config, folder=tmp_path, splits=splits)
+    loop.train_point(config, folder=tmp_path, splits=splits)
     losses = history(tmp_path)
     assert losses[-1] < losses[0] - 1, "in dB"
     mixture = Items(splits["val"], dataset_config())[0].mixture
@@ -125,7 +125,7 @@ def own_experiment(folder):
 
 def test_own_module_loss_and_algorithm_run_from_training_to_scores(splits, tmp_path, folder):
     config = own_experiment(folder)
-    training.train_point(config, folder=tmp_path / "point", splits=splits)
+    loop.train_point(config, folder=tmp_path / "point", splits=splits)
     # squares of unit-norm embeddings of 4 numbers, times the weights, times 3: about 3 / 4 of the mean weight
     assert 0.1 < history(tmp_path / "point")[0] < 2
     scores = tmp_path / "scores.parquet"
@@ -175,7 +175,7 @@ def test_mistakes_in_own_code_are_told_in_one_line(folder, splits, tmp_path):
     own = folder / "own.py"
     own.write_text(own.read_text() + "\nraise RuntimeError('not today')\n")
     with pytest.raises(UserError, match=r"own\.py: cannot be imported: RuntimeError: not today"):
-        training.train_point(own_experiment(folder), folder=tmp_path / "point", splits=splits)
+        loop.train_point(own_experiment(folder), folder=tmp_path / "point", splits=splits)
     (folder / "other.py").write_text("class Doubled:\n    pass\n")
     with pytest.raises(UserError, match=r"own\.py: the class Doubled is in .*other\.py too"):
         find_extras(folder)

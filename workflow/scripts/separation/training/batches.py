@@ -29,7 +29,7 @@ SAMPLE_STRATEGIES = ("sequential", "random")
 EXCERPT_SELECTION_STRATEGIES = ("random", "first", "middle")
 # one stream of random numbers per kind of choice, so that a new kind leaves the others as they were
 ORDER_STREAM, EXCERPT_STREAM, SUBSET_STREAM = range(3)
-REMIX_STREAM = 4  # 3 is that of dropout, in separation.training
+REMIX_STREAM = 4  # 3 is that of dropout, in separation.training.loop
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from separation import training
-from separation.distributed import train_together
 from separation.errors import UserError
 from separation.nussl_compat import nussl
+from separation.training import loop
+from separation.training.launch import train_together
 from training_examples import experiment, write_split
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def losses(folder):
 
 
 def test_two_processes_learn_as_one_with_twice_the_batch(splits, tmp_path):
-    training.train_point(experiment(batch_size=4, num_epochs=3), folder=tmp_path / "one", splits=splits)
+    loop.train_point(experiment(batch_size=4, num_epochs=3), folder=tmp_path / "one", splits=splits)
     train_together(
         experiment(batch_size=2, num_epochs=3), folder=tmp_path / "two", splits=splits, count=2, log=tmp_path / "log"
     )
@@ -57,7 +57,7 @@ def test_two_processes_that_are_killed_leave_no_orphan_and_go_on(splits, tmp_pat
 import json, sys
 sys.path[:0] = [{str(SCRIPTS)!r}]
 from pathlib import Path
-from separation.distributed import train_together
+from separation.training.launch import train_together
 train_together(json.loads(sys.argv[1]), folder=Path(sys.argv[2]), splits=json.loads(sys.argv[3]), count=2)
 """
     arguments = [json.dumps(config), str(tmp_path / "killed"), json.dumps(splits)]

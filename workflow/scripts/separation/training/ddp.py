@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.distributed.nn.functional import all_reduce
 
-from separation.batches import EpochPlan
+from separation.training.batches import EpochPlan
 
 
 class Processes:

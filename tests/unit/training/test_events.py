@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from separation.events import EventLog, EventReader, iterate_metrics, last_words, read_events
+from separation.training.events import EventLog, EventReader, iterate_metrics, last_words, read_events
 
 
 @pytest.fixture

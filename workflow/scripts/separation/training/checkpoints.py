@@ -17,9 +17,9 @@ import torch
 from separation.errors import UserError
 from separation.features.spectra import OUTPUT_TYPES
 from separation.files import atomic
-from separation.history import Epoch
 from separation.losses.combined import loss_dictionary
 from separation.nussl_compat import nussl
+from separation.training.history import Epoch
 
 logger = logging.getLogger(__name__)
 

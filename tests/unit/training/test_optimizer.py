@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from separation import training
 from separation.errors import UserError
 from separation.experiment.ids import NEUTRAL, with_neutral
 from separation.experiment.nussl_signatures import OPTIMIZERS
 from separation.experiment.schema import load_schema
 from separation.nussl_compat import nussl
-from separation.optimization import LearningRate, Optimization, make_optimizer
+from separation.training import loop
+from separation.training.optimizer import LearningRate, Optimization, make_optimizer
 from training_examples import experiment, write_split
 
 
@@ -29,7 +29,7 @@ def splits(tmp_path_factory):
 @pytest.fixture
 def train(splits, tmp_path):
     def train_in(name, **changes):
-        training.train_point(experiment(**changes), folder=tmp_path / name, splits=splits)
+        loop.train_point(experiment(**changes), folder=tmp_path / name, splits=splits)
         return tmp_path / name
 
     return train_in
@@ -136,7 +136,7 @@ def test_accumulated_batches_are_one_large_batch(splits, tmp_path):
         # without batch normalization, whose statistics are those of each batch
         del config["model_config"]["modules"]["normalization"]
         config["model_config"]["connections"][1:3] = [["recurrent_stack", ["log_spectrogram"]]]
-        training.train_point(config, folder=tmp_path / name, splits=splits)
+        loop.train_point(config, folder=tmp_path / name, splits=splits)
     # 8 items: steps of 3, 3 and 2
     assert history(tmp_path / "small") == pytest.approx(history(tmp_path / "large"), rel=1e-5)
     large, small = weights(tmp_path / "large"), weights(tmp_path / "small")
@@ -186,7 +186,7 @@ def test_mixed_precision_learns_what_float32_learns(train, precision):
 
 def test_early_stopping_ends_after_so_many_epochs_without_improvement(train, monkeypatch, caplog):
     losses = iter([0.5, 0.4, 0.45, 0.41, 0.3])
-    monkeypatch.setattr(training._Training, "_validate", lambda self, epoch: next(losses))
+    monkeypatch.setattr(loop._Training, "_validate", lambda self, epoch: next(losses))
     with caplog.at_level("INFO"):
         folder = train("point", early_stopping=2, num_epochs=10)
     assert history(folder, "validation_loss") == [0.5, 0.4, 0.45, 0.41]
@@ -241,7 +241,7 @@ def test_several_losses_are_weighed(splits, tmp_path):
         return made
 
     def loss(name, *losses):
-        training.train_point(config(*losses), folder=tmp_path / name, splits=splits)
+        loop.train_point(config(*losses), folder=tmp_path / name, splits=splits)
         return history(tmp_path / name)[0]
 
     dpcl = loss("dpcl", ("dpcl", "embedding", 1.0))

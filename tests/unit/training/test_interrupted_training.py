@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from separation import checkpoints, training
 from separation.errors import UserError
 from separation.files import atomic
 from separation.machine.signals import Stopped
-from separation.progress import read_progress
+from separation.training import checkpoints, loop
+from separation.training.progress_file import read_progress
 from training_examples import experiment, write_split
 
 KILLER = Path(__file__).with_name("killed_training.py")
@@ -70,7 +70,7 @@ def digests(folder):
 def test_a_training_killed_at_many_random_moments_ends_in_the_same_bytes(splits, tmp_path, options, num_workers, seed):
     # as both processes read it: equal strings of a literal are one object, which pickled metadata would show
     config = json.loads(json.dumps(experiment(**options, num_workers=num_workers)))
-    training.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    loop.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
     command = [sys.executable, KILLER, tmp_path / "killed", json.dumps(splits), json.dumps(config), str(seed), "12"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
@@ -83,42 +83,42 @@ def test_a_training_killed_at_many_random_moments_ends_in_the_same_bytes(splits,
 
 def interrupt(monkeypatch, moment, action):
     """Calls `action` before the step of the optimizer with this number."""
-    step, count = training.Optimization.step, iter(range(1000))
+    step, count = loop.Optimization.step, iter(range(1000))
 
     def step_and_act(self, compute_gradients):
         if next(count) == moment:
             action()
         return step(self, compute_gradients)
 
-    monkeypatch.setattr(training.Optimization, "step", step_and_act)
+    monkeypatch.setattr(loop.Optimization, "step", step_and_act)
 
 
 @pytest.mark.parametrize("asking", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("moment", [0, 7])
 def test_a_signal_saves_the_step_and_stops(splits, tmp_path, monkeypatch, asking, moment):
     config, handler = experiment(dropout=0.3), signal.getsignal(asking)
-    training.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    loop.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
     with monkeypatch.context() as patch:
         interrupt(patch, moment, lambda: os.kill(os.getpid(), asking))
         epoch, batch = moment // 5 + 1, moment % 5 + 1
         expected = f"stopped by {asking.name} in epoch {epoch} of 4, after {batch} batches of it; the state is saved"
         with pytest.raises(Stopped, match=expected):
-            training.train_point(config, folder=tmp_path / "stopped", splits=splits)
+            loop.train_point(config, folder=tmp_path / "stopped", splits=splits)
     assert read_progress(tmp_path / "stopped").state == "stopped"
     assert signal.getsignal(asking) == handler
     steps = []
     interrupt(monkeypatch, -1, None)
-    counted = training.Optimization.step
-    monkeypatch.setattr(training.Optimization, "step", lambda *given: (steps.append(1), counted(*given))[1])
-    training.train_point(config, folder=tmp_path / "stopped", splits=splits)
+    counted = loop.Optimization.step
+    monkeypatch.setattr(loop.Optimization, "step", lambda *given: (steps.append(1), counted(*given))[1])
+    loop.train_point(config, folder=tmp_path / "stopped", splits=splits)
     assert len(steps) == 20 - moment - 1, "no step is learned twice"
     assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
 
 
 def test_a_signal_while_validating_keeps_the_epoch(splits, tmp_path, monkeypatch):
     config = experiment(dropout=0.3)
-    training.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
-    validate = training._Training._validate
+    loop.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    validate = loop._Training._validate
 
     def stop_and_validate(self, epoch):
         if epoch == 1:
@@ -126,15 +126,15 @@ def test_a_signal_while_validating_keeps_the_epoch(splits, tmp_path, monkeypatch
         return validate(self, epoch)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped, match="in epoch 2 of 4, after 5 batches"):
-        patch.setattr(training._Training, "_validate", stop_and_validate)
-        training.train_point(config, folder=tmp_path / "stopped", splits=splits)
-    training.train_point(config, folder=tmp_path / "stopped", splits=splits)
+        patch.setattr(loop._Training, "_validate", stop_and_validate)
+        loop.train_point(config, folder=tmp_path / "stopped", splits=splits)
+    loop.train_point(config, folder=tmp_path / "stopped", splits=splits)
     assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
 
 
 def test_a_full_disk_is_told_and_the_state_before_is_kept(splits, tmp_path, monkeypatch):
     config = experiment(dropout=0.3)
-    training.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    loop.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
 
     def fill_the_disk():
         def write(path, content):
@@ -146,12 +146,12 @@ def test_a_full_disk_is_told_and_the_state_before_is_kept(splits, tmp_path, monk
     with monkeypatch.context():
         interrupt(monkeypatch, 12, fill_the_disk)
         with pytest.raises(UserError, match=r"state\.pt: the state .* cannot be written: No space left on device"):
-            training.train_point(config, folder=tmp_path / "full", splits=splits)
+            loop.train_point(config, folder=tmp_path / "full", splits=splits)
     monkeypatch.undo()
     assert not [path for path in (tmp_path / "full" / "state").iterdir() if path.name.startswith(".")]
     state = checkpoints.load_state(tmp_path / "full" / "state", checkpoints.fingerprint(config))
     assert len(state["history"]) == 2
-    training.train_point(config, folder=tmp_path / "full", splits=splits)
+    loop.train_point(config, folder=tmp_path / "full", splits=splits)
     assert digests(tmp_path / "full") == digests(tmp_path / "uninterrupted")
 
 
@@ -167,14 +167,14 @@ def damage_bit(content):
 @pytest.mark.parametrize("damage", [damage_end, damage_bit, lambda content: b""], ids=["cut off", "a bit", "empty"])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(splits, tmp_path, caplog, monkeypatch, damage):
     config = experiment(dropout=0.3)
-    training.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    loop.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         interrupt(patch, 12, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        training.train_point(config, folder=tmp_path / "damaged", splits=splits)
+        loop.train_point(config, folder=tmp_path / "damaged", splits=splits)
     state = tmp_path / "damaged" / "state" / "state.pt"
     state.write_bytes(damage(state.read_bytes()))
     with caplog.at_level("INFO"):
-        training.train_point(config, folder=tmp_path / "damaged", splits=splits)
+        loop.train_point(config, folder=tmp_path / "damaged", splits=splits)
     assert f"{state} cannot be read (damaged or cut off)" in caplog.text
     assert "going on after epoch 2 of 4" in caplog.text
     assert digests(tmp_path / "damaged") == digests(tmp_path / "uninterrupted")

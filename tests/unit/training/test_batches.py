@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from separation.batches import BatchLoader, choose_subset, plan_epoch
 from separation.data.items import Items
 from separation.errors import UserError
 from separation.features.encoding import encoded_items, stored_arrays
 from separation.features.store import FeatureStore
-from separation.processes import Processes
+from separation.training.batches import BatchLoader, choose_subset, plan_epoch
+from separation.training.ddp import Processes
 from training_examples import dataset_config, write_split
 
 KINDS = ["features", "audio"]

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from separation import training
 from separation.data.items import Items
 from separation.errors import UserError
 from separation.features import cache
 from separation.networks.build import build_model
 from separation.nussl_compat import nussl
-from separation.training_setup import excerpt_lengths, find_device
+from separation.training import loop
+from separation.training.setup import excerpt_lengths, find_device
 from training_examples import dataset_config, experiment, write_split
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 DROPOUT = {"dropout": 0.3}
 
 
@@ -38,7 +38,7 @@ def splits(tmp_path_factory):
 @pytest.fixture
 def train(splits, tmp_path):
     def train_in(name, config=None, **options):
-        training.train_point(config or experiment(), folder=tmp_path / name, splits=splits, **options)
+        loop.train_point(config or experiment(), folder=tmp_path / name, splits=splits, **options)
         return tmp_path / name
 
     return train_in
@@ -48,7 +48,7 @@ def train(splits, tmp_path):
 def trained(splits, tmp_path_factory):
     """An uninterrupted training, with dropout so that random numbers are drawn in each step."""
     folder = tmp_path_factory.mktemp("points") / "uninterrupted"
-    training.train_point(experiment(**DROPOUT), folder=folder, splits=splits)
+    loop.train_point(experiment(**DROPOUT), folder=folder, splits=splits)
     return folder
 
 
@@ -86,7 +86,7 @@ def test_another_seed_gives_other_weights(trained, train):
 
 @pytest.mark.parametrize("finished", [0, 1, 3])
 def test_a_training_that_failed_goes_on_and_ends_in_the_same_bytes(trained, train, monkeypatch, tmp_path, finished):
-    learn = training._Training._learn
+    learn = loop._Training._learn
 
     def fail(self, epoch, plan):
         result = learn(self, epoch, plan)
@@ -95,13 +95,13 @@ def test_a_training_that_failed_goes_on_and_ends_in_the_same_bytes(trained, trai
         return result
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
-        patch.setattr(training._Training, "_learn", fail)
+        patch.setattr(loop._Training, "_learn", fail)
         train("stopped", experiment(**DROPOUT))
     assert not (tmp_path / "stopped" / "checkpoints").exists()
     assert len(history(tmp_path / "stopped")) == finished if finished else True
     epochs = []
     monkeypatch.setattr(
-        training._Training, "_learn", lambda self, epoch, plan: (epochs.append(epoch), learn(self, epoch, plan))[1]
+        loop._Training, "_learn", lambda self, epoch, plan: (epochs.append(epoch), learn(self, epoch, plan))[1]
     )
     stopped = train("stopped", experiment(**DROPOUT))
     assert epochs == list(range(finished, 4))
@@ -114,8 +114,8 @@ def test_a_training_that_was_killed_goes_on_and_ends_in_the_same_bytes(trained, 
         f"""
         import os, signal, sys
         from pathlib import Path
-        sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(__file__).parent)!r}]
-        from separation import training
+        sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(__file__).parents[1])!r}]
+        from separation.training import loop
         from training_examples import experiment
         save = training.save_state
         def save_and_die(folder, state):
@@ -137,7 +137,7 @@ def test_deleted_checkpoints_of_a_finished_training_come_back_without_training(t
     train("point", experiment(**DROPOUT))
     for name in ("checkpoints/best.model.pth", "history.csv"):
         (tmp_path / "point" / name).unlink()
-    monkeypatch.setattr(training._Training, "_learn", None)
+    monkeypatch.setattr(loop._Training, "_learn", None)
     assert digest(train("point", experiment(**DROPOUT))) == digest(trained)
     assert history(tmp_path / "point", *TIMES) == history(trained, *TIMES)
 
@@ -188,7 +188,7 @@ def test_the_best_checkpoint_is_the_one_of_the_lowest_validation_loss(train, mon
         seen.append({key: value.clone() for key, value in self.model.state_dict().items()})
         return next(losses)
 
-    monkeypatch.setattr(training._Training, "_validate", validate)
+    monkeypatch.setattr(loop._Training, "_validate", validate)
     folder = train("point")
     assert [row["best"] for row in history(folder)] == ["True", "True", "False", "False"]
     for name, epoch in (("best", 1), ("latest", 3)):
@@ -197,7 +197,7 @@ def test_the_best_checkpoint_is_the_one_of_the_lowest_validation_loss(train, mon
 
 
 def test_the_learning_rate_falls_after_patience_epochs_without_improvement(train, monkeypatch):
-    monkeypatch.setattr(training._Training, "_validate", lambda self, epoch: 1.0)
+    monkeypatch.setattr(loop._Training, "_validate", lambda self, epoch: 1.0)
     rates = [float(row["learning_rate"]) for row in history(train("point", experiment(num_epochs=6, patience=1)))]
     assert rates == [0.01, 0.01, 0.01, 0.005, 0.005, 0.0025]
 
@@ -241,7 +241,7 @@ def test_the_loss_curve_is_that_of_nussls_own_trainer(tmp_path):
         name: write_split(tmp_path / name, count=6, seed=seed, seconds=1248 / 8000)
         for seed, name in enumerate(("train", "val"))
     }
-    training.train_point(config, folder=tmp_path / "ours", splits=splits)
+    loop.train_point(config, folder=tmp_path / "ours", splits=splits)
     for name in splits:
         for index in range(6):
             for source, folder in (("mixture", "mix"), ("vocals", "vocals"), ("drums", "drums")):
@@ -321,10 +321,10 @@ def test_no_path_of_the_machine_is_in_a_checkpoint(trained, splits):
 def test_tensorboard_shows_each_epoch_once_after_a_restart(train, monkeypatch, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    learn = training._Training._learn
+    learn = loop._Training._learn
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(
-            training._Training, "_learn", lambda self, epoch, plan: learn(self, epoch, plan) if epoch < 2 else 1 / 0
+            loop._Training, "_learn", lambda self, epoch, plan: learn(self, epoch, plan) if epoch < 2 else 1 / 0
         )
         train("point")
     events = EventAccumulator(str(train("point") / "tensorboard")).Reload()

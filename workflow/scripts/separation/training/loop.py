@@ -21,22 +21,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from separation.batches import BatchLoader, EpochPlan, choose_subset, plan_epoch
-from separation.checkpoints import fingerprint, load_state, save_model, save_state
 from separation.errors import UserError
 from separation.experiment.ids import with_neutral
-from separation.extras_loading import load_extras
 from separation.features.spectra import check_dataset_config
 from separation.features.store import FeatureStore
-from separation.history import Epoch, peak_memory
 from separation.losses.combined import CombinedLoss
 from separation.machine.signals import Stopped, StopRequest
 from separation.networks.build import build_model, without_unit_norm
-from separation.optimization import Optimization
-from separation.position import Position, groups_of
-from separation.processes import Processes, share_batch_norm
-from separation.reporting import TrainingReport
-from separation.training_setup import excerpt_lengths, find_device, open_store, reproducible
+from separation.training.batches import BatchLoader, EpochPlan, choose_subset, plan_epoch
+from separation.training.checkpoints import fingerprint, load_state, save_model, save_state
+from separation.training.ddp import Processes, share_batch_norm
+from separation.training.epoch_progress import Position, groups_of
+from separation.training.history import Epoch, peak_memory
+from separation.training.logger import TrainingReport
+from separation.training.optimizer import Optimization
+from separation.training.setup import excerpt_lengths, find_device, open_store, reproducible
+from separation.training.user_modules import load_extras
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def train_point(
 ) -> None:
     """Trains one point, or goes on with it, and puts its results in place.
 
-    Writes into `folder`: history.csv (see separation.history.Epoch), tensorboard/, state/ (to go on from) and, at the
+    Writes into `folder`: history.csv (see separation.training.history.Epoch), tensorboard/, state/ (to go on from) and, at the
     end, checkpoints/best.model.pth (lowest validation loss) and checkpoints/latest.model.pth.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from separation.processes import Processes
+from separation.training.ddp import Processes
 
 
 @dataclass
