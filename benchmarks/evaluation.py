@@ -89,7 +89,7 @@ class Originals:
         self.dataset = nussl_dataset(folder)
 
     def __call__(self, index: int) -> dict:
-        from separation.separator import item_seed
+        from separation.evaluation.separator import item_seed
 
         item = self.dataset[index]
         name = Path(self.dataset.items[index]).stem
@@ -122,7 +122,7 @@ class Originals:
 
 def ours(folder: Path, checkpoint: Path, algorithm: str, args: dict, scores: Path) -> tuple[float, dict]:
     """Seconds, and (item, source, metric) -> score."""
-    from separation.evaluation import evaluate_point
+    from separation.evaluation.evaluate import evaluate_point
 
     config = {
         "info": {"seed": 0},

@@ -6,7 +6,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
-    from separation.baselines import evaluate_baselines
+    from separation.evaluation.baselines import evaluate_baselines
 
     baselines = snakemake.wildcards.baselines
     spec = json.loads(snakemake.params.spec)

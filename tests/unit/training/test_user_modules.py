@@ -9,7 +9,7 @@ import pytest
 import experiments
 from separation.data.items import Items
 from separation.errors import UserError
-from separation.evaluation import evaluate_point
+from separation.evaluation.evaluate import evaluate_point
 from separation.experiment.config import ROOT
 from separation.experiment.user_classes import find_extras
 from separation.files.yaml_reader import read_yaml

@@ -51,7 +51,7 @@ def read_items(folders: Sequence[Path]) -> list[PlayedItem]:
     """Reads what an evaluation kept to listen to: its best, median and worst mixture.
 
     Args:
-        folders: `estimates` folders with the index.json of `separation.listening`.
+        folders: `estimates` folders with the index.json of `separation.evaluation.kept_audio`.
     """
     chosen = []
     for folder in map(Path, folders):

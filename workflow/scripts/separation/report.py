@@ -51,7 +51,7 @@ def render_report(
             conditions.csv are read beside the summary where they are.
         figures: the folder that `separation.figures.plot_sweep` filled.
         histories: point -> history.csv.
-        estimates: point -> its `estimates` folders (see `separation.listening`); those of the best point are played.
+        estimates: point -> its `estimates` folders (see `separation.evaluation.kept_audio`); those of the best point are played.
         provenance: what the report says of its making, for example `date`, `git commit`, `versions`, `datasets`,
             `licences`, `config` (text); values are strings, lists or mappings and are shown in their order. `notes` go
             to the top.

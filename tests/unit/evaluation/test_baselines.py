@@ -4,9 +4,9 @@ import numpy as np
 import pandas
 import pytest
 
-from separation.baselines import BASELINES, FixedMask, evaluate_baselines, phase_sensitive_mask
 from separation.data.items import Items
 from separation.errors import UserError
+from separation.evaluation.baselines import BASELINES, FixedMask, evaluate_baselines, phase_sensitive_mask
 from small_dataset import DATASET_CONFIG, SAMPLE_RATE, source_audio, write_split
 
 SPEC = {

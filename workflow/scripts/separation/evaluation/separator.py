@@ -71,7 +71,7 @@ class Separator:
             )
         self._deep = None
         if "model_path" in parameters:
-            from separation.deep_separation import DeepSeparation
+            from separation.evaluation.batched import DeepSeparation
 
             self._deep = DeepSeparation(self._algorithm) if DeepSeparation.fits(self._algorithm) else None
         self._clusters = isinstance(self._algorithm, nussl.separation.base.ClusteringSeparationBase)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from separation.errors import UserError
+from separation.evaluation.metrics import LIMIT, score_item
 from separation.experiment.testers import METRICS_OF, PASSPORTS, SCALE_METRICS, passport_table, read_testers
-from separation.metrics import LIMIT, score_item
 from small_dataset import SAMPLE_RATE, source_audio
 
 PERMUTED = read_testers(
@@ -291,7 +291,7 @@ def test_every_metric_has_a_passport():
     assert set(PASSPORTS) == {metric for metrics in METRICS_OF.values() for metric in metrics}
     for passport in PASSPORTS.values():
         assert all(vars(passport).values())
-    documented = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    documented = (Path(__file__).resolve().parents[3] / "docs" / "metrics.md").read_text()
     assert passport_table() in documented, "made by python -m separation.experiment.testers"
 
 

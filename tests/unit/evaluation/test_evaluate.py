@@ -8,13 +8,13 @@ import pytest
 import soundfile
 import torch
 
-from separation import evaluation
 from separation.errors import UserError
-from separation.evaluation import KEYS, evaluate_point
+from separation.evaluation import evaluate
+from separation.evaluation.evaluate import KEYS, evaluate_point
+from separation.evaluation.kept_audio import choose_items
+from separation.evaluation.separator import Separator, item_seed
 from separation.experiment.testers import SCALE_METRICS
-from separation.listening import choose_items
 from separation.nussl_compat import nussl
-from separation.separator import Separator, item_seed
 from small_dataset import DATASET_CONFIG, SAMPLE_RATE, source_audio, write_split
 
 CONFIG = {
@@ -101,8 +101,8 @@ def test_evaluating_twice_gives_identical_tables_whatever_was_drawn_before(tmp_p
 
 def test_several_processes_give_the_same_table_as_one(tmp_path, split, checkpoints, monkeypatch):
     whole = evaluate(tmp_path / "1", split, checkpoints["clustering"])
-    monkeypatch.setattr("separation.evaluation.BATCH", 2)
-    monkeypatch.setattr("separation.evaluation.SHARE_BATCHES", 1)
+    monkeypatch.setattr("separation.evaluation.evaluate.BATCH", 2)
+    monkeypatch.setattr("separation.evaluation.evaluate.SHARE_BATCHES", 1)
     shared = evaluate(tmp_path / "2", split, checkpoints["clustering"], threads=2)
     pandas.testing.assert_frame_equal(whole, shared, check_exact=True)
 
@@ -272,18 +272,18 @@ def test_silence_in_a_mixture_does_not_stop_the_evaluation(tmp_path, checkpoints
 
 def killed_in_its_second_share(folder, split, checkpoint, config, monkeypatch):
     """Evaluates in a process that is killed when it has separated its second share."""
-    monkeypatch.setattr("separation.evaluation.BATCH", 2)
-    monkeypatch.setattr("separation.evaluation.SHARE_BATCHES", 1)
+    monkeypatch.setattr("separation.evaluation.evaluate.BATCH", 2)
+    monkeypatch.setattr("separation.evaluation.evaluate.SHARE_BATCHES", 1)
     child = os.fork()
     if child == 0:
-        write_text = evaluation.write_text
+        write_text = evaluate.write_text
 
         def write_and_die(path, text):
             if path.name == "00000002.json":
                 os.kill(os.getpid(), signal.SIGKILL)
             write_text(path, text)
 
-        evaluation.write_text = write_and_die
+        evaluate.write_text = write_and_die
         evaluate(folder, split, checkpoint, config)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
