@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "workflow/scripts"), str(ROOT / "tests"), str(ROOT / "tests/unit")]
 
 from browser import CHROMIUM, Browser
-from separation.analysis import collect_scores, summarize_sweep
+from separation.analysis.summarize import collect_scores, summarize_sweep
 from separation.figures import plot_sweep
 from separation.report import render_report
 from simulated_sweep import SimulatedSweep, simulate_sweep

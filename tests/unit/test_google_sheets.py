@@ -10,7 +10,7 @@ import pytest
 
 from google_server import ADDRESS, KEY, GoogleServer
 from separation import google_client
-from separation.analysis import collect_scores
+from separation.analysis.summarize import collect_scores
 from separation.errors import UserError
 from separation.google_sheets import upload_sheet
 from separation.sheet_merge import entered

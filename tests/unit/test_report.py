@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from separation.analysis import collect_scores, summarize_sweep
+from separation.analysis.summarize import collect_scores, summarize_sweep
 from separation.figures import SECTIONS, plot_sweep
 from separation.report import render_report
 from simulated_sweep import simulate_sweep

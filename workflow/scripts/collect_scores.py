@@ -6,7 +6,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake):
-    from separation.analysis import collect_scores
+    from separation.analysis.summarize import collect_scores
     from separation.files.layout import record_name
 
     points_csv = Path(snakemake.output.points)

@@ -26,8 +26,8 @@ with job(snakemake, once=True):
         gpus_for(snakemake, config["train_config"]["device"]) as device,
         trackers_beside(checkpoint.parents[1], snakemake.config["run_options"]["tracking"]),
     ):
+        from separation.analysis.sweep_tables import mean_scores
         from separation.evaluation.evaluate import evaluate_point
-        from separation.sweep_tables import mean_scores
         from separation.tensorboard_runs import write_scores
 
         evaluate_point(

@@ -5,7 +5,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake):
-    from separation.analysis import summarize_sweep
+    from separation.analysis.summarize import summarize_sweep
     from separation.files.layout import histories_of
     from separation.publishing import table_of_sweep
     from separation.sheet_table import write_csv

@@ -8,9 +8,9 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake):
+    from separation.analysis.sweep_tables import read_points
     from separation.errors import UserError
     from separation.files.atomic import write_json
-    from separation.sweep_tables import read_points
     from separation.tracking.described import sweep_figures
     from separation.tracking.sync import sync_points
 

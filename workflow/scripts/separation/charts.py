@@ -12,14 +12,14 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from separation.experiment.key_paths import short_names
-from separation.experiment.testers import PASSPORTS
-from separation.sweep_tables import (
+from separation.analysis.sweep_tables import (
     BASELINES,
     as_number,
     value_order,
     varying_keys,
 )
+from separation.experiment.key_paths import short_names
+from separation.experiment.testers import PASSPORTS
 
 BEST, POINT, BASELINE = "best point", "other points", "baselines"
 COLOURS = {BEST: "#e8710a", POINT: "#3f7fc4", BASELINE: "#7d8590"}
@@ -48,9 +48,9 @@ class SweepData:
     scores: pd.DataFrame
     histories: dict[str, pd.DataFrame]
     metric: str
-    #: as `separation.costs.read_costs` gives it
+    #: as `separation.analysis.costs.read_costs` gives it
     costs: pd.DataFrame = field(default_factory=pd.DataFrame)
-    #: as `separation.sweep_tables.read_beside` gives them: empty where there is no such file
+    #: as `separation.analysis.sweep_tables.read_beside` gives them: empty where there is no such file
     comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
     groups: pd.DataFrame = field(default_factory=pd.DataFrame)
     conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -79,7 +79,7 @@ def gather(
     metric: str,
     **tables: pd.DataFrame,
 ) -> SweepData:
-    """Puts together what the charts draw; the arguments as read by `separation.sweep_tables`, `tables` as SweepData has
+    """Puts together what the charts draw; the arguments as read by `separation.analysis.sweep_tables`, `tables` as SweepData has
     them."""
     rows = summary.rename(columns={metric: "score", f"{metric}_low": "low", f"{metric}_high": "high"})
     gap = f"{metric}_gap_closed"

@@ -8,6 +8,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from separation.analysis.costs import rate_unit
+from separation.analysis.sweep_tables import BASELINES, value_order, varying_keys
 from separation.charts import (
     BASELINE,
     BEST,
@@ -21,9 +23,7 @@ from separation.charts import (
     reference_rules,
     score_title,
 )
-from separation.costs import rate_unit
 from separation.experiment.key_paths import short_names
-from separation.sweep_tables import BASELINES, value_order, varying_keys
 
 # A parallel axis with more values than that names every so-many-th of them
 MOST_TICKS = 9

@@ -11,10 +11,8 @@ import altair as alt
 import vl_convert
 
 from separation import charts, effect_charts, score_charts
-from separation.costs import BENCHMARKS, read_costs
-from separation.experiment.key_paths import short_names
-from separation.files.atomic import write_json, write_text
-from separation.sweep_tables import (
+from separation.analysis.costs import BENCHMARKS, read_costs
+from separation.analysis.sweep_tables import (
     metric_columns,
     primary_metric,
     read_beside,
@@ -24,6 +22,8 @@ from separation.sweep_tables import (
     read_summary,
     varying_keys,
 )
+from separation.experiment.key_paths import short_names
+from separation.files.atomic import write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ def plot_sweep(
     """Draws the figures of a sweep.
 
     Args:
-        points_csv, scores, summary: as written by `separation.analysis`.
-        benchmarks: see `separation.costs.read_costs`.
+        points_csv, scores, summary: as written by `separation.analysis.summarize`.
+        benchmarks: see `separation.analysis.costs.read_costs`.
         histories: point -> history.csv.
         folder: where `<name>.svg`, `<name>.vl.json` (Vega-Lite) and, last, index.json go: a list of `name`, `section`,
             `title` and `caption` in reading order. Figures of an earlier sweep in it are removed.

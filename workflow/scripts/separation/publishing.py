@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from separation.analysis.sweep_tables import read_points
 from separation.planning.run_options import options_of
 from separation.sheet_table import PointFacts, SheetTable, sheet_table
-from separation.sweep_tables import read_points
 from separation.tracking.state import link_of
 
 

@@ -15,12 +15,12 @@ import vl_convert
 from markupsafe import Markup
 
 from separation import charts, report_tables, verdict
-from separation.costs import BENCHMARKS, duration
+from separation.analysis.costs import BENCHMARKS, duration
+from separation.analysis.sweep_tables import metric_columns
 from separation.experiment import metric_descriptions
 from separation.figures import INDEX, SECTIONS, gather_sweep, vega_lite_version
 from separation.files.atomic import read_json, write_text
 from separation.players import read_items
-from separation.sweep_tables import metric_columns
 
 # Tables above that lie beside the report and not in it
 MOST_BYTES_OF_A_TABLE = 2_000_000
@@ -47,7 +47,7 @@ def render_report(
 
     Args:
         sweep: its name.
-        points_csv, scores, summary, comparisons: as written by `separation.analysis`; groups.csv and
+        points_csv, scores, summary, comparisons: as written by `separation.analysis.summarize`; groups.csv and
             conditions.csv are read beside the summary where they are.
         figures: the folder that `separation.figures.plot_sweep` filled.
         histories: point -> history.csv.
@@ -56,7 +56,7 @@ def render_report(
             `licences`, `config` (text); values are strings, lists or mappings and are shown in their order. `notes` go
             to the top.
         output: where the HTML goes. Same arguments, same bytes.
-        benchmarks: see `separation.costs.read_costs`.
+        benchmarks: see `separation.analysis.costs.read_costs`.
         kind: what stands above its name.
         notices: what is to be known before the numbers are believed, besides what they say themselves.
     """

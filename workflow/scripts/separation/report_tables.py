@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import pandas as pd
 
 from separation import charts, effect_charts
-from separation.comparisons import MOST_POINTS_FOR_ALL_PAIRS
-from separation.costs import duration, rate_unit
+from separation.analysis.comparisons import MOST_POINTS_FOR_ALL_PAIRS
+from separation.analysis.costs import duration, rate_unit
+from separation.analysis.sweep_tables import as_number, value_order, varying_keys
 from separation.experiment.key_paths import short_names
-from separation.sweep_tables import as_number, value_order, varying_keys
 from separation.verdict import decibels
 
 # Metrics in the table from the start; the others are a click away

@@ -6,7 +6,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from separation import statistics
+from separation.analysis import statistics
+from separation.analysis.sweep_tables import UNIT, score_matrix
 from separation.charts import (
     BASELINE,
     BEST,
@@ -21,7 +22,6 @@ from separation.charts import (
     source_colour,
     source_shape,
 )
-from separation.sweep_tables import UNIT, score_matrix
 
 # More dots than that make a page slow, and are a blot
 MOST_DOTS = 2000

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from separation.comparisons import baselines_for
-from separation.files.atomic import atomic_path
-from separation.sweep_tables import (
+from separation.analysis.comparisons import baselines_for
+from separation.analysis.sweep_tables import (
     BASELINES,
     metric_columns,
     primary_metric,
@@ -26,6 +25,7 @@ from separation.sweep_tables import (
     score_matrix,
     swept_keys,
 )
+from separation.files.atomic import atomic_path
 
 # of the metrics that were measured; the sheet would be too wide with all of them, and the others stand in summary.csv
 SHEET_METRICS = ("SI-SDR", "SI-SIR", "SI-SAR", "SDR", "SIR", "SAR")

@@ -12,14 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from separation import frames
-from separation.analysis import summarize_sweep
-from separation.errors import UserError
-from separation.figures import plot_sweep
-from separation.files.atomic import atomic_path, read_json
-from separation.files.layout import RECORD, estimates_of, histories_of
-from separation.report import render_report
-from separation.sweep_tables import (
+from separation.analysis import dataframes
+from separation.analysis.summarize import summarize_sweep
+from separation.analysis.sweep_tables import (
     BASELINES,
     POINT_COLUMNS,
     SCORE_KEYS,
@@ -29,6 +24,11 @@ from separation.sweep_tables import (
     swept_keys,
     written,
 )
+from separation.errors import UserError
+from separation.figures import plot_sweep
+from separation.files.atomic import atomic_path, read_json
+from separation.files.layout import RECORD, estimates_of, histories_of
+from separation.report import render_report
 
 COMPARISONS = Path("results/comparisons")
 # Settings in which points of different sweeps differ may be very many; so many have a column
@@ -60,7 +60,7 @@ def compare_sweeps(names: Sequence[str], artifacts: Path, output: Path = COMPARI
     Raises:
         UserError: fewer than two sweeps, one that is not known or not evaluated, or no metric that all have.
     """
-    folders = list({folder.name: folder for folder in map(frames.find_sweep, names)}.values())
+    folders = list({folder.name: folder for folder in map(dataframes.find_sweep, names)}.values())
     if len(folders) < 2:
         raise UserError(f"expected two or more sweeps, found {', '.join(names) or 'none'}", key="sweeps")
     target = output / "+".join(folder.name for folder in folders)
@@ -115,7 +115,7 @@ def _points(folders: Sequence[Path], artifacts: Path) -> pd.DataFrame:
             known = rows.setdefault((row["point"], row["evaluation"]), row | {"sweep": "", "label": ""})
             known["sweep"] = SEVERAL.join(filter(None, [known["sweep"], name]))
             known["label"] = " | ".join(filter(None, [known["label"], label]))
-    configs = {key: frames.config_of(artifacts, *key) for key in rows}
+    configs = {key: dataframes.config_of(artifacts, *key) for key in rows}
     texts = {
         key: {name: written(value) for name, value in config.items() if value is not None}
         for key, config in configs.items()
@@ -171,7 +171,7 @@ def _name_test_sets(tables: dict[str, pd.DataFrame], points: pd.DataFrame, artif
     """Calls test sets by their ids where one name stands for several: recipes that changed between sweeps."""
     ids: dict[str, str] = {}
     for row in points.itertuples():
-        known = frames.test_data_of(artifacts, row.point, row.evaluation)
+        known = dataframes.test_data_of(artifacts, row.point, row.evaluation)
         for evaluation in (row.evaluation, getattr(row, "baselines", "")):
             ids.setdefault(evaluation, known)
     of_name: dict[str, set[str]] = {}
@@ -242,7 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         names = [name.strip() for name in asked.sweeps.split(",") if name.strip()]
-        made = compare_sweeps(names, frames.artifacts_folder())
+        made = compare_sweeps(names, dataframes.artifacts_folder())
     except UserError as problem:
         print(f"Error: {problem}", file=sys.stderr)
         return 1

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from separation import statistics
+from separation.analysis import statistics
+from separation.analysis.sweep_tables import BASELINES, as_number, swept_keys, varying_keys
 from separation.experiment.key_paths import short_names
-from separation.sweep_tables import BASELINES, as_number, swept_keys, varying_keys
 
 # Under that many songs an interval is a rough one
 FEW_SONGS = 10

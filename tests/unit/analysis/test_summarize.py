@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from separation.analysis import collect_scores, summarize_sweep
+from separation.analysis.summarize import collect_scores, summarize_sweep
 from separation.errors import UserError
 from simulated_sweep import BASELINE_EVALUATION, BASELINE_GAINS, EVALUATION, simulate_sweep
 

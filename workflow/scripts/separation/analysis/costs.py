@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from separation.sweep_tables import read_history
+from separation.analysis.sweep_tables import read_history
 
 PROGRESS = "state/progress.json"
 BENCHMARKS = Path("results/benchmarks")
@@ -24,7 +24,7 @@ def read_costs(points: pd.DataFrame, histories: Mapping[str, Path], benchmarks: 
     """What each point took, as far as it is known.
 
     Args:
-        points: points.csv, as `separation.sweep_tables.read_points` reads it.
+        points: points.csv, as `separation.analysis.sweep_tables.read_points` reads it.
         histories: point -> history.csv; the device stands in state/progress.json beside it.
         benchmarks: where Snakemake writes what jobs cost.
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from separation import statistics
-from separation.sweep_tables import varying_keys
+from separation.analysis import statistics
+from separation.analysis.sweep_tables import varying_keys
 
 Row = tuple[str, str]  # (point, evaluation): one column of a score matrix
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from separation import statistics
+from separation.analysis import statistics
 
 NUM_SONGS, ITEMS_PER_SONG, NUM_SOURCES = 8, 6, 2
 

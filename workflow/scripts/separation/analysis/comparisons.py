@@ -8,8 +8,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from separation import statistics
-from separation.sweep_tables import BASELINES, value_order, varying_keys
+from separation.analysis import statistics
+from separation.analysis.sweep_tables import BASELINES, value_order, varying_keys
 
 log = logging.getLogger(__name__)
 

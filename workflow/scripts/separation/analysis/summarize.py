@@ -11,19 +11,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from separation import statistics
-from separation.comparisons import (
+from separation.analysis import statistics
+from separation.analysis.comparisons import (
     COMPARISON_COLUMNS,
     MOST_POINTS_FOR_ALL_PAIRS,
     Comparisons,
     Row,
     baselines_for,
 )
-from separation.conditions import analyze_conditions
-from separation.errors import UserError
-from separation.files.atomic import atomic_path
-from separation.seed_groups import SeedGroups
-from separation.sweep_tables import (
+from separation.analysis.conditions import analyze_conditions
+from separation.analysis.seed_groups import SeedGroups
+from separation.analysis.sweep_tables import (
     BASELINES,
     SCORE_KEYS,
     UNIT,
@@ -37,6 +35,8 @@ from separation.sweep_tables import (
     swept_keys,
     written,
 )
+from separation.errors import UserError
+from separation.files.atomic import atomic_path
 
 log = logging.getLogger(__name__)
 

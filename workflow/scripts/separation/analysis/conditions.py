@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from separation import statistics
-from separation.sweep_tables import SCORE_KEYS, UNIT, metric_columns
+from separation.analysis import statistics
+from separation.analysis.sweep_tables import SCORE_KEYS, UNIT, metric_columns
 
 #: values of one kind are put into so many bins of equal counts
 BINS = 4

@@ -6,7 +6,7 @@ import math
 import pandas as pd
 import pytest
 
-from separation.costs import duration, rate_unit, read_costs
+from separation.analysis.costs import duration, rate_unit, read_costs
 
 POINTS = pd.DataFrame({"point": ["a", "b"], "evaluation": ["e", "e"]})
 
