@@ -15,8 +15,8 @@ sys.path[:0] = [str(ROOT / "workflow/scripts"), str(ROOT / "tests"), str(ROOT / 
 
 from browser import CHROMIUM, Browser
 from separation.analysis.summarize import collect_scores, summarize_sweep
-from separation.figures import plot_sweep
-from separation.report import render_report
+from separation.report.figures import plot_sweep
+from separation.report.render import render_report
 from simulated_sweep import SimulatedSweep, simulate_sweep
 
 BUDGET_MB, BUDGET_SECONDS = 50, 5

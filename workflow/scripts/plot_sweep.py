@@ -5,8 +5,8 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake):
-    from separation.figures import plot_sweep
     from separation.files.layout import histories_of
+    from separation.report.figures import plot_sweep
 
     plot_sweep(
         Path(snakemake.input.points),

@@ -6,8 +6,8 @@ from separation.machine.snakemake_job import job
 
 with job(snakemake):
     from separation.files.layout import estimates_of, histories_of
-    from separation.provenance import provenance_of
-    from separation.report import render_report
+    from separation.report.provenance import provenance_of
+    from separation.report.render import render_report
 
     run_options = snakemake.config["run_options"]
     points, artifacts = Path(snakemake.input.points), Path(run_options["artifacts"])

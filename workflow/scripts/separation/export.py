@@ -19,7 +19,7 @@ from separation.experiment.testers import PASSPORTS
 from separation.files.atomic import sha256_of, write_json, write_text
 from separation.files.yaml_reader import read_yaml
 from separation.planning.workflow import load_workflow
-from separation.provenance import provenance_of
+from separation.report.provenance import provenance_of
 from separation.trained import EXPORTED, TrainedPoint, find_point
 
 README, LICENCES, METRICS, SCORES = "README.md", "LICENCES.md", "metrics.json", "scores.parquet"

@@ -25,10 +25,10 @@ from separation.analysis.sweep_tables import (
     written,
 )
 from separation.errors import UserError
-from separation.figures import plot_sweep
 from separation.files.atomic import atomic_path, read_json
 from separation.files.layout import RECORD, estimates_of, histories_of
-from separation.report import render_report
+from separation.report.figures import plot_sweep
+from separation.report.render import render_report
 
 COMPARISONS = Path("results/comparisons")
 # Settings in which points of different sweeps differ may be very many; so many have a column
@@ -210,7 +210,7 @@ def test_set_notices(tested: dict[str, set[tuple[str, ...]]]) -> list[str]:
 def _provenance(folders: Sequence[Path], artifacts: Path) -> dict[str, object]:
     from separation.experiment.config import default_config
     from separation.planning.workflow import load_workflow
-    from separation.provenance import provenance_of
+    from separation.report.provenance import provenance_of
 
     told: dict[str, object] = {}
     for folder in folders:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from separation import charts, effect_charts
 from separation.analysis.comparisons import MOST_POINTS_FOR_ALL_PAIRS
 from separation.analysis.costs import duration, rate_unit
 from separation.analysis.sweep_tables import as_number, value_order, varying_keys
 from separation.experiment.key_paths import short_names
-from separation.verdict import decibels
+from separation.report import charts, effect_charts
+from separation.report.verdict import decibels
 
 # Metrics in the table from the start; the others are a click away
 SHOWN_METRICS = ("SI-SDRi", "SI-SDR", "SI-SIR", "SI-SAR", "SDR", "SIR", "SAR")

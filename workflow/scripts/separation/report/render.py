@@ -14,17 +14,17 @@ import pandas as pd
 import vl_convert
 from markupsafe import Markup
 
-from separation import charts, report_tables, verdict
 from separation.analysis.costs import BENCHMARKS, duration
 from separation.analysis.sweep_tables import metric_columns
 from separation.experiment import metric_descriptions
-from separation.figures import INDEX, SECTIONS, gather_sweep, vega_lite_version
 from separation.files.atomic import read_json, write_text
-from separation.players import read_items
+from separation.report import charts, tables, verdict
+from separation.report.figures import INDEX, SECTIONS, gather_sweep, vega_lite_version
+from separation.report.players import read_items
 
 # Tables above that lie beside the report and not in it
 MOST_BYTES_OF_A_TABLE = 2_000_000
-TEMPLATES = Path(__file__).resolve().parents[2] / "report"
+TEMPLATES = Path(__file__).resolve().parents[3] / "report"
 
 
 def render_report(
@@ -49,7 +49,7 @@ def render_report(
         sweep: its name.
         points_csv, scores, summary, comparisons: as written by `separation.analysis.summarize`; groups.csv and
             conditions.csv are read beside the summary where they are.
-        figures: the folder that `separation.figures.plot_sweep` filled.
+        figures: the folder that `separation.report.figures.plot_sweep` filled.
         histories: point -> history.csv.
         estimates: point -> its `estimates` folders (see `separation.evaluation.kept_audio`); those of the best point are played.
         provenance: what the report says of its making, for example `date`, `git commit`, `versions`, `datasets`,
@@ -76,16 +76,16 @@ def render_report(
             sweep=sweep,
             kind=kind,
             verdict=said,
-            losses=report_tables.best_of_each_loss(data.points, data, losses),
+            losses=tables.best_of_each_loss(data.points, data, losses),
             metric=metric,
             oracle=data.oracle.replace("_", " "),
-            table=report_tables.table_of_points(data, metrics),
+            table=tables.table_of_points(data, metrics),
             figures=read_figures(Path(figures)),
-            compared=report_tables.comparisons(compared, data),
-            effects=report_tables.effects_against_best(compared, data.points),
-            conditions=report_tables.condition_tables(data),
-            costs=report_tables.costs(data),
-            seeds=report_tables.seeds(data),
+            compared=tables.comparisons(compared, data),
+            effects=tables.effects_against_best(compared, data.points),
+            conditions=tables.condition_tables(data),
+            costs=tables.costs(data),
+            seeds=tables.seeds(data),
             items=read_items(_kept(estimates, data)),
             notes=provenance.get("notes"),
             provenance={name: value for name, value in provenance.items() if name != "notes" and (value or value == 0)},

@@ -8,7 +8,7 @@ import pandas as pd
 
 from separation.analysis import statistics
 from separation.analysis.sweep_tables import UNIT, score_matrix
-from separation.charts import (
+from separation.report.charts import (
     BASELINE,
     BEST,
     COLOURS,

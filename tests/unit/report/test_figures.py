@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from separation.analysis.summarize import collect_scores, summarize_sweep
-from separation.figures import plot_sweep
+from separation.report.figures import plot_sweep
 from simulated_sweep import simulate_sweep
 
 

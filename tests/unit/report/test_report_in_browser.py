@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from test_report import PROVENANCE, prepare, render
 
 from browser import CHROMIUM, Browser
-from test_report import PROVENANCE, prepare, render
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found")
 SHOWN = (

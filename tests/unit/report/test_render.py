@@ -13,8 +13,8 @@ import soundfile
 from PIL import Image
 
 from separation.analysis.summarize import collect_scores, summarize_sweep
-from separation.figures import SECTIONS, plot_sweep
-from separation.report import render_report
+from separation.report.figures import SECTIONS, plot_sweep
+from separation.report.render import render_report
 from simulated_sweep import simulate_sweep
 
 PROVENANCE = {

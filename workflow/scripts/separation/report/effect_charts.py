@@ -10,7 +10,8 @@ import pandas as pd
 
 from separation.analysis.costs import rate_unit
 from separation.analysis.sweep_tables import BASELINES, value_order, varying_keys
-from separation.charts import (
+from separation.experiment.key_paths import short_names
+from separation.report.charts import (
     BASELINE,
     BEST,
     COLOURS,
@@ -23,7 +24,6 @@ from separation.charts import (
     reference_rules,
     score_title,
 )
-from separation.experiment.key_paths import short_names
 
 # A parallel axis with more values than that names every so-many-th of them
 MOST_TICKS = 9

@@ -87,7 +87,7 @@ def describe(
 
     Args:
         points, comparisons, scores, histories: as read from the files of the sweep.
-        rows: `separation.charts.SweepData.rows`: the summary in the order of the validation loss.
+        rows: `separation.report.charts.SweepData.rows`: the summary in the order of the validation loss.
         metric: the metric that points are compared by.
         oracle: the baseline whose gap `rows` has the share of.
     """

@@ -10,7 +10,6 @@ from pathlib import Path
 import altair as alt
 import vl_convert
 
-from separation import charts, effect_charts, score_charts
 from separation.analysis.costs import BENCHMARKS, read_costs
 from separation.analysis.sweep_tables import (
     metric_columns,
@@ -24,6 +23,7 @@ from separation.analysis.sweep_tables import (
 )
 from separation.experiment.key_paths import short_names
 from separation.files.atomic import write_json, write_text
+from separation.report import charts, effect_charts, score_charts
 
 log = logging.getLogger(__name__)
 
