@@ -74,7 +74,7 @@ export: setup ## write a trained point as one folder that nussl loads: model=POI
 
 .PHONY: tensorboard
 tensorboard: setup ## watch trainings in the browser, on port TENSORBOARD_HOST_PORT (8891)
-	@$(ENV) logdir=$$($(library) separation.tensorboard_runs) && exec tensorboard --logdir "$$logdir" --port "$${TENSORBOARD_HOST_PORT:-8891}"
+	@$(ENV) logdir=$$($(library) separation.tracking.tensorboard_links) && exec tensorboard --logdir "$$logdir" --port "$${TENSORBOARD_HOST_PORT:-8891}"
 
 .PHONY: sync
 sync: setup ## send trackers (comet.ml, ...) what they do not have yet: [points="ID ID"]

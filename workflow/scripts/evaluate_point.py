@@ -12,7 +12,7 @@ with job(snakemake, once=True):
     from separation.machine.gpu_leases import gpus_for
     from separation.plan import EVALUATION_SPEC_FILE
     from separation.planning.run_options import options_of
-    from separation.tracking.live import trackers_beside
+    from separation.tracking.beside_job import trackers_beside
     from separation.training.events import EVENTS_FILE, EventLog
 
     point, evaluation = snakemake.wildcards.point, snakemake.wildcards.evaluation
@@ -28,7 +28,7 @@ with job(snakemake, once=True):
     ):
         from separation.analysis.sweep_tables import mean_scores
         from separation.evaluation.evaluate import evaluate_point
-        from separation.tensorboard_runs import write_scores
+        from separation.tracking.tensorboard_links import write_scores
 
         evaluate_point(
             config,

@@ -11,7 +11,7 @@ with job(snakemake):
     from separation.analysis.sweep_tables import read_points
     from separation.errors import UserError
     from separation.files.atomic import write_json
-    from separation.tracking.described import sweep_figures
+    from separation.tracking.payload import sweep_figures
     from separation.tracking.sync import sync_points
 
     run_options, tracker = snakemake.config["run_options"], json.loads(snakemake.params.spec)["tracker"]

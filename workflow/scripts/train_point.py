@@ -23,7 +23,7 @@ with job(snakemake, once=True):
     about = {"sweep": run_options["sweep"], "project": config["info"]["project_name"], "notes": config["info"]["notes"]}
     EventLog(folder / EVENTS_FILE).write("point", **run_options["labels"][point], **about)
 
-    from separation.tracking.live import trackers_beside
+    from separation.tracking.beside_job import trackers_beside
 
     # its inputs are the caches of both splits where it has caches, else the mixtures
     manifests = dict(zip(("train", "val"), map(Path, snakemake.input), strict=False))
@@ -35,7 +35,7 @@ with job(snakemake, once=True):
         gpus_for(snakemake, config["train_config"]["device"], count) as device,
         trackers_beside(folder, run_options["tracking"]),
     ):
-        from separation.tensorboard_runs import link_run, write_hparams
+        from separation.tracking.tensorboard_links import link_run, write_hparams
         from separation.training.launch import train_together
         from separation.training.loop import train_point
 

@@ -9,7 +9,7 @@ from typing import Any
 from separation.analysis.sweep_tables import read_points
 from separation.planning.run_options import options_of
 from separation.sheet_table import PointFacts, SheetTable, sheet_table
-from separation.tracking.state import link_of
+from separation.tracking.sent import link_of
 
 
 def table_of_sweep(points_csv: Path, scores: Path, run_options: Mapping[str, Any]) -> SheetTable:

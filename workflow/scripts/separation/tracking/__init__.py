@@ -1,1 +1,4 @@
-"""Trackers, fed from the event logs of points: while training goes on, or afterwards."""
+"""Experiment trackers, fed from the event logs of points.
+
+In: event logs. Out: runs on comet.ml, Weights & Biases, MLflow and TensorBoard.
+"""

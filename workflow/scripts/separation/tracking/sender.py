@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from separation.tracking.base import Tracker, Unreachable, make_tracker
-from separation.tracking.described import Batch, describe, unsent
-from separation.tracking.state import Sent, load_sent, save_sent, state_file
+from separation.tracking.payload import Batch, describe, unsent
+from separation.tracking.sent import Sent, load_sent, save_sent, state_file
+from separation.tracking.tracker import Tracker, Unreachable, make_tracker
 from separation.training.events import EVENTS_FILE, EventReader, last_words, read_events
 
 PATIENCE = 3.0  # seconds for one request while a job runs

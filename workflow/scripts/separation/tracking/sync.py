@@ -11,10 +11,10 @@ from typing import Any
 
 from separation.errors import UserError
 from separation.experiment.config import default_config, load_settings
-from separation.tracking.base import Tracker, Unreachable, make_tracker
-from separation.tracking.described import File, describe, unsent
+from separation.tracking.payload import File, describe, unsent
 from separation.tracking.sender import point_lock, send_unsent, sent_of
-from separation.tracking.state import link_of, load_sent, save_sent
+from separation.tracking.sent import link_of, load_sent, save_sent
+from separation.tracking.tracker import Tracker, Unreachable, make_tracker
 from separation.training.events import EVENTS_FILE, last_words, read_events
 
 PATIENCE = 30.0  # seconds for one request

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.tracking.described import Batch, Description
-from separation.tracking.state import Sent
+from separation.tracking.payload import Batch, Description
+from separation.tracking.sent import Sent
 
 # values that are told to nobody, wherever they turn up
 SECRET_VARIABLES = ("COMET_API_KEY", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
@@ -92,14 +92,14 @@ def make_tracker(name: str, options: Mapping[str, Any], patience: float) -> Trac
     """
     try:
         if name == "comet":
-            from separation.tracking.comet import Comet
+            from separation.tracking.comet_tracker import Comet
 
             return Comet(options, patience)
         if name == "wandb":
-            from separation.tracking.wandb_runs import Wandb
+            from separation.tracking.wandb_tracker import Wandb
 
             return Wandb(options, patience)
-        from separation.tracking.mlflow_runs import Mlflow
+        from separation.tracking.mlflow_tracker import Mlflow
 
         return Mlflow(options, patience)
     except ImportError as missing:

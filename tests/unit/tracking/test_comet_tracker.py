@@ -13,9 +13,9 @@ import pytest
 
 from comet_server import CometServer, Experiment
 from separation.errors import UserError
-from separation.tracking import live, sync
-from separation.tracking.live import trackers_beside
-from separation.tracking.state import Sent, link_of, load_sent, save_sent
+from separation.tracking import beside_job, sync
+from separation.tracking.beside_job import trackers_beside
+from separation.tracking.sent import Sent, link_of, load_sent, save_sent
 from separation.training.events import EventLog
 from told_point import ToldPoint
 
@@ -117,11 +117,11 @@ def test_a_training_that_was_killed_goes_on_in_the_same_experiment(server, point
     point.start()
     point.epoch(1)
     code = (
-        "import sys, json; from pathlib import Path; from separation.tracking.live import trackers_beside\n"
+        "import sys, json; from pathlib import Path; from separation.tracking.beside_job import trackers_beside\n"
         "with trackers_beside(Path(sys.argv[1]), json.loads(sys.argv[2])): sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(point.folder), json.dumps(LIVE)]
-    environment = {**os.environ, "PYTHONPATH": str(live._SCRIPTS)}
+    environment = {**os.environ, "PYTHONPATH": str(beside_job._SCRIPTS)}
     job = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
     wait_for(lambda: (sent := load_sent(point.folder, "comet")) is not None and sent.epoch == 1, job)
     for child in psutil.Process(job.pid).children(recursive=True):

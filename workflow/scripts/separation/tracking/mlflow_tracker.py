@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.tracking.base import Tracker, Unreachable
-from separation.tracking.described import Batch, Description
-from separation.tracking.state import Sent
+from separation.tracking.payload import Batch, Description
+from separation.tracking.sent import Sent
+from separation.tracking.tracker import Tracker, Unreachable
 
 _LONGEST_PARAMETER = 6000  # characters, MLflow's limit
 _MOST_METRICS, _MOST_PARAMETERS = 1000, 100  # in one call

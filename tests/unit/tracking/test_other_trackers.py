@@ -11,10 +11,10 @@ import wandb
 
 from separation.errors import UserError
 from separation.tracking import sync
-from separation.tracking.base import Unreachable, make_tracker
-from separation.tracking.live import trackers_beside
+from separation.tracking.beside_job import trackers_beside
 from separation.tracking.sender import write_archive
-from separation.tracking.state import load_sent
+from separation.tracking.sent import load_sent
+from separation.tracking.tracker import Unreachable, make_tracker
 from told_point import ToldPoint
 from wandb_server import WandbServer
 
@@ -167,6 +167,6 @@ def test_a_server_of_wandb_that_is_not_there_costs_a_warning_and_leaves_an_archi
 
 def test_a_tracker_that_is_not_installed_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    monkeypatch.delitem(sys.modules, "separation.tracking.wandb_runs", raising=False)
+    monkeypatch.delitem(sys.modules, "separation.tracking.wandb_tracker", raising=False)
     with pytest.raises(Unreachable, match=r"wandb is not installed; .*envs/extra.sh trackers"):
         make_tracker("wandb", WANDB, 3.0)

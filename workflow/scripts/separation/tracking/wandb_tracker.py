@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.tracking.base import Tracker, Unreachable
-from separation.tracking.described import Batch, Description
-from separation.tracking.state import FOLDER, Sent
+from separation.tracking.payload import Batch, Description
+from separation.tracking.sent import FOLDER, Sent
+from separation.tracking.tracker import Tracker, Unreachable
 
 
 class Wandb(Tracker):

@@ -14,7 +14,7 @@ from typing import Any
 from separation.experiment.ids import digest
 from separation.files.atomic import read_json, sha256_of
 from separation.files.yaml_reader import read_yaml
-from separation.tracking.state import Sent
+from separation.tracking.sent import Sent
 from separation.training.events import Event, iterate_metrics
 
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.tracking.base import Tracker, Unreachable
-from separation.tracking.described import Batch, Description
-from separation.tracking.state import FOLDER, Sent
+from separation.tracking.payload import Batch, Description
+from separation.tracking.sent import FOLDER, Sent
+from separation.tracking.tracker import Tracker, Unreachable
 
 # seconds in which the client itself repeats what was refused for the number of requests; comet counts by the minute
 THROTTLED = 90
