@@ -7,8 +7,8 @@ from separation.machine.snakemake_job import job
 with job(snakemake):
     from separation.analysis.summarize import summarize_sweep
     from separation.files.layout import histories_of
-    from separation.publishing import table_of_sweep
-    from separation.sheet_table import write_csv
+    from separation.publishing.results_table import table_of_sweep
+    from separation.publishing.sheet_table import write_csv
 
     summarize_sweep(
         Path(snakemake.input.points),

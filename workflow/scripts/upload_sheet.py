@@ -8,8 +8,8 @@ from separation.machine.snakemake_job import job
 
 with job(snakemake):
     from separation.files.atomic import read_json, write_json
-    from separation.google_sheets import upload_sheet
-    from separation.publishing import table_of_sweep
+    from separation.publishing.google_sheets import upload_sheet
+    from separation.publishing.results_table import table_of_sweep
 
     run_options, receipt = snakemake.config["run_options"], Path(snakemake.output.receipt)
     uploaded = upload_sheet(

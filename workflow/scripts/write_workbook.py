@@ -5,8 +5,8 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake):
-    from separation.publishing import table_of_sweep
-    from separation.sheet_table import write_workbook
+    from separation.publishing.results_table import table_of_sweep
+    from separation.publishing.sheet_table import write_workbook
 
     points, scores = Path(snakemake.input.points), Path(snakemake.input.scores)
     write_workbook(table_of_sweep(points, scores, snakemake.config["run_options"]), Path(snakemake.output.workbook))

@@ -8,7 +8,7 @@ from typing import Any
 
 from separation.analysis.sweep_tables import read_points
 from separation.planning.run_options import options_of
-from separation.sheet_table import PointFacts, SheetTable, sheet_table
+from separation.publishing.sheet_table import PointFacts, SheetTable, sheet_table
 from separation.tracking.sent import link_of
 
 

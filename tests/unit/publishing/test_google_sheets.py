@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from google_server import ADDRESS, KEY, GoogleServer
-from separation import google_client
 from separation.analysis.summarize import collect_scores
 from separation.errors import UserError
-from separation.google_sheets import upload_sheet
-from separation.sheet_merge import entered
-from separation.sheet_table import COUNT, NOTES, PointFacts, sheet_table, write_csv, write_workbook
+from separation.publishing import google_client
+from separation.publishing.google_sheets import upload_sheet
+from separation.publishing.sheet_merge import entered
+from separation.publishing.sheet_table import COUNT, NOTES, PointFacts, sheet_table, write_csv, write_workbook
 from simulated_sweep import simulate_sweep
 
 SWEPT = {"train_config.learning_rate": [0.1, 0.0002], "train_config.sample_strategy": ["sequential", "random"]}

@@ -20,9 +20,9 @@ from gspread.exceptions import APIError
 from gspread.utils import absolute_range_name, rowcol_to_a1
 
 from separation.errors import UserError
-from separation.google_client import BoundedClient, connect, explained
-from separation.sheet_merge import Changes, changes_of
-from separation.sheet_table import DECIMALS, SETTINGS, SheetTable, runs_of_groups
+from separation.publishing.google_client import BoundedClient, connect, explained
+from separation.publishing.sheet_merge import Changes, changes_of
+from separation.publishing.sheet_table import DECIMALS, SETTINGS, SheetTable, runs_of_groups
 
 logger = logging.getLogger(__name__)
 

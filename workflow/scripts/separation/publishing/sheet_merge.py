@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from separation.errors import UserError
-from separation.sheet_table import EVALUATION, POINT, Cell, Column, Link, SheetTable
+from separation.publishing.sheet_table import EVALUATION, POINT, Cell, Column, Link, SheetTable
 
 TITLE_ROWS = 10  # rows from the top in which the titles are looked for
 LONGEST_TEXT = 50_000  # characters that Google Sheets takes in a cell
