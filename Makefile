@@ -42,20 +42,20 @@ experiment: $(setup-or-image) ## run a sweep: yml=config/experiments/NAME.yml [n
 
 .PHONY: plan
 plan: setup ## say what a sweep would run: [sweep=NAME or path] [set=key=value] [json=1]
-	@$(ENV) $(library) separation.plan $(if $(sweep),--sweep '$(sweep)') $(if $(set),--set '$(set)') $(if $(json),--json)
+	@$(ENV) $(library) separation.commands.plan $(if $(sweep),--sweep '$(sweep)') $(if $(set),--set '$(set)') $(if $(json),--json)
 
 .PHONY: status
 status: setup ## say how far the points of a sweep are: [sweep=NAME or path] [set=key=value] [json=1]
-	@$(ENV) $(library) separation.status $(if $(sweep),--sweep '$(sweep)') $(if $(set),--set '$(set)') $(if $(json),--json)
+	@$(ENV) $(library) separation.commands.status $(if $(sweep),--sweep '$(sweep)') $(if $(set),--set '$(set)') $(if $(json),--json)
 
 .PHONY: compare
 compare: setup ## one table and one report over several finished sweeps: sweeps=a,b
 	@$(ENV) test -n '$(sweeps)' || { echo "compare: name the sweeps: make compare sweeps=music_dpcl,music_chimera" >&2; exit 2; }; \
-	$(library) separation.sweep_comparison '$(sweeps)'
+	$(library) separation.commands.compare '$(sweeps)'
 
 .PHONY: prune
 prune: setup ## list what no experiment file refers to any more: [remove=1] removes it, [caches=1] all caches' arrays too
-	@$(ENV) $(library) separation.prune $(if $(remove),--remove) $(if $(caches),--caches)
+	@$(ENV) $(library) separation.commands.prune $(if $(remove),--remove) $(if $(caches),--caches)
 
 .PHONY: check_environment
 check_environment: ## say what this machine and ENV_FILE give, and what missing things mean: [json=1]
@@ -65,12 +65,12 @@ check_environment: ## say what this machine and ENV_FILE give, and what missing 
 .PHONY: separate
 separate: setup ## separate your own audio: model=POINT input=FILE [output=FOLDER] [device=cpu]
 	@$(ENV) test -n '$(model)' -a -n '$(input)' || { echo "separate: name both: make separate model=POINT input=song.wav" >&2; exit 2; }; \
-	$(library) separation.separate --model '$(model)' $(if $(output),--output '$(output)') $(if $(device),--device '$(device)') '$(input)'
+	$(library) separation.commands.separate --model '$(model)' $(if $(output),--output '$(output)') $(if $(device),--device '$(device)') '$(input)'
 
 .PHONY: export
 export: setup ## write a trained point as one folder that nussl loads: model=POINT [output=FOLDER] [licence="CC-BY-4.0"]
 	@$(ENV) test -n '$(model)' || { echo "export: name the point: make export model=POINT" >&2; exit 2; }; \
-	$(library) separation.export --model '$(model)' $(if $(output),--output '$(output)') $(if $(licence),--licence '$(licence)')
+	$(library) separation.commands.export --model '$(model)' $(if $(output),--output '$(output)') $(if $(licence),--licence '$(licence)')
 
 .PHONY: tensorboard
 tensorboard: setup ## watch trainings in the browser, on port TENSORBOARD_HOST_PORT (8891)
@@ -82,7 +82,7 @@ sync: setup ## send trackers (comet.ml, ...) what they do not have yet: [points=
 
 .PHONY: jupyter
 jupyter: setup ## serve notebooks on port JUPYTER_HOST_PORT (8890): [gpus=0,1] [name=NAME of the container, which makes one]
-	@$(ENV) $(if $(name),,envs/extra.sh jupyter && )$(library) separation.jupyter $(if $(gpus),--gpus '$(gpus)') $(if $(name),--name '$(name)')
+	@$(ENV) $(if $(name),,envs/extra.sh jupyter && )$(library) separation.commands.jupyter $(if $(gpus),--gpus '$(gpus)') $(if $(name),--name '$(name)')
 
 .PHONY: test
 test: _setup-tests lint ## set up, lint, run every test that runs anywhere: [args="-k words"]

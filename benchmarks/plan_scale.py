@@ -95,7 +95,7 @@ def main() -> None:
         snakemake = (sys.executable, "-m", "snakemake", "-n")
         plan = measure(
             f"make plan, {NEW} new points",
-            *(sys.executable, "-m", "separation.plan", "--sweep", str(new), "--json"),
+            *(sys.executable, "-m", "separation.commands.plan", "--sweep", str(new), "--json"),
             expected=f'"train_point": {NEW}',
         )
         print(json.dumps(plan), flush=True)

@@ -223,7 +223,7 @@ def test_notebooks_are_served_from_docker(docker, docker_image, project, package
     own = {**session_environment, **docker, "DOCKER_IMAGE_NAME": docker_image, "JUPYTER_HOST_PORT": "8890"}
     own |= {"JUPYTER_PASSWORD_HASH": passwd("a good password"), "PYTHONPATH": str(ROOT / "workflow/scripts")}
     own["CONTAINER_OPTIONS"] = f"--network none --volume {packages}:{INSIDE}:ro"
-    command = [sys.executable, "-m", "separation.jupyter", "--name", "notebooks"]
+    command = [sys.executable, "-m", "separation.commands.jupyter", "--name", "notebooks"]
     server = subprocess.Popen(command, cwd=project.folder, env=own, stderr=subprocess.PIPE, text=True)
     try:
         said = read_until_running(server)

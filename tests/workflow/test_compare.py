@@ -14,7 +14,7 @@ def compare(project, sweeps):
     """Runs the command as the Makefile does."""
     environment = {name: value for name, value in os.environ.items() if name not in UNSET}
     environment["PYTHONPATH"] = str(ROOT / "workflow/scripts")
-    command = [sys.executable, "-m", "separation.sweep_comparison", sweeps]
+    command = [sys.executable, "-m", "separation.commands.compare", sweeps]
     return subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -97,4 +97,4 @@ def test_a_sweep_without_scores_is_told_with_the_command_that_makes_them(swept):
 
 def test_make_compare_asks_for_sweeps():
     done = subprocess.run(["make", "-n", "compare", "sweeps=a,b"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "separation.sweep_comparison 'a,b'" in done.stdout
+    assert "separation.commands.compare 'a,b'" in done.stdout

@@ -46,7 +46,12 @@ def test_a_file_of_any_kind_is_separated_into_files_like_it(tmp_path, command, p
     for name, (rate, channels, seconds) in made.items():
         soundfile.write(tmp_path / name, noise(seconds, rate, channels), rate)
     done = command(
-        "separation.separate", "--model", point, "--output", tmp_path / "out", *(tmp_path / name for name in made)
+        "separation.commands.separate",
+        "--model",
+        point,
+        "--output",
+        tmp_path / "out",
+        *(tmp_path / name for name in made),
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [
@@ -74,7 +79,7 @@ def test_mistakes_are_one_line(tmp_path, command, point):
         (point[:-1] + "x", "text.wav"): f"did you mean '{point}'",
     }
     for (model, audio), message in cases.items():
-        done = command("separation.separate", "--model", model, tmp_path / audio)
+        done = command("separation.commands.separate", "--model", model, tmp_path / audio)
         assert done.returncode == 1 and message in done.stderr
         assert len(done.stderr.splitlines()) == 1 and done.stdout == ""
 
@@ -95,7 +100,7 @@ print(len(estimates), np.abs(sum(estimate.audio_data for estimate in estimates) 
 
 def test_an_exported_point_is_one_folder_that_nussl_loads(tmp_path, command, point, finished):
     folder = tmp_path / "given away"
-    done = command("separation.export", "--model", point, "--output", folder, "--licence", "CC0-1.0")
+    done = command("separation.commands.export", "--model", point, "--output", folder, "--licence", "CC0-1.0")
     assert done.returncode == 0 and done.stdout.strip() == str(folder), done.stderr
     assert {path.name for path in folder.iterdir()} == {
         *("README.md", "LICENCES.md", "config.yml", "metrics.json", "model.pth", "scores.parquet"),
@@ -120,7 +125,9 @@ def test_an_exported_point_is_one_folder_that_nussl_loads(tmp_path, command, poi
 
     # an export is a model, too
     for model, output in ((folder, "of_export"), (point, "of_point")):
-        done = command("separation.separate", "--model", model, "--output", tmp_path / output, tmp_path / "song.wav")
+        done = command(
+            "separation.commands.separate", "--model", model, "--output", tmp_path / output, tmp_path / "song.wav"
+        )
         assert done.returncode == 0, done.stderr
     for number in (1, 2):
         one, other = (soundfile.read(tmp_path / name / f"song_{number}.wav")[0] for name in ("of_export", "of_point"))
@@ -128,6 +135,6 @@ def test_an_exported_point_is_one_folder_that_nussl_loads(tmp_path, command, poi
 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("not to be lost")
-    refused = command("separation.export", "--model", point, "--output", tmp_path / "full")
+    refused = command("separation.commands.export", "--model", point, "--output", tmp_path / "full")
     assert refused.returncode == 1 and "expected a new folder" in refused.stderr
     assert (tmp_path / "full" / "thesis.txt").read_text() == "not to be lost"

@@ -6,11 +6,11 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
+    from separation.commands.plan import EVALUATION_SPEC_FILE
     from separation.files.atomic import write_json
     from separation.files.yaml_reader import read_yaml
     from separation.files.yaml_writer import write_yaml
     from separation.machine.gpu_leases import gpus_for
-    from separation.plan import EVALUATION_SPEC_FILE
     from separation.planning.run_options import options_of
     from separation.tracking.beside_job import trackers_beside
     from separation.training.events import EVENTS_FILE, EventLog

@@ -6,10 +6,10 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
+    from separation.commands.plan import SPEC_FILE
     from separation.files.atomic import write_json
     from separation.files.yaml_writer import write_yaml
     from separation.machine.gpu_leases import gpus_for
-    from separation.plan import SPEC_FILE
     from separation.planning.run_options import complete_config, options_of
     from separation.training.events import EVENTS_FILE, EventLog
 

@@ -18,13 +18,13 @@ from separation.analysis.sweep_tables import (
     read_scores,
     written,
 )
+from separation.commands.plan import EVALUATION_SPEC_FILE
 from separation.errors import UserError
 from separation.experiment import config as configuration
 from separation.experiment import schema
 from separation.files.atomic import read_json
 from separation.files.layout import RECORD, SWEEPS, histories_of
 from separation.files.yaml_reader import read_yaml
-from separation.plan import EVALUATION_SPEC_FILE
 
 # Of a point's config.yml, what only says where it lies and what it is called
 PLACES = ("info.name", "info.notes", "info.experiment_key", "info.output_folder", "info.seed")

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from separation.commands.command_line import console, run_command, short_names
 from separation.planning.workflow import Workflow
-from separation.sweep_command import console, run_command, short_names
 from separation.training.progress_file import duration, is_running, read_progress
 
 #: in the order in which they are counted

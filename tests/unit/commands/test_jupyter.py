@@ -17,7 +17,7 @@ from urllib3.util import Retry
 
 from notebook_server import read_until_running
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PASSWORD = "a good password"
 HASHES = {
     "today's": passwd(PASSWORD),
@@ -32,7 +32,7 @@ def environment(**variables):
 
 
 def run(*arguments, **variables):
-    command = [sys.executable, "-m", "separation.jupyter", *arguments]
+    command = [sys.executable, "-m", "separation.commands.jupyter", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment(**variables), capture_output=True, text=True, timeout=60)
 
 
@@ -46,7 +46,7 @@ def port():
 @pytest.mark.parametrize("form", HASHES)
 def test_the_server_lets_in_who_knows_the_password_and_tells_its_hash_to_nobody(form, port, tmp_path):
     variables = environment(JUPYTER_HOST_PORT=port, JUPYTER_PASSWORD_HASH=HASHES[form], HOME=str(tmp_path))
-    command = [sys.executable, "-m", "separation.jupyter", "--gpus", "0"]
+    command = [sys.executable, "-m", "separation.commands.jupyter", "--gpus", "0"]
     server = subprocess.Popen(command, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True)
     try:
         said = read_until_running(server)

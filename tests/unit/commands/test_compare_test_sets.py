@@ -1,6 +1,6 @@
 """What a comparison of sweeps says of their test sets."""
 
-from separation.sweep_comparison import test_set_notices as notices_of
+from separation.commands.compare import test_set_notices as notices_of
 
 TEST = {("music", "test", str(item)) for item in range(4)}
 OTHER = {("music", "val", str(item)) for item in range(3)}

@@ -13,6 +13,7 @@ from typing import Any
 import pandas
 
 from separation.analysis.sweep_tables import mean_scores
+from separation.commands.trained_point import EXPORTED, TrainedPoint, find_point
 from separation.errors import UserError
 from separation.experiment.config import default_config, load_settings
 from separation.experiment.testers import PASSPORTS
@@ -20,7 +21,6 @@ from separation.files.atomic import sha256_of, write_json, write_text
 from separation.files.yaml_reader import read_yaml
 from separation.planning.workflow import load_workflow
 from separation.report.provenance import provenance_of
-from separation.trained import EXPORTED, TrainedPoint, find_point
 
 README, LICENCES, METRICS, SCORES = "README.md", "LICENCES.md", "metrics.json", "scores.parquet"
 

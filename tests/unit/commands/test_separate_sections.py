@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from separation import separate
+from separation.commands import separate
 
 RATE = 1000
 

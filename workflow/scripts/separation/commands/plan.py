@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from separation.commands.command_line import console, run_command, short_names
 from separation.experiment.ids import canonical_json
 from separation.files.atomic import read_json
 from separation.files.layout import check_name
 from separation.planning.workflow import Workflow
-from separation.sweep_command import console, run_command, short_names
 
 # what determines a begun or finished point, and a finished evaluation, kept for comparisons with new ones
 SPEC_FILE = "state/spec.json"

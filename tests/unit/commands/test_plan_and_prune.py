@@ -5,9 +5,9 @@ import json
 import pytest
 
 from experiments import experiment, plan
+from separation.commands.plan import EVALUATION_SPEC_FILE, SPEC_FILE, main, plan_of, print_plan
+from separation.commands.prune import find_leftovers, remove
 from separation.files.atomic import write_json
-from separation.plan import EVALUATION_SPEC_FILE, SPEC_FILE, main, plan_of, print_plan
-from separation.prune import find_leftovers, remove
 
 
 def finish(workflow, point):

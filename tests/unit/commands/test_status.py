@@ -9,7 +9,7 @@ import time
 import pytest
 
 import experiments
-from separation import status
+from separation.commands import status
 from separation.files import atomic
 from separation.training.history import Epoch, write_history
 from separation.training.progress_file import (
