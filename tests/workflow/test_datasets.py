@@ -81,7 +81,7 @@ def test_a_script_is_a_step_and_shards_share_the_work_bytes_equal(sounds):
     write_yaml(sounds.folder / "config" / "config.yaml", settings | {"shards": {"mixtures": 10, "files": 1000}})
     assert sounds.planned(*command) == {"mix_shard": 4, "mix_dataset": 1}
     marker = sounds.folder / "killed"
-    mixing = sounds.folder / "workflow/scripts/separation/data/mixing.py"
+    mixing = sounds.folder / "workflow/scripts/separation/data/mix.py"
     text = mixing.read_text()
     kill = f"    if index == 25 and not os.path.exists({str(marker)!r}):\n        open({str(marker)!r}, 'w').close()\n"
     kill += f"        os.kill(os.getpid(), {int(signal.SIGKILL)})\n"

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from separation.errors import UserError
-from separation.evaluation import evaluate
+from separation.evaluation import evaluate as evaluation_module
 from separation.evaluation.evaluate import KEYS, evaluate_point
 from separation.evaluation.kept_audio import choose_items
 from separation.evaluation.separator import Separator, item_seed
@@ -276,14 +276,14 @@ def killed_in_its_second_share(folder, split, checkpoint, config, monkeypatch):
     monkeypatch.setattr("separation.evaluation.evaluate.SHARE_BATCHES", 1)
     child = os.fork()
     if child == 0:
-        write_text = evaluate.write_text
+        write_text = evaluation_module.write_text
 
         def write_and_die(path, text):
             if path.name == "00000002.json":
                 os.kill(os.getpid(), signal.SIGKILL)
             write_text(path, text)
 
-        evaluate.write_text = write_and_die
+        evaluation_module.write_text = write_and_die
         evaluate(folder, split, checkpoint, config)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL

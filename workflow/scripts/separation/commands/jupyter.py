@@ -85,7 +85,9 @@ def in_container(environment: Mapping[str, str], gpus: str | None, name: str) ->
         command += ["--env", variable]
     command += shlex.split(environment.get("CONTAINER_OPTIONS") or "")
     image = environment.get("DOCKER_IMAGE_NAME") or default_config()["container"].removeprefix("docker://")
-    config = CONFIG if CONFIG.is_relative_to(code) else Path(code) / "workflow/scripts/separation/jupyter_config.py"
+    config = (
+        CONFIG if CONFIG.is_relative_to(code) else Path(code) / "workflow/scripts/separation/commands/jupyter_config.py"
+    )
     command += ["--workdir", code, image, "python", "-m", "jupyterlab", f"--config={config}"]
     # inside, the server listens to the container's own network; what of it is reachable is said above
     variables = {**environment, "JUPYTER_HOST_PORT": port, "JUPYTER_HOST_IP": "0.0.0.0"}

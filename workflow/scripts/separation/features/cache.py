@@ -1,10 +1,10 @@
 """The cache of features or audio: filled once per dataset split, read by every training that learns from it.
 
 On disk a cache is `<split>.zarr`, a zarr 3 group of typed arrays (no pickles), and `<split>.json`, its manifest. The
-items are in shards (see separation.features.shards); the group's attributes say what it holds and how items are shared out. The
-manifest is written last. A group without a manifest that agrees with it counts for nothing, and a manifest whose group
-was pruned says how to make it again. A filling that was killed goes on with the shards that are whole, and a cache that
-lost some has just those made again.
+items are in shards (see separation.features.shards); the group's attributes hold its contents and how items are
+divided. The manifest is written last. A group without a manifest that agrees with it is ignored; a manifest whose group was
+pruned holds the recipe to fill it again. A filling that was killed resumes after its complete shards, and only the shards
+that a cache lost are rebuilt.
 """
 
 from __future__ import annotations

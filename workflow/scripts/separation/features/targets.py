@@ -1,7 +1,7 @@
 """Magnitudes, targets and masks of spectra in one pass: several times as fast on a CPU as a tensor operation for each.
 
-It computes what separation.features.spectra.Targets does, in the precision of the spectra, row by row, so that what is computed
-for a frame stays in the processor's cache.
+It computes what separation.features.spectra.Targets does, in the precision of the spectra, row by row, so that what is
+computed for a frame stays in the processor's cache.
 """
 
 from __future__ import annotations

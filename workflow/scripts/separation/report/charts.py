@@ -79,8 +79,7 @@ def gather(
     metric: str,
     **tables: pd.DataFrame,
 ) -> SweepData:
-    """Puts together what the charts draw; the arguments as read by `separation.analysis.sweep_tables`, `tables` as SweepData has
-    them."""
+    """Collects what the charts draw, from tables read by `separation.analysis.sweep_tables`; see SweepData."""
     rows = summary.rename(columns={metric: "score", f"{metric}_low": "low", f"{metric}_high": "high"})
     gap = f"{metric}_gap_closed"
     rows["gap"] = rows[gap] if gap in rows else rows.get("oracle_share", np.nan)

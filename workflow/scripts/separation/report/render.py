@@ -51,7 +51,7 @@ def render_report(
             conditions.csv are read beside the summary where they are.
         figures: the folder that `separation.report.figures.plot_sweep` filled.
         histories: point -> history.csv.
-        estimates: point -> its `estimates` folders (see `separation.evaluation.kept_audio`); those of the best point are played.
+        estimates: point -> its `estimates` folders (see `separation.evaluation.kept_audio`); the best point is played.
         provenance: what the report says of its making, for example `date`, `git commit`, `versions`, `datasets`,
             `licences`, `config` (text); values are strings, lists or mappings and are shown in their order. `notes` go
             to the top.
@@ -64,8 +64,10 @@ def render_report(
     metrics, metric = metric_columns(data.scores), data.metric
     compared = pd.read_csv(comparisons, dtype={name: str for name in ("point", "evaluation", "label", "against")})
     compared["label"] = compared["label"].fillna("")
-    tables = [Path(summary), Path(comparisons), Path(points_csv)]
-    tables += [path for name in ("groups.csv", "conditions.csv") if (path := Path(summary).with_name(name)).exists()]
+    tables_to_download = [Path(summary), Path(comparisons), Path(points_csv)]
+    tables_to_download += [
+        path for name in ("groups.csv", "conditions.csv") if (path := Path(summary).with_name(name)).exists()
+    ]
     losses = verdict.loss_keys(data.points)
     said = verdict.describe(data.points, data.rows, compared, data.scores, data.histories, metric, data.oracle)
     said.cautions[:0] = notices
@@ -91,7 +93,11 @@ def render_report(
             provenance={name: value for name, value in provenance.items() if name != "notes" and (value or value == 0)},
             metrics=metric_descriptions.describe(metrics),
             improvements=[name for name in metrics if name.endswith("i") and name != "SI-SDRi"],
-            downloads=[(path.name, data_uri(path)) for path in tables if path.stat().st_size <= MOST_BYTES_OF_A_TABLE],
+            downloads=[
+                (path.name, data_uri(path))
+                for path in tables_to_download
+                if path.stat().st_size <= MOST_BYTES_OF_A_TABLE
+            ],
             style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
             script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
             vega=Markup(vega_bundle()),

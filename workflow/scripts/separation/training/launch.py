@@ -41,7 +41,7 @@ def train_together(
     count: int,
     log: Path | None = None,
 ) -> None:
-    """`separation.training.loop.train_point` in `count` processes; on CPUs they exchange gradients by gloo, on GPUs by nccl.
+    """Runs `separation.training.loop.train_point` in `count` processes, with gloo on CPUs and nccl on GPUs.
 
     Args:
         config, folder, splits, caches, device: as in train_point.

@@ -59,8 +59,8 @@ def train_point(
 ) -> None:
     """Trains one point, or goes on with it, and puts its results in place.
 
-    Writes into `folder`: history.csv (see separation.training.history.Epoch), tensorboard/, state/ (to go on from) and, at the
-    end, checkpoints/best.model.pth (lowest validation loss) and checkpoints/latest.model.pth.
+    Writes into `folder`: history.csv (see separation.training.history.Epoch), tensorboard/, state/ (to go on from)
+    and, at the end, checkpoints/best.model.pth (lowest validation loss) and checkpoints/latest.model.pth.
 
     Args:
         config: a resolved experiment; info.seed, dataset_config, train_config and model_config are read.
