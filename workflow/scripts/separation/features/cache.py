@@ -2,9 +2,9 @@
 
 On disk a cache is `<split>.zarr`, a zarr 3 group of typed arrays (no pickles), and `<split>.json`, its manifest. The
 items are in shards (see separation.features.shards); the group's attributes hold its contents and how items are
-divided. The manifest is written last. A group without a manifest that agrees with it is ignored; a manifest whose group was
-pruned holds the recipe to fill it again. A filling that was killed resumes after its complete shards, and only the shards
-that a cache lost are rebuilt.
+divided. The manifest is written last. A group without a manifest that agrees with it is ignored; a manifest whose
+group was pruned holds the recipe to fill it again. A filling that was killed resumes after its complete shards, and
+only the shards that a cache lost are rebuilt.
 """
 
 from __future__ import annotations
