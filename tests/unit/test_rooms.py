@@ -24,7 +24,7 @@ TABLE = {
     "evaluation": {"files", "machine", "experiment", "data", "features", "networks", "training.user_modules"},
     "analysis": {"files", "experiment", "planning"},
     "report": {"files", "experiment", "analysis"},
-    "tracking": {"files", "experiment", "planning", "training.events"},
+    "tracking": {"files", "experiment", "planning", "machine.run_id", "training.events"},
     "publishing": {"files", "planning", "analysis", "tracking"},
 }  # fmt: skip
 TABLE["commands"] = set(TABLE)

@@ -17,7 +17,9 @@ from separation.machine.gpus import check_num_gpus, count_gpus
 from separation.planning.snakemake_patches import end_with_job_stats, known, make_lookups_once
 from separation.planning.workflow import load_workflow
 from separation.planning.speech_recordings import reachable_packages
-from separation.files.layout import check_folders, check_name, mark_folders, name_run
+from separation.machine.run_id import name_run
+from separation.planning.shared_folders import check_folders, mark_folders
+from separation.planning.sweep_names import check_name
 from separation.planning.changed_sources import check_sources
 
 # Planning makes millions of objects that live to the end; looking through them again and again is a tenth of its time.

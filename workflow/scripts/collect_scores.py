@@ -7,7 +7,7 @@ from separation.machine.snakemake_job import job
 
 with job(snakemake):
     from separation.analysis.summarize import collect_scores
-    from separation.files.layout import record_name
+    from separation.planning.sweep_names import record_name
 
     points_csv = Path(snakemake.output.points)
     collect_scores(

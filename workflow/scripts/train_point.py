@@ -6,8 +6,8 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
-    from separation.commands.plan import SPEC_FILE
     from separation.files.atomic import write_json
+    from separation.files.layout import PointFolder
     from separation.files.yaml_writer import write_yaml
     from separation.machine.gpu_leases import gpus_for
     from separation.planning.run_options import complete_config, options_of
@@ -19,7 +19,7 @@ with job(snakemake, once=True):
     spec = json.loads(snakemake.params.spec)
     config = complete_config(spec, options, point, str(folder))
     write_yaml(snakemake.output.config, config)
-    write_json(folder / SPEC_FILE, spec)
+    write_json(PointFolder(folder).spec, spec)
     about = {"sweep": run_options["sweep"], "project": config["info"]["project_name"], "notes": config["info"]["notes"]}
     EventLog(folder / EVENTS_FILE).write("point", **run_options["labels"][point], **about)
 

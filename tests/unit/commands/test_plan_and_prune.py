@@ -5,19 +5,20 @@ import json
 import pytest
 
 from experiments import experiment, plan
-from separation.commands.plan import EVALUATION_SPEC_FILE, SPEC_FILE, main, plan_of, print_plan
+from separation.commands.plan import main, plan_of, print_plan
 from separation.commands.prune import find_leftovers, remove
 from separation.files.atomic import write_json
+from separation.files.layout import PointFolder
 
 
 def finish(workflow, point):
     """Makes a point look finished."""
     folder = workflow.settings.artifacts / point
-    write_json(folder / SPEC_FILE, json.loads(workflow.trainings[point].spec))
+    write_json(PointFolder(folder).spec, json.loads(workflow.trainings[point].spec))
     files = ["config.yml", "checkpoints/best.model.pth"]
     for (owner, name), (work, _) in workflow.evaluations.items():
         if owner == point:
-            write_json(folder / "evaluations" / name / EVALUATION_SPEC_FILE, json.loads(work.spec))
+            write_json(PointFolder(folder).evaluation(name).spec, json.loads(work.spec))
             files.append(f"evaluations/{name}/scores.parquet")
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ import pytest
 
 from separation.errors import UserError
 from separation.files.build_once import made_once, shard_once
-from separation.files.layout import check_folders, mark_folders
 from separation.machine.snakemake_job import job
+from separation.planning.shared_folders import check_folders, mark_folders
 
 LIBRARY = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 #: makes `made` from `source` and says so; in between it waits for a line of input
@@ -136,7 +136,7 @@ def test_a_job_on_other_folders_is_stopped_in_one_line(tmp_path):
     mark_folders(here, again)
     assert again == environment
     check_folders(here, environment)
-    with pytest.raises(UserError, match=r"not the DATA folder that the workflow was started with on .*DATA_DIRECTORY"):
+    with pytest.raises(UserError, match=r"not the DATA folder that the workflow on .* started with.*DATA_DIRECTORY"):
         check_folders(elsewhere, environment, latency=0)
     mark_folders(elsewhere, {})
     elsewhere.data = here.data

@@ -16,10 +16,11 @@ import torch
 from separation.data.items import Items
 from separation.errors import UserError
 from separation.features import cache
+from separation.machine.torch_device import find_device
 from separation.networks.build import build_model
 from separation.nussl_compat import nussl
 from separation.training import loop
-from separation.training.setup import excerpt_lengths, find_device
+from separation.training.setup import excerpt_lengths
 from training_examples import dataset_config, experiment, write_split
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"

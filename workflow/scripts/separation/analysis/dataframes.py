@@ -18,12 +18,11 @@ from separation.analysis.sweep_tables import (
     read_scores,
     written,
 )
-from separation.commands.plan import EVALUATION_SPEC_FILE
 from separation.errors import UserError
 from separation.experiment import config as configuration
 from separation.experiment import schema
 from separation.files.atomic import read_json
-from separation.files.layout import RECORD, SWEEPS, histories_of
+from separation.files.layout import SWEEPS, PointFolder, SweepFiles, histories_of
 from separation.files.yaml_reader import read_yaml
 
 # Of a point's config.yml, what only says where it lies and what it is called
@@ -57,7 +56,7 @@ def find_sweep(name: str, sweeps: Path | None = None) -> Path:
     Raises:
         UserError: there are no results under that name, or it has no scores yet.
     """
-    sweeps = Path(SWEEPS) if sweeps is None else Path(sweeps)
+    sweeps = SWEEPS if sweeps is None else Path(sweeps)
     if name.endswith((".yml", ".yaml")):
         name = configuration.load_experiment(configuration.find_experiment(name), os.environ).name
     folder = sweeps / name
@@ -67,7 +66,7 @@ def find_sweep(name: str, sweeps: Path | None = None) -> Path:
         raise UserError(f"expected the name of a sweep with results in {sweeps}, found '{name}'{hint}", key="sweeps")
     for table in TABLES:
         if not (folder / table).exists():
-            record = folder / RECORD
+            record = SweepFiles(folder).record
             file = read_json(record)["file"] if record.exists() else name
             raise UserError(
                 f"the sweep '{name}' is not evaluated yet; run: snakemake --config sweep={file}", file=folder / table
@@ -81,17 +80,17 @@ def config_of(artifacts: Path, point: str, evaluation: str = "") -> dict[str, An
     Raises:
         UserError: its config.yml is gone.
     """
-    folder = artifacts / point
-    for path in (folder / "evaluations" / evaluation / "config.yml", folder / "config.yml"):
+    folder = PointFolder(artifacts / point)
+    for path in (folder.evaluation(evaluation).config, folder.config) if evaluation else (folder.config,):
         if path.is_file():
             flat = flatten(read_yaml(path).value)
             return {key: value for key, value in flat.items() if key not in PLACES}
-    raise UserError("the point's settings are gone; the workflow makes them again", file=folder / "config.yml")
+    raise UserError("the point's settings are gone; the workflow makes them again", file=folder.config)
 
 
 def test_data_of(artifacts: Path, point: str, evaluation: str) -> str:
     """The id of the data that an evaluation was made on, "" where it is not known."""
-    path = artifacts / point / "evaluations" / evaluation / EVALUATION_SPEC_FILE
+    path = PointFolder(artifacts / point).evaluation(evaluation).spec
     if not path.is_file():
         return ""
     return str(read_json(path)["test"].get("id", ""))

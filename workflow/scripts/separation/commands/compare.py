@@ -26,7 +26,7 @@ from separation.analysis.sweep_tables import (
 )
 from separation.errors import UserError
 from separation.files.atomic import atomic_path, read_json
-from separation.files.layout import RECORD, estimates_of, histories_of
+from separation.files.layout import SweepFiles, estimates_of, histories_of
 from separation.report.figures import plot_sweep
 from separation.report.render import render_report
 
@@ -214,7 +214,7 @@ def _provenance(folders: Sequence[Path], artifacts: Path) -> dict[str, object]:
 
     told: dict[str, object] = {}
     for folder in folders:
-        record = folder / RECORD
+        record = SweepFiles(folder).record
         file = read_json(record)["file"] if record.exists() else ""
         if not file or not Path(file).exists():
             told[folder.name] = {"config_file": f"{file or 'not recorded'}, which is gone"}

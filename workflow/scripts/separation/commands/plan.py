@@ -16,12 +16,10 @@ from typing import Any
 from separation.commands.command_line import console, run_command, short_names
 from separation.experiment.ids import canonical_json
 from separation.files.atomic import read_json
-from separation.files.layout import check_name
+from separation.files.layout import PointFolder, baseline_scores, cache_manifest, cache_store, split_manifest
+from separation.planning.sweep_names import check_name
 from separation.planning.workflow import Workflow
 
-# what determines a begun or finished point, and a finished evaluation, kept for comparisons with new ones
-SPEC_FILE = "state/spec.json"
-EVALUATION_SPEC_FILE = "spec.json"
 # finding the nearest finished point compares every new one with every finished one
 _MOST_COMPARISONS = 500_000
 _ROWS_SHOWN = 60
@@ -45,10 +43,9 @@ def plan_of(workflow: Workflow) -> dict[str, Any]:
     compare = bool(finished) and len(new) * len(finished) <= _MOST_COMPARISONS
     for row in workflow.table():
         point, evaluation = row["point"], row["evaluation"]
-        folder = artifacts / point
-        trained = (folder / "checkpoints/best.model.pth").exists()
-        scored = (folder / "evaluations" / evaluation / "scores.parquet").exists()
-        begun = (folder / SPEC_FILE).exists()
+        folder = PointFolder(artifacts / point)
+        trained, begun = folder.best_checkpoint.exists(), folder.spec.exists()
+        scored = folder.evaluation(evaluation).scores.exists()
         state = "finished" if trained and scored else "trained" if trained else "begun" if begun else "new"
         entry = {key: row[key] for key in ("point", "evaluation", "label", "swept")}
         entry["state"] = state
@@ -78,14 +75,12 @@ def _missing(workflow: Workflow) -> dict[str, list[str]]:
     datasets = [
         f"{dataset}/{split}"
         for dataset, split in workflow.mixtures
-        if not (settings.data / dataset / split / "manifest.json").exists()
+        if not split_manifest(settings.data, dataset, split).exists()
     ]
-    everything = [f"{cache}/{split}" for cache, split in workflow.caches]
-    caches = [name for name in everything if not (settings.cache / f"{name}.json").exists()]
-    pruned = [name for name in everything if name not in caches and not (settings.cache / f"{name}.zarr").exists()]
-    baselines = [
-        name for name in workflow.baselines if not (settings.artifacts / "baselines" / name / "scores.parquet").exists()
-    ]
+    manifests = {"/".join(key): cache_manifest(settings.cache, *key) for key in workflow.caches}
+    caches = [name for name, manifest in manifests.items() if not manifest.exists()]
+    pruned = [name for name, manifest in manifests.items() if manifest.exists() and not cache_store(manifest).exists()]
+    baselines = [name for name in workflow.baselines if not baseline_scores(settings.artifacts, name).exists()]
     return {"datasets": datasets, "caches": caches, "pruned caches": pruned, "baselines": baselines}
 
 
@@ -96,18 +91,18 @@ def _finished_points(artifacts: Path) -> dict[str, Any]:
         return found
     with os.scandir(artifacts) as entries:
         for entry in entries:
-            spec = Path(entry.path) / SPEC_FILE
-            if (Path(entry.path) / "checkpoints/best.model.pth").exists() and spec.exists():
-                found[entry.name] = read_json(spec)
+            folder = PointFolder(Path(entry.path))
+            if folder.best_checkpoint.exists() and folder.spec.exists():
+                found[entry.name] = read_json(folder.spec)
     return found
 
 
-def _finished_evaluations(point: Path) -> dict[str, frozenset]:
-    found = {}
-    for spec in sorted(point.glob(f"evaluations/*/{EVALUATION_SPEC_FILE}")):
-        if (spec.parent / "scores.parquet").exists():
-            found[spec.parent.name] = _flat(read_json(spec))
-    return found
+def _finished_evaluations(folder: PointFolder) -> dict[str, frozenset]:
+    return {
+        evaluation.path.name: _flat(read_json(evaluation.spec))
+        for evaluation in folder.evaluations()
+        if evaluation.spec.exists() and evaluation.scores.exists()
+    }
 
 
 def _flat(value: Any, path: str = "") -> frozenset[tuple[str, str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from separation.errors import UserError
 from separation.experiment.config import EXPERIMENTS, ROOT, default_config
 from separation.files.atomic import read_json
-from separation.files.layout import RECORD, SWEEPS
+from separation.files.layout import SWEEPS, SweepFiles
 from separation.planning.workflow import Workflow, load_workflow
 
 
@@ -81,7 +81,10 @@ def load_workflows(environment: Mapping[str, str]) -> list[Workflow]:
         UserError: one of them cannot be read; what it refers to is then not known, so nothing may be removed.
     """
     files = sorted((ROOT / EXPERIMENTS).glob("*.y*ml"))
-    for record in sorted(Path(SWEEPS).glob(f"*/{RECORD}")):
+    for folder in _folders(SWEEPS):
+        record = SweepFiles(folder).record
+        if not record.exists():
+            continue
         file = Path(read_json(record)["file"])
         if file.exists() and file.resolve() not in {known.resolve() for known in files}:
             files.append(file)

@@ -148,7 +148,7 @@ def resolve_device(device: str) -> str:
         UserError: a GPU is asked for and there is none (nussl would quietly take the CPU).
     """
     # torch takes seconds to import; reading scores does without it
-    from separation.training.setup import find_device
+    from separation.machine.torch_device import find_device
 
     return str(find_device(device))
 

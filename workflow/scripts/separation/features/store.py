@@ -2,7 +2,8 @@
 
 All items follow one another along the time axis, in the types of separation.features.encoding. A batch is read in those
 types, which is cheap and can be done ahead, then decoded on the device that trains: features are unpacked there, audio
-goes through the STFT there. A store built from audio in memory and one read from a cache hold the same bits, so a network trained with and without a cache is the same network.
+goes through the STFT there. A store built from audio in memory and one read from a cache hold the same bits, so a
+network trained with and without a cache is the same network.
 """
 
 from __future__ import annotations

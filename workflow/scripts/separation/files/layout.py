@@ -1,69 +1,202 @@
-"""Where the parts of a sweep's results lie, and which file they came from."""
+"""The names of all files and folders that the workflow writes, each in one place."""
 
 from __future__ import annotations
 
 import csv
-import os
-import socket
-import time
-import uuid
-from collections.abc import Mapping, MutableMapping
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from separation.errors import UserError
-from separation.experiment.config import Settings
-from separation.files.atomic import read_json, write_json, write_text
-from separation.planning.workflow import Workflow
-
-SWEEPS = "results/sweeps"
-RECORD = "sweep.json"
-#: the environment variable with the name of this run of the workflow
-RUN_VARIABLE = "SEPARATION_RUN"
-#: the one by which jobs know the folders of their workflow again: what `FOLDER_ID` of each holds
-FOLDERS_VARIABLE = "SEPARATION_FOLDERS"
-FOLDER_ID, UNNAMED = ".folder-id", "-"
-#: seconds until what one machine writes is seen by the others
-LATENCY = 30
+SWEEPS = Path("results/sweeps")
+MANIFEST = "manifest.json"
 
 
-def sweep_folder(name: str) -> Path:
-    """Where the results of a sweep lie."""
-    return Path(SWEEPS) / name
+@dataclass(frozen=True)
+class EvaluationFolder:
+    """ARTIFACTS/<point>/evaluations/<evaluation>, the results of one evaluation of a point."""
+
+    path: Path
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores.parquet"
+
+    @property
+    def config(self) -> Path:
+        """The point's config with the evaluation's own sections; itself a valid experiment file."""
+        return self.path / "config.yml"
+
+    @property
+    def spec(self) -> Path:
+        """What determines the scores, for comparisons with other evaluations."""
+        return self.path / "spec.json"
+
+    @property
+    def estimates(self) -> Path:
+        """Audio that is kept to listen to; only where some is kept."""
+        return self.path / "estimates"
 
 
-def check_name(workflow: Workflow) -> None:
-    """Stops where another file has already given results under this sweep's name.
+@dataclass(frozen=True)
+class PointFolder:
+    """ARTIFACTS/<point>, everything that belongs to one training."""
 
-    Raises:
-        UserError: results/sweeps/<name> was made from another file.
-    """
-    record = sweep_folder(workflow.experiment.name) / RECORD
-    if not record.exists():
-        return
-    other = read_json(record)["file"]
-    if other != workflow.experiment.document.file and Path(other).exists():
-        raise UserError(
-            f"the sweep '{workflow.experiment.name}' is already that of {other}; give one of the two another info.name",
-            file=workflow.experiment.document.file,
-        )
+    path: Path
+
+    @property
+    def point(self) -> str:
+        """The point's id."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """The complete, resolved config of the point; itself a valid experiment file."""
+        return self.path / "config.yml"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The network of the lowest validation loss."""
+        return self.checkpoint("best")
+
+    @property
+    def latest_checkpoint(self) -> Path:
+        """The network after the last epoch."""
+        return self.checkpoint("latest")
+
+    def checkpoint(self, name: str) -> Path:
+        """The network saved as `name`: best, latest or epoch<n>."""
+        return self.path / "checkpoints" / f"{name}.model.pth"
+
+    @property
+    def history(self) -> Path:
+        """Losses, learning rate and speed by epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def state(self) -> Path:
+        """What a training needs to resume; no declared output of any rule."""
+        return self.path / "state"
+
+    @property
+    def spec(self) -> Path:
+        """What determines the weights, for comparisons with other points."""
+        return self.state / "spec.json"
+
+    @property
+    def events(self) -> Path:
+        """The event log that trackers are fed from."""
+        return self.state / "events.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        """How far a running training is."""
+        return self.state / "progress.json"
+
+    @property
+    def trackers(self) -> Path:
+        """What each tracker has of this point: <tracker>.json."""
+        return self.state / "trackers"
+
+    def evaluation(self, evaluation: str) -> EvaluationFolder:
+        """The folder of one evaluation, by its id."""
+        return EvaluationFolder(self.path / "evaluations" / evaluation)
+
+    def evaluation_state(self, evaluation: str) -> Path:
+        """What an evaluation needs to resume."""
+        return self.state / "evaluations" / evaluation
+
+    def evaluations(self) -> list[EvaluationFolder]:
+        """The evaluations that exist, by name."""
+        return [EvaluationFolder(path) for path in sorted((self.path / "evaluations").glob("*")) if path.is_dir()]
 
 
-def record_name(folder: Path, file: str) -> None:
-    """Notes which file the results in `folder` come from."""
-    write_json(folder / RECORD, {"file": file})
+def point_folders(artifacts: Path) -> list[PointFolder]:
+    """The points below ARTIFACTS that have a config, by id."""
+    return [PointFolder(config.parent) for config in sorted(Path(artifacts).glob("*/config.yml"))]
+
+
+@dataclass(frozen=True)
+class SweepFiles:
+    """results/sweeps/<sweep>, or the folder of a comparison of sweeps: tables, figures and report."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, sweep: str) -> SweepFiles:
+        """The results of a sweep, by its name."""
+        return cls(SWEEPS / sweep)
+
+    @property
+    def record(self) -> Path:
+        """Which experiment file the results come from."""
+        return self.path / "sweep.json"
+
+    @property
+    def points(self) -> Path:
+        return self.path / "points.csv"
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores.parquet"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.csv"
+
+    @property
+    def comparisons(self) -> Path:
+        return self.path / "comparisons.csv"
+
+    @property
+    def groups(self) -> Path:
+        """Settings over their seeds."""
+        return self.path / "groups.csv"
+
+    @property
+    def conditions(self) -> Path:
+        """Scores by mixing condition."""
+        return self.path / "conditions.csv"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def figure_index(self) -> Path:
+        """The list of figures, written after them."""
+        return self.figures / "index.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def sheet(self) -> Path:
+        """The table that people keep, as CSV."""
+        return self.path / "sheet.csv"
+
+    @property
+    def workbook(self) -> Path:
+        return self.path / "sheet.xlsx"
+
+    def receipt(self, service: str) -> Path:
+        """What a service (sheet, or a tracker) was sent."""
+        return self.path / "published" / f"{service}.json"
 
 
 def histories_of(points_csv: Path, artifacts: Path) -> dict[str, Path]:
     """The learning curve of every point of a points.csv, by point."""
-    return {point: artifacts / point / "history.csv" for point, _ in _evaluations(points_csv)}
+    return {point: PointFolder(artifacts / point).history for point, _ in _evaluations(points_csv)}
 
 
 def estimates_of(points_csv: Path, artifacts: Path) -> dict[str, list[Path]]:
-    """The folders with estimates to listen to of every point of a points.csv, by point."""
+    """The folders with kept estimates of every point of a points.csv, by point; points without any are left out."""
     found: dict[str, list[Path]] = {}
     for point, evaluation in _evaluations(points_csv):
-        folder = artifacts / point / "evaluations" / evaluation / "estimates"
+        folder = PointFolder(artifacts / point).evaluation(evaluation).estimates
         if folder.is_dir():
             found.setdefault(point, []).append(folder)
     return found
@@ -74,53 +207,29 @@ def _evaluations(points_csv: Path) -> list[tuple[str, str]]:
         return [(row["point"], row["evaluation"]) for row in csv.DictReader(rows)]
 
 
-def name_run(environment: MutableMapping[str, str]) -> None:
-    """Gives this run of the workflow a name that its jobs inherit: what is to be told once in a run is told once."""
-    if not environment.get(RUN_VARIABLE):
-        environment[RUN_VARIABLE] = f"{time.time():.0f}-{os.getpid()}"
+# datasets and caches -------------------------------------------------------------------------------------------------
 
 
-def mark_folders(settings: Settings, environment: MutableMapping[str, str]) -> None:
-    """Gives DATA, CACHE and ARTIFACTS a name each where they have none, and tells the names to the jobs to come."""
-    names = [socket.gethostname()]
-    for folder in (settings.data, settings.cache, settings.artifacts):
-        place = folder / FOLDER_ID
-        try:
-            if not place.exists():
-                own = place.with_name(f"{FOLDER_ID}.{uuid.uuid4()}")
-                write_text(own, f"{uuid.uuid4()}\n")
-                # of several workflows that begin, one gives the name
-                with suppress(FileExistsError):
-                    os.link(own, place)
-                own.unlink()
-            names.append(place.read_text(encoding="utf-8").strip())
-        except OSError:
-            names.append(UNNAMED)  # read alone: where nothing is made, nothing can go astray
-    environment[FOLDERS_VARIABLE] = " ".join(names)
+def source_manifest(data: Path, source: str, step: str) -> Path:
+    """The manifest of one step of a source: script, fetched, organized_<hex> or resampled_<rate>_<hex>."""
+    return Path(data) / source / step / MANIFEST
 
 
-def check_folders(settings: Settings, environment: Mapping[str, str], latency: float = LATENCY) -> None:
-    """Stops a job on a machine where DATA, CACHE or ARTIFACTS is not the folder that the workflow was started with.
-
-    Raises:
-        UserError: one of them is another folder here, or is missing.
-    """
-    host, *names = environment.get(FOLDERS_VARIABLE, "").split(" ")
-    deadline = time.monotonic() + latency
-    folders = {"DATA": settings.data, "CACHE": settings.cache, "ARTIFACTS": settings.artifacts}
-    for (what, folder), name in zip(folders.items(), names, strict=False):
-        while name != UNNAMED and _name_of(folder) != name:
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"on {socket.gethostname()} this is not the {what} folder that the workflow was started with on "
-                    f"{host}; name one that all machines share in {what}_DIRECTORY",
-                    file=folder.absolute(),
-                )
-            time.sleep(0.5)
+def split_manifest(data: Path, dataset: str, split: str) -> Path:
+    """The manifest of a split of mixtures."""
+    return Path(data) / dataset / split / MANIFEST
 
 
-def _name_of(folder: Path) -> str | None:
-    try:
-        return (folder / FOLDER_ID).read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
+def cache_manifest(cache_directory: Path, cache: str, split: str) -> Path:
+    """The manifest of the cache of a split; it stays when the arrays beside it are pruned."""
+    return Path(cache_directory) / cache / f"{split}.json"
+
+
+def cache_store(manifest: Path) -> Path:
+    """The zarr group with the arrays of a cache."""
+    return Path(manifest).with_suffix(".zarr")
+
+
+def baseline_scores(artifacts: Path, baselines: str) -> Path:
+    """The scores of the baselines that points are compared with."""
+    return Path(artifacts) / "baselines" / baselines / "scores.parquet"

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from separation.files.layout import RUN_VARIABLE
+from separation.machine.run_id import RUN_VARIABLE
 
 logger = logging.getLogger(__name__)
 

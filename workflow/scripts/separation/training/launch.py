@@ -21,9 +21,9 @@ import torch
 from separation.errors import UserError
 from separation.files import atomic
 from separation.machine.signals import SIGNALS, Stopped
+from separation.machine.torch_device import find_device
 from separation.training.ddp import processes_of_torchrun
 from separation.training.loop import train_point
-from separation.training.setup import find_device
 
 logger = logging.getLogger(__name__)
 

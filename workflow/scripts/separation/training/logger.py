@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
+from separation.machine.torch_device import describe_device
 from separation.training.ddp import Processes
 from separation.training.epoch_progress import Position
 from separation.training.events import EVENTS_FILE, EventLog
 from separation.training.history import Epoch, TensorBoard, write_history
 from separation.training.progress_file import Progress, ProgressFile, TerminalLine, duration
-from separation.training.setup import describe_device
 
 # log lines are a training's, whoever writes them
 logger = logging.getLogger("separation.training.loop")

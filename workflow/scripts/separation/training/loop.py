@@ -27,6 +27,7 @@ from separation.features.spectra import check_dataset_config
 from separation.features.store import FeatureStore
 from separation.losses.combined import CombinedLoss
 from separation.machine.signals import Stopped, StopRequest
+from separation.machine.torch_device import find_device, reproducible
 from separation.networks.build import build_model, without_unit_norm
 from separation.training.batches import BatchLoader, EpochPlan, choose_subset, plan_epoch
 from separation.training.checkpoints import fingerprint, load_state, save_model, save_state
@@ -35,7 +36,7 @@ from separation.training.epoch_progress import Position, groups_of
 from separation.training.history import Epoch, peak_memory
 from separation.training.logger import TrainingReport
 from separation.training.optimizer import Optimization
-from separation.training.setup import excerpt_lengths, find_device, open_store, reproducible
+from separation.training.setup import excerpt_lengths, open_store
 from separation.training.user_modules import load_extras
 
 logger = logging.getLogger(__name__)

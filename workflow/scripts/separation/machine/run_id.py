@@ -1,0 +1,15 @@
+"""The id of one run of the workflow, inherited by its jobs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import MutableMapping
+
+RUN_VARIABLE = "SEPARATION_RUN"
+
+
+def name_run(environment: MutableMapping[str, str]) -> None:
+    """Sets the id of this run where there is none, so that its jobs print a warning once per run, not once per job."""
+    if not environment.get(RUN_VARIABLE):
+        environment[RUN_VARIABLE] = f"{time.time():.0f}-{os.getpid()}"

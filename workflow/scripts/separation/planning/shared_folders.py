@@ -1,0 +1,67 @@
+"""DATA, CACHE and ARTIFACTS have ids, so that a job on another machine notices when it sees other folders."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+from pathlib import Path
+
+from separation.errors import UserError
+from separation.experiment.config import Settings
+from separation.files.atomic import write_text
+
+#: the host that started the workflow and the contents of each folder's `FOLDER_ID`, for its jobs
+FOLDERS_VARIABLE = "SEPARATION_FOLDERS"
+FOLDER_ID, READ_ONLY = ".folder-id", "-"
+#: seconds until what one machine writes is seen by the others
+LATENCY = 30
+
+
+def mark_folders(settings: Settings, environment: MutableMapping[str, str]) -> None:
+    """Gives DATA, CACHE and ARTIFACTS an id each where they have none, and passes the ids on to jobs."""
+    ids = [socket.gethostname()]
+    for folder in (settings.data, settings.cache, settings.artifacts):
+        path = folder / FOLDER_ID
+        try:
+            if not path.exists():
+                own = path.with_name(f"{FOLDER_ID}.{uuid.uuid4()}")
+                write_text(own, f"{uuid.uuid4()}\n")
+                # of several workflows that start at once, one sets the id
+                with suppress(FileExistsError):
+                    os.link(own, path)
+                own.unlink()
+            ids.append(path.read_text(encoding="utf-8").strip())
+        except OSError:
+            ids.append(READ_ONLY)  # nothing is written there, so nothing can go astray
+    environment[FOLDERS_VARIABLE] = " ".join(ids)
+
+
+def check_folders(settings: Settings, environment: Mapping[str, str], latency: float = LATENCY) -> None:
+    """Stops a job on a machine where DATA, CACHE or ARTIFACTS is not the folder that the workflow was started with.
+
+    Raises:
+        UserError: one of them is a different folder on this machine, or is missing.
+    """
+    host, *ids = environment.get(FOLDERS_VARIABLE, "").split(" ")
+    deadline = time.monotonic() + latency
+    folders = {"DATA": settings.data, "CACHE": settings.cache, "ARTIFACTS": settings.artifacts}
+    for (variable, folder), expected in zip(folders.items(), ids, strict=False):
+        while expected != READ_ONLY and _id_of(folder) != expected:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"on {socket.gethostname()} this is not the {variable} folder that the workflow on {host} "
+                    f"started with; set {variable}_DIRECTORY to a folder that all machines share",
+                    file=folder.absolute(),
+                )
+            time.sleep(0.5)
+
+
+def _id_of(folder: Path) -> str | None:
+    try:
+        return (folder / FOLDER_ID).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
