@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from separation.data.scenes.activity import activity
+from separation.data.scenes.mixture_plan import Plan
 from separation.errors import UserError
 from separation.nussl_compat import scaper
 
-if TYPE_CHECKING:
-    from separation.data.scenes.mixture_plan import Plan
-
-PARAMETERS = ("source_time", "event_time", "event_duration", "snr", "pitch_shift", "time_stretch")
 # what the events of a coherent mixture have in common: all but their level
 SHARED = ("source_time", "event_time", "event_duration", "pitch_shift", "time_stretch")
-OPTIONAL = {"event_time": ("const", 0.0), "pitch_shift": None, "time_stretch": None}
 ATTEMPTS = 200
 
 
@@ -37,73 +32,6 @@ class Scene:
     events: list[dict[str, Any]]
     specs: tuple[list[Any], list[Any]]
     conditions: dict[str, Any]
-
-
-def check_event_parameters(
-    given: dict[str, Any], classes: list[str], foreground: str
-) -> dict[str | None, dict[str, Any]]:
-    """Reads the distributions of a recipe and lets scaper check each.
-
-    Args:
-        given: event_parameters of a recipe: parameter -> [distribution, ...] or null, and by_label: label -> the same.
-        classes: the labels there are.
-        foreground: folder of the classes.
-
-    Returns:
-        label -> parameter -> distribution tuple or None; the key None holds those of labels without their own.
-
-    Raises:
-        UserError: an unknown parameter or label, a parameter left out, or a distribution that scaper refuses.
-    """
-    by_label = given.get("by_label") or {}
-    unknown = [label for label in by_label if label not in classes]
-    if unknown:
-        raise UserError(f"expected one of {', '.join(classes)}", key=f"event_parameters.by_label.{unknown[0]}")
-    general = {key: value for key, value in given.items() if key != "by_label"}
-    required = [name for name in PARAMETERS if name not in OPTIONAL and name not in general]
-    if required:
-        raise UserError(
-            "expected a distribution such as [const, 0], found nothing", key=f"event_parameters.{required[0]}"
-        )
-    result = {None: OPTIONAL | _distributions(general, "event_parameters", classes[0], foreground)}
-    for label, own in by_label.items():
-        result[label] = _distributions(own or {}, f"event_parameters.by_label.{label}", label, foreground)
-    return result
-
-
-def _distributions(given: dict[str, Any], key: str, label: str, foreground: str) -> dict[str, Any]:
-    harmless = {"source_time": ("const", 0), "event_duration": ("const", 1), "snr": ("const", 0), **OPTIONAL}
-    result = {}
-    for name, value in given.items():
-        if name not in PARAMETERS:
-            raise UserError(f"expected one of {', '.join(PARAMETERS)}", key=f"{key}.{name}")
-        result[name] = distribution(value)
-        try:
-            checker = scaper.Scaper(1.0, foreground, foreground)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                drawn = harmless | {name: result[name]}
-                checker.add_event(label=("const", label), source_file=("choose", []), **drawn)
-        except (scaper.scaper_exceptions.ScaperError, TypeError, IndexError, AttributeError) as error:
-            raise UserError(
-                f"expected a distribution of scaper such as [uniform, 0, 1], found {value!r}: {error}",
-                key=f"{key}.{name}",
-            ) from error
-    return result
-
-
-def distribution(value: Any) -> Any:
-    """A distribution as scaper wants it, all numbers floats: recipes that spell them otherwise give the same files."""
-    if not isinstance(value, list | tuple):
-        return value
-    return tuple(
-        [float(each) for each in part] if isinstance(part, list | tuple) else float(part) if _is_number(part) else part
-        for part in value
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def draw_scene(plan: Plan, index: int) -> Scene:

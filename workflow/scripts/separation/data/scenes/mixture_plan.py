@@ -11,7 +11,7 @@ from typing import Any
 
 from separation.data.audio.pcm import SUBTYPES
 from separation.data.manifests import by_split_and_class
-from separation.data.scenes.draw import check_event_parameters, distribution
+from separation.data.scenes.distributions import check_event_parameters, distribution
 from separation.data.scenes.rendering import Format
 from separation.errors import UserError
 
