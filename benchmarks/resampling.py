@@ -28,7 +28,7 @@ import numpy as np
 import soundfile
 
 from separation.data.audio.resampling import resample
-from separation.data.fetch import resample_file
+from separation.data.resample import resample_file
 
 RATE, NEW_RATE, SECONDS, TURNS = 44100, 8000, 10, 5
 KEPT, GONE = 3600, 4400  # Hz

@@ -15,7 +15,10 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
-from separation.data import fetch, mix
+from separation.data import mix
+from separation.data.fetch import fetch_source
+from separation.data.organize import organize_source
+from separation.data.resample import resample_source
 from separation.features.cache import DATASET_KEYS
 from separation.files.yaml_reader import read_yaml
 
@@ -50,9 +53,9 @@ def make_scenes(folder: Path, count: int, sample_rate: int = SAMPLE_RATE) -> Map
     recipe["source"]["args"] |= {"songs": {"train": 4, "val": 1, "test": 1}, "song_duration": 3 * DURATION}
     recipe["event_parameters"]["event_duration"] = ["const", DURATION]
     fetched, organized, resampled = (folder / step / "manifest.json" for step in ("fetched", "organized", "resampled"))
-    fetch.fetch_source({"source": recipe["source"]}, fetched, 2)
-    fetch.organize_source({"organize": recipe["organize"]}, fetched, organized)
-    fetch.resample_source({"sample_rate": sample_rate}, organized, resampled, 2)
+    fetch_source({"source": recipe["source"]}, fetched, 2)
+    organize_source({"organize": recipe["organize"]}, fetched, organized)
+    resample_source({"sample_rate": sample_rate}, organized, resampled, 2)
     spec = {key: value for key, value in recipe.items() if key not in ("source", "organize")}
     train = {**spec["mixture_parameters"]["train"], "num_mixtures": count, "scene_duration": DURATION}
     mix.mix_dataset(

@@ -26,14 +26,16 @@ def mixing_spec(name="tiny_music", **changes):
 
 def build_source(folder, *, workers=1, name="tiny_music", args=None):
     """Builds the source of a recipe below a folder; gives the manifests of its three steps."""
-    from separation.data import fetch
+    from separation.data.fetch import fetch_source
+    from separation.data.organize import organize_source
+    from separation.data.resample import resample_source
 
     given = recipe(name)
     given["source"]["args"] |= args or {}
     fetched, organized, resampled = (folder / step / "manifest.json" for step in ("fetched", "organized", "resampled"))
-    fetch.fetch_source({"source": given["source"]}, fetched, workers)
-    fetch.organize_source({"organize": given["organize"]}, fetched, organized)
-    fetch.resample_source({"sample_rate": given["sample_rate"]}, organized, resampled, workers)
+    fetch_source({"source": given["source"]}, fetched, workers)
+    organize_source({"organize": given["organize"]}, fetched, organized)
+    resample_source({"sample_rate": given["sample_rate"]}, organized, resampled, workers)
     return fetched, organized, resampled
 
 

@@ -6,16 +6,17 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
-    from separation.data.fetch import Access, fetch_source
+    from separation.data.fetch import fetch_source
+    from separation.data.sources.access import Access
 
     options = snakemake.config["run_options"]
-    places = dict(options["places"].get(snakemake.wildcards.source, {}))
+    locations = dict(options["places"].get(snakemake.wildcards.source, {}))
     if snakemake.input.script:
-        places["made"] = Path(snakemake.input.script[0]).parent / "files"
+        locations["made"] = Path(snakemake.input.script[0]).parent / "files"
     access = Access(
         workers=snakemake.threads,
         downloads=Path(options["downloads"]),
         offline=options["offline"],
-        places=places,
+        locations=locations,
     )
     fetch_source(json.loads(snakemake.params.spec), Path(snakemake.output.manifest), access=access)

@@ -6,12 +6,13 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
-    from separation.data.fetch import Access, organize_source
+    from separation.data.organize import organize_source
+    from separation.data.sources.access import Access
 
-    places = snakemake.config["run_options"]["places"].get(snakemake.wildcards.source, {})
+    locations = snakemake.config["run_options"]["places"].get(snakemake.wildcards.source, {})
     organize_source(
         json.loads(snakemake.params.spec),
         Path(snakemake.input.fetched),
         Path(snakemake.output.manifest),
-        Access(places=places),
+        Access(locations=locations),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake):
-    from separation.data.fetch import resample_shard
+    from separation.data.resample import resample_shard
     from separation.files.build_once import shard_once
 
     organized, (number, count) = Path(snakemake.input.organized), snakemake.params.part

@@ -7,7 +7,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once="organized"):
-    from separation.data.fetch import resample_source
+    from separation.data.resample import resample_source
 
     manifest = Path(snakemake.output.manifest)
     resample_source(

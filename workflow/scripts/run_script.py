@@ -8,10 +8,10 @@ from separation.machine.snakemake_job import job
 with job(snakemake, once=True):
     from separation.data.sources.user_scripts import run_user_script
 
-    places = snakemake.config["run_options"]["places"][snakemake.wildcards.source]
+    locations = snakemake.config["run_options"]["places"][snakemake.wildcards.source]
     run_user_script(
         json.loads(snakemake.params.spec),
         Path(snakemake.output.manifest),
-        Path(places["file"]),
-        Path(places["yaml"]) if "yaml" in places else None,
+        Path(locations["file"]),
+        Path(locations["yaml"]) if "yaml" in locations else None,
     )

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import soundfile
 
-from separation.data import fetch, mix
+from separation.data import mix
+from separation.data.fetch import fetch_source
+from separation.data.organize import _with_file_names, organize_source
 from separation.data.organizing.assignment import assign
 from separation.data.organizing.file_checks import measure_file
 from separation.data.organizing.guards import find_problems, settle
-from separation.data.sources import folders
+from separation.data.resample import resample_source
+from separation.data.sources.access import Access
 from separation.errors import UserError
 from separation.experiment import config
 from separation.experiment.schema import with_defaults
+from separation.files.listing import AUDIO_SUFFIXES
 from separation.files.yaml_reader import Document
 from separation.planning import dataset_steps
 from separation.planning.changed_sources import _check
@@ -33,11 +37,11 @@ def steps(value, tmp_path, **settings):
 def build(value, tmp_path, **settings):
     """Runs all steps of a recipe; the folder of each, and the train split's manifest."""
     made = steps(value, tmp_path, **settings)
-    access = fetch.Access(1, tmp_path / "data" / "downloads", False, made.places)
+    access = Access(1, tmp_path / "data" / "downloads", False, made.places)
     fetched, organized, resampled = (tmp_path / "data" / name / "manifest.json" for name in ("f", "o", "r"))
-    fetch.fetch_source(json.loads(made.source.spec), fetched, access=access)
-    fetch.organize_source(json.loads(made.organized.spec), fetched, organized, access)
-    fetch.resample_source(json.loads(made.resampled.spec), organized, resampled)
+    fetch_source(json.loads(made.source.spec), fetched, access=access)
+    organize_source(json.loads(made.organized.spec), fetched, organized, access)
+    resample_source(json.loads(made.resampled.spec), organized, resampled)
     manifest = tmp_path / "data" / "mixed" / "train" / "manifest.json"
     mix.mix_dataset(json.loads(made.mixtures["train"].spec), "train", resampled, manifest)
     return fetched, organized, manifest
@@ -229,8 +233,8 @@ def test_changed_content_stops_before_anything_runs_even_under_an_old_date(tmp_p
     folder = write_classes(tmp_path / "sounds", count=2)
     source = {"name": "sounds", "kind": "folder"}
     manifest = tmp_path / "f" / "manifest.json"
-    access = fetch.Access(places={"folders": {"": str(folder)}})
-    fetch.fetch_source({"source": source}, manifest, access=access)
+    access = Access(locations={"folders": {"": str(folder)}})
+    fetch_source({"source": source}, manifest, access=access)
     changed = folder / "dog" / "dog01.wav"
     content = changed.read_bytes()
     os.utime(changed, ns=(1, 1))
@@ -241,7 +245,7 @@ def test_changed_content_stops_before_anything_runs_even_under_an_old_date(tmp_p
         _check(manifest)
     assert str(changed) in str(error.value) and str(manifest) in str(error.value)
     with pytest.raises(UserError, match="no longer what"):
-        fetch.organize_source({"organize": {"by": "class"}, "guards": {}}, manifest, tmp_path / "o" / "manifest.json")
+        organize_source({"organize": {"by": "class"}, "guards": {}}, manifest, tmp_path / "o" / "manifest.json")
 
 
 def test_a_missing_folder_is_told_with_what_to_do(tmp_path):
@@ -254,5 +258,5 @@ def test_a_missing_folder_is_told_with_what_to_do(tmp_path):
 
 def test_files_of_one_name_do_not_meet(tmp_path):
     files = [{"split": "train", "class": "dog", "song": song} for song in ("a/b", "a.b", "c")]
-    assert [entry["song"] for entry in fetch._with_names(files)] == ["a.b", "a.b~2", "c"]
-    assert {".wav", ".flac", ".mp3"} <= folders.AUDIO_SUFFIXES
+    assert [entry["song"] for entry in _with_file_names(files)] == ["a.b", "a.b~2", "c"]
+    assert {".wav", ".flac", ".mp3"} <= AUDIO_SUFFIXES

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from separation.data import fetch
+from separation.data import resample
+from separation.data.fetch import fetch_source
 from separation.data.manifests import read_source_manifest
+from separation.data.organize import organize_source
 from separation.errors import UserError
 from separation.files.atomic import sha256_of
 from tiny_source import build_source, bytes_below, recipe
@@ -47,7 +49,7 @@ def test_files_are_ordered_by_class_through_links_that_survive_a_move(steps, tmp
 
 
 def test_the_whole_way_gives_the_same_bytes_with_1_and_2_workers(steps, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "SECONDS_PER_PROCESS", 0)
+    monkeypatch.setattr(resample, "SECONDS_PER_PROCESS", 0)
     build_source(tmp_path, workers=2)
     assert bytes_below(tmp_path) == bytes_below(steps[0].parents[1])
 
@@ -65,7 +67,7 @@ def test_resampling_keeps_what_lies_below_half_the_new_rate_and_nothing_above(tm
     time = np.arange(48000) / 48000
     kept, gone = 0.4 * np.sin(2 * np.pi * 1000 * time), 0.4 * np.sin(2 * np.pi * 6000 * time)
     manifest = _write_source(tmp_path / "fetched", kept + gone, 48000)
-    fetch.resample_source({"sample_rate": 8000}, manifest, tmp_path / "resampled/manifest.json")
+    resample.resample_source({"sample_rate": 8000}, manifest, tmp_path / "resampled/manifest.json")
     audio, _ = soundfile.read(tmp_path / "resampled/train/song/a.wav")
     expected = 0.4 * np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000)
     assert np.abs(audio - expected)[400:-400].max() < 1e-3
@@ -74,21 +76,21 @@ def test_resampling_keeps_what_lies_below_half_the_new_rate_and_nothing_above(tm
 def test_channels_are_averaged(tmp_path):
     left, right = np.full(4000, 0.5), np.full(4000, -0.25)
     manifest = _write_source(tmp_path / "fetched", np.stack([left, right], axis=1), 8000)
-    fetch.resample_source({"sample_rate": 8000}, manifest, tmp_path / "mono/manifest.json")
+    resample.resample_source({"sample_rate": 8000}, manifest, tmp_path / "mono/manifest.json")
     audio, _ = soundfile.read(tmp_path / "mono/train/song/a.wav", always_2d=True)
     assert audio.shape == (4000, 1)
     assert np.abs(audio - 0.125).max() < 2**-15
-    fetch.resample_source({"sample_rate": 8000, "num_channels": 2}, manifest, tmp_path / "stereo/manifest.json")
+    resample.resample_source({"sample_rate": 8000, "num_channels": 2}, manifest, tmp_path / "stereo/manifest.json")
     audio, _ = soundfile.read(tmp_path / "stereo/train/song/a.wav", always_2d=True)
     assert audio.shape == (4000, 2)
     with pytest.raises(UserError, match="num_channels: expected a file of 4 channels, found 2"):
-        fetch.resample_source({"sample_rate": 8000, "num_channels": 4}, manifest, tmp_path / "four/manifest.json")
+        resample.resample_source({"sample_rate": 8000, "num_channels": 4}, manifest, tmp_path / "four/manifest.json")
 
 
 def test_samples_are_rounded_to_the_nearest_step_and_clipped(tmp_path):
     steps_of_16_bits = np.array([0.4, 0.6, -0.4, -0.6, 1000.49, -1000.49, 40000.0, -40000.0])
     manifest = _write_source(tmp_path / "fetched", steps_of_16_bits / 32768, 8000)
-    fetch.resample_source({"sample_rate": 8000}, manifest, tmp_path / "resampled/manifest.json")
+    resample.resample_source({"sample_rate": 8000}, manifest, tmp_path / "resampled/manifest.json")
     audio, _ = soundfile.read(tmp_path / "resampled/train/song/a.wav", dtype="int16")
     assert audio.tolist() == [0, 1, 0, -1, 1000, -1000, 32767, -32768]
 
@@ -105,22 +107,22 @@ def test_manifests_name_no_place_on_this_machine(steps):
 
 def test_a_step_that_fails_leaves_no_manifest_and_none_of_an_earlier_run(steps, tmp_path, monkeypatch):
     manifest = tmp_path / "resampled" / "manifest.json"
-    fetch.resample_source({"sample_rate": 8000}, steps[1], manifest)
+    resample.resample_source({"sample_rate": 8000}, steps[1], manifest)
     before = bytes_below(manifest.parent)
 
     def killed(*args, **options):
         if len(calls) == 5:
             raise KeyboardInterrupt
         calls.append(args)
-        return resample(*args, **options)
+        return resample_file(*args, **options)
 
-    calls, resample = [], fetch.resample_file
-    monkeypatch.setattr(fetch, "resample_file", killed)
+    calls, resample_file = [], resample.resample_file
+    monkeypatch.setattr(resample, "resample_file", killed)
     with pytest.raises(KeyboardInterrupt):
-        fetch.resample_source({"sample_rate": 8000}, steps[1], manifest)
+        resample.resample_source({"sample_rate": 8000}, steps[1], manifest)
     assert not manifest.exists()
     monkeypatch.undo()
-    fetch.resample_source({"sample_rate": 8000}, steps[1], manifest)
+    resample.resample_source({"sample_rate": 8000}, steps[1], manifest)
     assert bytes_below(manifest.parent) == before
 
 
@@ -128,9 +130,9 @@ def test_files_that_the_source_no_longer_has_are_removed(tmp_path):
     fetched = tmp_path / "fetched/manifest.json"
     given = recipe()["source"]
     given["args"] |= {"songs": {"train": 2}, "song_duration": 1.0}
-    fetch.fetch_source({"source": given}, fetched)
+    fetch_source({"source": given}, fetched)
     given["args"]["songs"] = {"train": 1}
-    fetch.fetch_source({"source": given}, fetched)
+    fetch_source({"source": given}, fetched)
     assert {path.name for path in (tmp_path / "fetched/train").iterdir()} == {"train_000"}
 
 
@@ -141,7 +143,7 @@ def test_a_changed_file_stops_the_run_in_one_line_that_names_file_and_remedy(tmp
     path.write_bytes(content[:-1] + b"x")
     os.utime(path, ns=(manifest.stat().st_mtime_ns + 1, manifest.stat().st_mtime_ns + 1))
     with pytest.raises(UserError) as error:
-        fetch.organize_source({"organize": {"by": "class"}}, manifest, tmp_path / "organized/manifest.json")
+        organize_source({"organize": {"by": "class"}}, manifest, tmp_path / "organized/manifest.json")
     assert str(path) in str(error.value) and str(manifest) in str(error.value) and "delete" in str(error.value)
     assert "\n" not in str(error.value)
     path.write_bytes(content)  # a later file of the same content is as good
@@ -180,8 +182,8 @@ def test_an_unknown_way_is_told_in_one_line(step, spec, words, steps, tmp_path):
     manifest = tmp_path / "new" / "manifest.json"
     with pytest.raises(UserError) as error:
         if step == "fetch":
-            fetch.fetch_source(spec, manifest)
+            fetch_source(spec, manifest)
         else:
-            fetch.organize_source(spec, steps[0], manifest)
+            organize_source(spec, steps[0], manifest)
     assert str(error.value) == words
     assert not manifest.exists()

@@ -4,9 +4,13 @@ import json
 
 import pytest
 
-from separation.data import fetch, mix
+from separation.data import mix
+from separation.data.fetch import fetch_source
 from separation.data.manifests import read_source_manifest
+from separation.data.organize import organize_source
+from separation.data.resample import resample_source
 from separation.data.sources import musdb, toy_speech
+from separation.data.sources.access import Access
 from separation.errors import UserError
 from separation.experiment import config
 from separation.planning import dataset_steps, speech_recordings
@@ -21,10 +25,10 @@ def steps(name, tmp_path, environment=None, reachable=None, **settings):
 
 
 def organized(made, tmp_path):
-    access = fetch.Access(1, tmp_path / "downloads", True, made.places)
+    access = Access(1, tmp_path / "downloads", True, made.places)
     fetched, manifest = tmp_path / "f" / "manifest.json", tmp_path / "o" / "manifest.json"
-    fetch.fetch_source(json.loads(made.source.spec), fetched, access=access)
-    fetch.organize_source(json.loads(made.organized.spec), fetched, manifest, access)
+    fetch_source(json.loads(made.source.spec), fetched, access=access)
+    organize_source(json.loads(made.organized.spec), fetched, manifest, access)
     return manifest
 
 
@@ -54,7 +58,7 @@ def test_speech_corpora_keep_test_speakers_apart(name, tmp_path):
     }
     assert speakers == {"train": {"011", "01a"}, "val": {"011", "01a"}, "test": {"050", "051", "440"}}
     resampled = tmp_path / "r" / "manifest.json"
-    fetch.resample_source(json.loads(made.resampled.spec), manifest, resampled)
+    resample_source(json.loads(made.resampled.spec), manifest, resampled)
     spec = json.loads(made.mixtures["test"].spec)
     spec["mixture_parameters"]["test"]["num_mixtures"] = 2
     mix.mix_dataset(spec, "test", resampled, tmp_path / "m" / "manifest.json")
@@ -144,7 +148,7 @@ def test_toy_speech_shares_no_utterance_between_splits(test_speakers, tmp_path):
     args |= {"min_duration": 0.5, "max_duration": 1.0}
     manifest = tmp_path / "manifest.json"
     spec = {"source": {"name": "toy_speech", "kind": "toy_speech", "args": args}}
-    fetch.fetch_source(spec, manifest)
+    fetch_source(spec, manifest)
     files = read_source_manifest(manifest)["files"]
     assert len({entry["sha256"] for entry in files}) == len(files)
     speakers = {split: {entry["speaker"] for entry in files if entry["split"] == split} for split in ("train", "test")}
@@ -154,7 +158,7 @@ def test_toy_speech_shares_no_utterance_between_splits(test_speakers, tmp_path):
     assert {entry["class"] for entry in files if entry["split"] == "test"} == {"female", "male"}
     assert "no recordings of anybody" in (tmp_path / "ATTRIBUTION.txt").read_text()
     before = {entry["path"]: entry["sha256"] for entry in files}
-    fetch.fetch_source(spec, manifest, 2)
+    fetch_source(spec, manifest, 2)
     assert {entry["path"]: entry["sha256"] for entry in read_source_manifest(manifest)["files"]} == before
 
 

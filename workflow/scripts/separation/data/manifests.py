@@ -38,6 +38,32 @@ def finish_manifest(manifest: Path, spec: dict[str, Any], contents: dict[str, An
     write_json(manifest, {"format": MANIFEST_FORMAT, "recipe": spec, **contents})
 
 
+def finish_source_manifest(
+    manifest: Path,
+    spec: dict[str, Any],
+    files: list[dict[str, Any]],
+    attribution: str,
+    *,
+    problems: dict[str, int] | None = None,
+    kept: Iterable[str] = (),
+    **more: Any,
+) -> None:
+    """Removes files of earlier runs and writes the manifest of a step from source to mixture.
+
+    Args:
+        manifest: Path of the manifest.
+        spec: Settings that the files depend on.
+        files: Entries of the files.
+        attribution: Authors and licence.
+        problems: Number of problems by `<kind>_<action>`.
+        kept: Relative paths of further files that stay.
+        more: Further contents.
+    """
+    remove_strays(manifest, [*(entry["path"] for entry in files), *kept])
+    contents = {"files": files, "attribution": attribution, **more}
+    finish_manifest(manifest, spec, contents | ({"problems": problems} if problems else {}))
+
+
 def write_times(manifest: Path, files: Iterable[dict[str, Any]]) -> None:
     """Notes when the files of a manifest, or what their links lead to, were last written."""
     folder = Path(manifest).parent

@@ -36,6 +36,15 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def link_atomically(link: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Creates or replaces a symbolic link; its folder must exist."""
+    link = Path(link)
+    new = link.with_name(f".{link.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    os.replace(new, link)
+
+
 def umask() -> int:
     """The permissions that new files of this process do not have."""
     mask = os.umask(0)

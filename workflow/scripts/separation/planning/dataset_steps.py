@@ -16,33 +16,8 @@ from typing import Any
 from separation.experiment.config import ROOT, Recipe, Settings
 from separation.experiment.ids import STAGE_VERSIONS, canonical_json, digest, slug, without_excluded
 from separation.files.atomic import read_json, sha256_of
-from separation.planning.splits import listing
+from separation.files.listing import is_audio, listing
 
-AUDIO_SUFFIXES = frozenset(
-    [
-        ".wav",
-        ".wave",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".au",
-        ".caf",
-        ".w64",
-        ".rf64",
-        ".wv1",
-        ".wv2",
-        ".sph",
-        ".m4a",
-        ".aac",
-        ".mp4",
-        ".wma",
-    ]
-)  # fmt: skip
 # options that came later, with the value at which they change nothing: then they are in no id
 NEUTRAL: dict[str, Any] = {
     "allow_repeated_label": False, "background": None, "reverb": None, "guards": {"action": "stop"},
@@ -197,7 +172,7 @@ def _source(
 
 
 def _audio_listing(folder: Path) -> list[list[Any]]:
-    return [[name, size] for name, size in listing(folder) if Path(name).suffix.lower() in AUDIO_SUFFIXES]
+    return [[name, size] for name, size in listing(folder) if is_audio(name)]
 
 
 def _folder(recipe: Recipe, path: str) -> Path:

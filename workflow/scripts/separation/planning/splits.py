@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 SPLITS = ("train", "val", "test")
@@ -48,21 +46,3 @@ class Split:
     def reader(self) -> dict[str, Any]:
         """What separation.data.items.Items opens."""
         return {**self.opener, "folder": self.folder, "dataset": self.name, "split": self.split}
-
-
-def listing(folder: Path) -> list[list[Any]]:
-    """Relative names and sizes of all files below a folder, in order; no size for a link that leads nowhere."""
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        for name in sorted(files):
-            path = Path(parent) / name
-            found.append([path.relative_to(folder).as_posix(), _size(path)])
-    return found
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None

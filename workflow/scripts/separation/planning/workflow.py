@@ -23,10 +23,11 @@ from separation.experiment.ids import (
 )
 from separation.experiment.sweep import Point, Sweep
 from separation.experiment.user_classes import Extras, find_extras
+from separation.files.listing import listing
 from separation.files.yaml_reader import KeyPath, dotted
 from separation.planning.dataset_steps import Dataset, Work, steps_of
 from separation.planning.points_table import Row, fill_varying_keys
-from separation.planning.splits import SPLITS, Split, listing
+from separation.planning.splits import SPLITS, Split
 
 # what of dataset_config decides what a cache of features holds; excerpts and weights are cut and derived on reading
 CACHED_KEYS = (

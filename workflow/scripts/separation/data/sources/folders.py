@@ -1,42 +1,40 @@
-"""Sources of audio files that lie somewhere: in a user's folders, in archives that are fetched, or made by a script."""
+"""Sources of audio files in folders: the user's own, unpacked downloads, or the output of a script."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from separation.data.organizing.file_checks import measure_file
-from separation.data.sources.downloads import fetch_file, unpack
+from separation.data.sources.access import Access, folders_of
+from separation.files.atomic import link_atomically
+from separation.files.listing import is_audio, listing
 from separation.machine.parallel import run_in_order
-from separation.planning.dataset_steps import AUDIO_SUFFIXES
-from separation.planning.splits import listing
-
-if TYPE_CHECKING:
-    from separation.data.fetch import Access
 
 logger = logging.getLogger(__name__)
 
 FILES_PER_PROCESS = 100
-UNKNOWN = "Licence: not stated by the recipe (source.licence).\n"
+UNKNOWN_LICENCE = "Licence: not stated by the recipe (source.licence).\n"
+_TABLE_SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
 
 
 def build_from_folders(source: dict[str, Any], folder: Path, access: Access) -> dict[str, Any]:
-    """Links to all audio files of a source, each read once and measured.
-
-    The files come from the folders in `access.places`; where there are none, from the source's downloads.
+    """Links to all audio files of a source, and measures each file.
 
     Args:
-        source: of a recipe, as it goes into ids.
-        folder: where the links go, under the files' own relative paths.
-        access: how the source is reached.
+        source: Source section of a recipe, as it enters ids.
+        folder: Folder of the links, which keep the files' relative paths.
+        access: How the source is reached.
 
     Returns:
-        `files`: one dict per file, of `path` and what measures.measure_file says; `attribution`.
+        `files`: one dict per file, its `path` and the result of file_checks.measure_file; `attribution`;
+        `empty_folders`: folders without audio; `kept`: links to lists and tables.
 
     Raises:
-        UserError: a folder is missing, or a download fails.
+        UserError: A folder is missing, or a download fails.
     """
     roots = folders_of(access)
     return {
@@ -44,28 +42,16 @@ def build_from_folders(source: dict[str, Any], folder: Path, access: Access) -> 
         "files": link_files(roots, folder, access.workers),
         "empty_folders": [path for name, root in sorted(roots.items()) for path in _empty_folders(name, root)],
         "attribution": attribution_of(source, roots),
-        "kept": _link_texts(roots, folder),
+        "kept": _link_tables(roots, folder),
         "times": True,
     }
 
 
-def folders_of(access: Access) -> dict[str, Path]:
-    """The folders of a source by name: a user's own, what a script made, or what is fetched.
-
-    Raises:
-        UserError: a download fails.
-    """
-    if "made" in access.places:
-        return {"": Path(access.places["made"])}
-    folders = {name: Path(path) for name, path in access.places.get("folders", {}).items()}
-    return folders or _fetched(access)
-
-
 def _empty_folders(name: str, root: Path) -> list[str]:
-    """The folders below a root with nothing to hear in them or below them, the uppermost of each."""
+    """The topmost folders below a root that hold no audio at any depth."""
     full, found = {root}, []
     for relative, _ in listing(root):
-        if Path(relative).suffix.lower() in AUDIO_SUFFIXES:
+        if is_audio(relative):
             full |= {parent for parent in (root / relative).parents if parent.is_relative_to(root)}
     for parent, folders, _ in os.walk(root, followlinks=True):
         folders.sort()
@@ -78,71 +64,54 @@ def _empty_folders(name: str, root: Path) -> list[str]:
     return found
 
 
-def _link_texts(roots: dict[str, Path], folder: Path) -> list[str]:
-    """Links to the lists and tables that may lie among the audio; their paths."""
-    kept = []
-    for name, root in sorted(roots.items()):
-        for relative, _ in listing(root):
-            if Path(relative).suffix.lower() in (".txt", ".csv", ".tsv", ".lst"):
-                path = f"{name}/{relative}" if name else relative
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                place_link(folder / path, str((root / relative).absolute()))
-                kept.append(path)
-    return kept
-
-
-def _fetched(access: Access) -> dict[str, Path]:
-    """The folders into which the downloads are unpacked: of one alone, or of several by the files' names."""
-    roots = {}
-    for download in access.places["download"]:
-        fetched = fetch_file(download, access.downloads, offline=access.offline)
-        name = download["file"].split(".")[0] if len(access.places["download"]) > 1 else ""
-        roots[name] = access.downloads / "unpacked" / download["checksum"].replace(":", "-")
-        if download.get("unpack", True):
-            unpack(fetched, roots[name])
-        else:
-            roots[name].mkdir(parents=True, exist_ok=True)
-            place_link(roots[name] / fetched.name, str(fetched.resolve()))
-    return roots
+def _link_tables(roots: dict[str, Path], folder: Path) -> list[str]:
+    """Links to lists and tables among the audio; their paths."""
+    return [
+        _link(path, file, folder)
+        for path, file in _files_of(roots)
+        if file.suffix.lower() in _TABLE_SUFFIXES
+    ]  # fmt: skip
 
 
 def link_files(roots: dict[str, Path], folder: Path, workers: int) -> list[dict[str, Any]]:
-    """Links to the audio files below the roots and measures them; entries in order of their paths.
+    """Links to the audio files below the roots and measures them.
 
     Args:
-        roots: name -> folder; the files of a root with a name lie below that name.
-        folder: where the links go.
-        workers: number of processes.
+        roots: Folders by name; a name becomes the first part of its files' paths.
+        folder: Folder of the links.
+        workers: Number of processes.
+
+    Returns:
+        The manifest entries, ordered by path.
     """
-    calls = []
-    for name, root in sorted(roots.items()):
-        for relative, _ in listing(root):
-            if Path(relative).suffix.lower() in AUDIO_SUFFIXES:
-                path = f"{name}/{relative}" if name else relative
-                link = folder / path
-                link.parent.mkdir(parents=True, exist_ok=True)
-                place_link(link, str((root / relative).absolute()))
-                calls.append((path, root / relative))
+    calls = [(_link(path, file, folder), file) for path, file in _files_of(roots) if is_audio(file)]
     logger.info("%d audio files in %s", len(calls), ", ".join(str(root) for root in roots.values()))
     return run_in_order(measured_entry, calls, workers=workers, share=FILES_PER_PROCESS, what="files read")
 
 
 def measured_entry(relative: str, path: Path) -> dict[str, Any]:
-    """The entry of one file."""
+    """The manifest entry of one file."""
     return {"path": relative, **measure_file(path)}
 
 
-def place_link(link: Path, target: str) -> None:
-    """Puts a symbolic link in place, at once."""
-    new = link.with_name(f".{link.name}.new")
-    new.unlink(missing_ok=True)
-    new.symlink_to(target)
-    os.replace(new, link)
+def _files_of(roots: dict[str, Path]) -> Iterator[tuple[str, Path]]:
+    """The path within the source, and the file, of everything below the roots."""
+    for name, root in sorted(roots.items()):
+        for relative, _ in listing(root):
+            yield (f"{name}/{relative}" if name else relative), root / relative
+
+
+def _link(path: str, file: Path, folder: Path) -> str:
+    """Links `path` below the folder to a file, and returns it."""
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    link_atomically(folder / path, str(file.absolute()))
+    return path
 
 
 def attribution_of(source: dict[str, Any], roots: dict[str, Path]) -> str:
-    """What the recipe says of the licence, and the licence files that lie in the folders."""
-    parts = [f"Source: {source['name']}\n", f"{source['licence'].strip()}\n" if source.get("licence") else UNKNOWN]
+    """The recipe's licence statement and the licence files in the folders."""
+    licence = f"{source['licence'].strip()}\n" if source.get("licence") else UNKNOWN_LICENCE
+    parts = [f"Source: {source['name']}\n", licence]
     for root in roots.values():
         for path in sorted(root.iterdir()):
             if path.is_file() and path.name.upper().startswith(("LICEN", "ATTRIBUTION", "COPYING")):

@@ -9,18 +9,17 @@ import importlib.util
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from separation.data.audio.pcm import pcm_file, quick_path, to_pcm
 from separation.data.organizing.file_checks import measure_file
-from separation.data.sources.folders import attribution_of, folders_of, place_link
+from separation.data.sources.access import Access, folders_of
+from separation.data.sources.folders import attribution_of
 from separation.errors import UserError
+from separation.files.atomic import link_atomically
 from separation.machine.parallel import run_in_order
-
-if TYPE_CHECKING:
-    from separation.data.fetch import Access
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +103,7 @@ def write_track(split: str, path: Path, folder: Path) -> list[dict[str, Any]]:
     if path.is_dir():
         for stem in STEMS:
             if (path / f"{stem}.wav").exists():
-                place_link(place / f"{stem}.wav", str((path / f"{stem}.wav").absolute()))
+                link_atomically(place / f"{stem}.wav", str((path / f"{stem}.wav").absolute()))
     else:
         for stem, audio in zip(STEMS, _decoded(path)[1:], strict=True):
             with quick_path(place / f"{stem}.wav") as temporary:

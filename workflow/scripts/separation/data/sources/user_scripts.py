@@ -13,9 +13,9 @@ from typing import Any
 from separation.data.manifests import finish_manifest, start_manifest
 from separation.errors import UserError
 from separation.files.atomic import sha256_of, write_text
+from separation.files.listing import listing
 from separation.files.yaml_reader import read_yaml
 from separation.files.yaml_writer import to_yaml
-from separation.planning.splits import listing
 
 logger = logging.getLogger(__name__)
 
