@@ -26,7 +26,7 @@ with job(snakemake, once=True):
     config["test_config"] = {**options["test_config"], **spec["test_config"]}
     with (
         gpus_for(snakemake, config["train_config"]["device"]) as device,
-        trackers_beside(folder.path, snakemake.config["run_options"]["tracking"]),
+        trackers_beside(folder, snakemake.config["run_options"]["tracking"]),
     ):
         from separation.analysis.sweep_tables import mean_scores
         from separation.evaluation.evaluate import evaluate_point
@@ -45,6 +45,6 @@ with job(snakemake, once=True):
         )
         told = mean_scores(results.scores)
         EventLog(folder.events).write("scores", evaluation, **told)
-        write_scores(folder.path, evaluation, told["metrics"], config["train_config"]["num_epochs"])
+        write_scores(folder, evaluation, told["metrics"], config["train_config"]["num_epochs"])
     write_yaml(snakemake.output.config, config)
     write_json(results.spec, spec)

@@ -11,6 +11,7 @@ with job(snakemake):
     from separation.analysis.sweep_tables import read_points
     from separation.errors import UserError
     from separation.files.atomic import write_json
+    from separation.files.layout import PointFolder
     from separation.tracking.payload import sweep_figures
     from separation.tracking.sync import sync_points
 
@@ -20,7 +21,7 @@ with job(snakemake):
         pages = sync_points(
             tracker,
             run_options["tracking"][tracker],
-            [Path(run_options["artifacts"]) / point for point in points],
+            [PointFolder(Path(run_options["artifacts"]) / point) for point in points],
             sweep_figures(snakemake.wildcards.sweep, Path(snakemake.input.figures).parent),
         )
     except UserError:

@@ -11,17 +11,17 @@ with job(snakemake, once=True):
     from separation.files.yaml_writer import write_yaml
     from separation.machine.gpu_leases import gpus_for
     from separation.planning.run_options import complete_config, options_of
-    from separation.training.events import EVENTS_FILE, EventLog
+    from separation.training.events import EventLog
 
     point, run_options = snakemake.wildcards.point, snakemake.config["run_options"]
     options = options_of(run_options, point)
-    folder = Path(snakemake.output.config).parent
+    folder = PointFolder(Path(snakemake.output.config).parent)
     spec = json.loads(snakemake.params.spec)
-    config = complete_config(spec, options, point, str(folder))
+    config = complete_config(spec, options, point, str(folder.path))
     write_yaml(snakemake.output.config, config)
-    write_json(PointFolder(folder).spec, spec)
+    write_json(folder.spec, spec)
     about = {"sweep": run_options["sweep"], "project": config["info"]["project_name"], "notes": config["info"]["notes"]}
-    EventLog(folder / EVENTS_FILE).write("point", **run_options["labels"][point], **about)
+    EventLog(folder.events).write("point", **run_options["labels"][point], **about)
 
     from separation.tracking.beside_job import trackers_beside
 
@@ -43,7 +43,7 @@ with job(snakemake, once=True):
         link_run(folder)
 
         arguments = {
-            "folder": folder,
+            "folder": folder.path,
             "splits": {key: options["readers"][key] for key in ("train", "val")},
             "caches": caches,
             "device": device,

@@ -11,6 +11,7 @@ import pytest
 import experiments
 from separation.commands import status
 from separation.files import atomic
+from separation.files.layout import PointFolder
 from separation.training.history import Epoch, write_history
 from separation.training.progress_file import (
     STALE_AFTER,
@@ -47,7 +48,7 @@ def place(workflow, number, state, *, epochs=0, pid=None, trained=False, scores=
     """Lays out the folder of a point as a training in that state does."""
     row = workflow.rows[number]
     folder = workflow.settings.artifacts / row.point
-    ProgressFile(folder).write(progress(state))
+    ProgressFile(PointFolder(folder).progress).write(progress(state))
     if pid is not None:
         content = atomic.read_json(folder / "state/progress.json")
         atomic.write_json(folder / "state/progress.json", content | {"pid": pid})
@@ -114,15 +115,15 @@ def test_a_training_elsewhere_runs_as_long_as_its_file_is_fresh():
 
 
 def test_a_file_of_another_kind_is_no_progress(tmp_path):
-    assert read_progress(tmp_path) is None
+    assert read_progress(tmp_path / "state/progress.json") is None
     atomic.write_text(tmp_path / "state/progress.json", '{"state": "training"')
-    assert read_progress(tmp_path) is None
+    assert read_progress(tmp_path / "state/progress.json") is None
     assert os.listdir(tmp_path / "state") == ["progress.json"]
 
 
 def test_progress_is_written_now_and_then_only(tmp_path):
     now = iter([0.0, 1.0, 1.0, 4.0, 7.0])
-    file = ProgressFile(tmp_path, clock=lambda: next(now))
+    file = ProgressFile(tmp_path / "progress.json", clock=lambda: next(now))
     assert file.due
     file.write(progress("training"))
     assert [file.due, file.due, file.due] == [False, False, True]

@@ -12,12 +12,12 @@ import psutil
 import pytest
 
 from comet_server import CometServer, Experiment
+from logged_point import LoggedPoint
 from separation.errors import UserError
 from separation.tracking import beside_job, sync
 from separation.tracking.beside_job import trackers_beside
-from separation.tracking.sent import Sent, link_of, load_sent, save_sent
-from separation.training.events import EventLog
-from told_point import ToldPoint
+from separation.tracking.registry import page_url
+from separation.tracking.sent import Sent, load_sent, save_sent
 
 LIVE = {"mode": "live", "names": ["comet"], "comet": {"workspace": "lab", "project": None}}
 OFFLINE = {**LIVE, "mode": "offline"}
@@ -36,11 +36,11 @@ def server(monkeypatch):
 def point(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEPARATION_RUN", "run-1")
-    return ToldPoint(tmp_path)
+    return LoggedPoint(tmp_path)
 
 
 def archives(point):
-    return sorted((point.folder / "state" / "trackers").glob("comet/*.zip"))
+    return sorted(point.folder.tracker_files("comet").glob("*.zip"))
 
 
 def messages(point):
@@ -91,10 +91,10 @@ def test_a_point_is_one_experiment_with_all_that_belongs_to_it(server, point, ca
     ((key, experiment),) = server.experiments.items()
     assert (experiment.project, experiment.workspace, experiment.offline) == ("separation/music", "lab", False)
     assert experiment.name == "learning_rate=0.01"
-    assert {point.folder.name, "example", "dpcl", "toy_music"} <= set(experiment.tags)
+    assert {point.folder.point, "example", "dpcl", "toy_music"} <= set(experiment.tags)
     assert experiment.parameters["train_config.learning_rate"] == 0.01
     assert experiment.parameters["model_config.output"] == '["embedding"]'
-    assert experiment.values("train/step_loss") == point.told()
+    assert experiment.values("train/step_loss") == point.step_losses()
     assert [step for step, _ in experiment.values("validation/loss")] == [3, 6, 9]
     assert {epoch for name, _, epoch, _ in experiment.metrics if name == "train/loss"} == {1, 2, 3}
     assert [value for _, value in experiment.values("test/SI-SDR")] == [9.5]
@@ -106,21 +106,22 @@ def test_a_point_is_one_experiment_with_all_that_belongs_to_it(server, point, ca
         f"toy_music-0123456789ab/best/{name}.wav" for name in ("mixture", "vocals (estimate)", "vocals (reference)")
     ]
     assert sorted(names) == sorted(["config.yml", *audio])
-    assert load_sent(point.folder, "comet").key == key and link_of(point.folder).endswith(key)
+    assert load_sent(point.folder, "comet").key == key and page_url(point.folder).endswith(key)
     assert not archives(point) and capsys.readouterr().err == ""
     # again: nothing is left to send, so nobody is asked
     server.calls.clear()
-    assert sync_all(point) == {point.folder.name: link_of(point.folder)} and server.calls == []
+    assert sync_all(point) == {point.folder.point: page_url(point.folder)} and server.calls == []
 
 
 def test_a_training_that_was_killed_goes_on_in_the_same_experiment(server, point):
     point.start()
     point.epoch(1)
     code = (
-        "import sys, json; from pathlib import Path; from separation.tracking.beside_job import trackers_beside\n"
-        "with trackers_beside(Path(sys.argv[1]), json.loads(sys.argv[2])): sys.stdin.read()"
+        "import sys, json; from pathlib import Path; from separation.files.layout import PointFolder\n"
+        "from separation.tracking.beside_job import trackers_beside\n"
+        "with trackers_beside(PointFolder(Path(sys.argv[1])), json.loads(sys.argv[2])): sys.stdin.read()"
     )
-    command = [sys.executable, "-c", code, str(point.folder), json.dumps(LIVE)]
+    command = [sys.executable, "-c", code, str(point.folder.path), json.dumps(LIVE)]
     environment = {**os.environ, "PYTHONPATH": str(beside_job._SCRIPTS)}
     job = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
     wait_for(lambda: (sent := load_sent(point.folder, "comet")) is not None and sent.epoch == 1, job)
@@ -130,11 +131,11 @@ def test_a_training_that_was_killed_goes_on_in_the_same_experiment(server, point
     job.wait()
     job.stdin.close()
     # it went on after epoch 1, having told half of epoch 2
-    EventLog(point.folder / "state" / "events.jsonl").write("step", 4, epoch=2, loss=0.25)
+    point.log.write("step", 4, epoch=2, loss=0.25)
     point.resume(1)
     train(point, epochs=(2, 3), until=lambda: load_sent(point.folder, "comet").epoch == 3)
     ((_, experiment),) = server.experiments.items()
-    assert experiment.values("train/step_loss") == point.told()
+    assert experiment.values("train/step_loss") == point.step_losses()
     assert experiment.opened == 2 and server.count("add/run") == 1
 
 
@@ -173,7 +174,7 @@ def test_the_archive_can_be_uploaded_by_comets_own_command(server, point):
     assert done.returncode == 0, done.stdout + done.stderr
     ((key, experiment),) = server.experiments.items()
     assert key == load_sent(point.folder, "comet").key == archive.stem
-    assert experiment.values("train/step_loss") == point.told()
+    assert experiment.values("train/step_loss") == point.step_losses()
     assert experiment.name == "learning_rate=0.01" and experiment.assets[0][:2] == ("asset", "config.yml")
 
 
@@ -184,7 +185,7 @@ def test_what_was_kept_is_sent_later_and_once(server, point):
     tell(point, epochs=(3,))
     sync_all(point)
     ((key, experiment),) = server.experiments.items()
-    assert experiment.values("train/step_loss") == point.told()
+    assert experiment.values("train/step_loss") == point.step_losses()
     server.calls.clear()
     sync_all(point)
     assert server.calls == []
@@ -205,7 +206,7 @@ def test_whatever_a_server_refuses_everything_is_there_in_the_end(server, point,
         assert "nothing is lost" in str(problem)
         sync_all(point)
     ((_, experiment),) = server.experiments.items()
-    assert sorted(set(experiment.values("train/step_loss"))) == point.told()
+    assert sorted(set(experiment.values("train/step_loss"))) == point.step_losses()
     assert server.faults == []
 
 
@@ -222,7 +223,7 @@ def test_what_is_refused_again_and_again_is_told_and_sent_once_it_is_taken(serve
     assert metrics if "metric" not in where else not metrics
     sync_all(point)
     # in one process the client repeats for itself what the experiment before was refused
-    assert sorted(set(experiment.values("train/step_loss"))) == point.told()
+    assert sorted(set(experiment.values("train/step_loss"))) == point.step_losses()
     assert experiment.name == "learning_rate=0.01"
     assert "config.yml" in [name for _, name, _ in experiment.assets]
 
@@ -232,7 +233,7 @@ def test_a_server_that_fails_for_a_moment_gets_the_rest_while_training_goes_on(s
     point.start()
     train(point, until=lambda: (sent := load_sent(point.folder, "comet")) is not None and sent.epoch == 3)
     ((_, experiment),) = server.experiments.items()
-    assert sorted(set(experiment.values("train/step_loss"))) == point.told()
+    assert sorted(set(experiment.values("train/step_loss"))) == point.step_losses()
     assert capsys.readouterr().err == "" and not archives(point)
 
 
@@ -244,7 +245,7 @@ def test_a_key_that_comet_knows_already_is_taken_up(server, point):
     server.experiments["ab" * 16] = Experiment("separation/music", "lab", False)
     sync_all(point)
     ((key, experiment),) = server.experiments.items()
-    assert key == "ab" * 16 and experiment.values("train/step_loss") == point.told()
+    assert key == "ab" * 16 and experiment.values("train/step_loss") == point.step_losses()
 
 
 def test_ctrl_c_in_the_job_does_not_leave_a_process_behind(server, point, request):

@@ -9,13 +9,14 @@ import mlflow
 import pytest
 import wandb
 
+from logged_point import LoggedPoint
 from separation.errors import UserError
 from separation.tracking import sync
 from separation.tracking.beside_job import trackers_beside
+from separation.tracking.registry import make_tracker
 from separation.tracking.sender import write_archive
 from separation.tracking.sent import load_sent
-from separation.tracking.tracker import Unreachable, make_tracker
-from told_point import ToldPoint
+from separation.tracking.tracker import Unreachable
 from wandb_server import WandbServer
 
 WANDB = {"entity": None, "project": None}
@@ -26,7 +27,7 @@ def point(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("SEPARATION_RUN", "run-1")
-    point = ToldPoint(tmp_path)
+    point = LoggedPoint(tmp_path)
     point.start()
     for epoch in (1, 2):
         point.epoch(epoch)
@@ -59,16 +60,16 @@ def finish(point):
 def test_a_point_is_one_run_of_mlflow_with_all_that_belongs_to_it(point, store):
     options, client = store
     sync.sync_points("mlflow", options, [point.folder])
-    (point.folder / "state/trackers/mlflow.json").unlink()  # as after a kill before the run was noted
+    point.folder.tracker_state("mlflow").unlink()  # as after a kill before the run was noted
     finish(point)
     for _ in range(2):
         sync.sync_points("mlflow", options, [point.folder])
     (run,) = runs_of(client)
     assert run.info.run_name == "learning_rate=0.01" and run.info.status == "FINISHED"
-    assert run.data.tags["point"] == point.folder.name and run.data.tags["mlflow.note.content"] == "a note"
+    assert run.data.tags["point"] == point.folder.point and run.data.tags["mlflow.note.content"] == "a note"
     assert run.data.params["train_config.learning_rate"] == "0.01"
     steps = client.get_metric_history(run.info.run_id, "train/step_loss")
-    assert sorted({(metric.step, metric.value) for metric in steps}) == point.told()
+    assert sorted({(metric.step, metric.value) for metric in steps}) == point.step_losses()
     assert run.data.metrics["test/SI-SDR"] == 9.5 and run.data.metrics["test/vocals/SI-SDR"] == 10.5
     names = [file.path for file in client.list_artifacts(run.info.run_id)]
     assert "config.yml" in names and "toy_music-0123456789ab" in names
@@ -84,7 +85,7 @@ def test_a_local_store_is_written_beside_the_job_whatever_the_mode(point, store,
             os.sched_yield()
     (run,) = runs_of(client)
     steps = client.get_metric_history(run.info.run_id, "train/step_loss")
-    assert [(metric.step, metric.value) for metric in steps] == point.told()
+    assert [(metric.step, metric.value) for metric in steps] == point.step_losses()
 
 
 def test_a_server_of_mlflow_that_does_not_answer_is_told_in_one_line(point, monkeypatch):
@@ -113,9 +114,9 @@ def test_a_point_is_one_run_of_wandb_with_all_that_belongs_to_it(server, point):
     ((key, run),) = server.runs.items()
     assert key == load_sent(point.folder, "wandb").key
     assert (run.project, run.name, run.notes) == ("separation-music", "learning_rate=0.01", "a note")
-    assert {point.folder.name, "example"} <= set(run.tags)
+    assert {point.folder.point, "example"} <= set(run.tags)
     assert run.config["train_config.learning_rate"] == 0.01
-    assert run.values("train/step_loss") == point.told()
+    assert run.values("train/step_loss") == point.step_losses()
     assert [value for _, value in run.values("validation/loss")] == [0.5] * 3
     assert run.summary["test/SI-SDR"] == 9.5
     assert "config.yml" in run.files and sum(name.endswith(".wav") for name in run.files) == 3
@@ -137,7 +138,7 @@ def test_a_server_of_wandb_that_fails_on_the_way_has_everything_in_the_end(serve
     sync.sync_points("wandb", WANDB, [point.folder])
     ((key, run),) = server.runs.items()
     assert key == load_sent(point.folder, "wandb").key
-    assert sorted(set(run.values("train/step_loss"))) == point.told() and run.summary["test/SI-SDR"] == 9.5
+    assert sorted(set(run.values("train/step_loss"))) == point.step_losses() and run.summary["test/SI-SDR"] == 9.5
 
 
 def test_the_archive_can_be_uploaded_by_wandbs_own_command(server, point):
@@ -149,7 +150,7 @@ def test_the_archive_can_be_uploaded_by_wandbs_own_command(server, point):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     ((key, run),) = server.runs.items()
-    assert key == load_sent(point.folder, "wandb").key and run.values("train/step_loss") == point.told()
+    assert key == load_sent(point.folder, "wandb").key and run.values("train/step_loss") == point.step_losses()
 
 
 def test_a_server_of_wandb_that_is_not_there_costs_a_warning_and_leaves_an_archive(point, monkeypatch, capsys):
@@ -161,7 +162,7 @@ def test_a_server_of_wandb_that_is_not_there_costs_a_warning_and_leaves_an_archi
         finish(point)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("Warning: Weights & Biases: ") and "f0f0" not in line
-    while not list(point.folder.glob("state/trackers/wandb/offline-run/offline-run-*/*.wandb")):
+    while not list(point.folder.tracker_files("wandb").glob("offline-run/offline-run-*/*.wandb")):
         os.sched_yield()
 
 

@@ -15,6 +15,7 @@ import torch
 
 from separation.errors import UserError
 from separation.files import atomic
+from separation.files.layout import PointFolder
 from separation.machine.signals import Stopped
 from separation.training import checkpoints, loop
 from separation.training.progress_file import read_progress
@@ -104,7 +105,7 @@ def test_a_signal_saves_the_step_and_stops(splits, tmp_path, monkeypatch, asking
         expected = f"stopped by {asking.name} in epoch {epoch} of 4, after {batch} batches of it; the state is saved"
         with pytest.raises(Stopped, match=expected):
             loop.train_point(config, folder=tmp_path / "stopped", splits=splits)
-    assert read_progress(tmp_path / "stopped").state == "stopped"
+    assert read_progress(PointFolder(tmp_path / "stopped").progress).state == "stopped"
     assert signal.getsignal(asking) == handler
     steps = []
     interrupt(monkeypatch, -1, None)

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from separation.analysis.sweep_tables import read_history
+from separation.files.layout import PointFolder
 
-PROGRESS = "state/progress.json"
 BENCHMARKS = Path("results/benchmarks")
 COST_COLUMNS = [
     *("point", "evaluation", "epochs", "train_seconds", "device", "memory_mb", "energy_wh", "evaluate_seconds"),
@@ -50,7 +50,7 @@ def read_costs(points: pd.DataFrame, histories: Mapping[str, Path], benchmarks: 
 
 def _training(history_csv: Path) -> dict[str, object]:
     history = read_history(history_csv)
-    found: dict[str, object] = {"epochs": len(history), "device": _device(history_csv.parent / PROGRESS)}
+    found: dict[str, object] = {"epochs": len(history), "device": _device(PointFolder(history_csv.parent).progress)}
     for column, name, reduce in (
         ("seconds", "train_seconds", np.nansum),
         ("memory_mb", "memory_mb", np.nanmax),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.commands.command_line import console, run_command, short_names
+from separation.files.layout import PointFolder
 from separation.planning.workflow import Workflow
 from separation.training.progress_file import duration, is_running, read_progress
 
@@ -30,16 +31,16 @@ def status_of(workflow: Workflow) -> list[dict[str, Any]]:
     """
     rows = []
     for row in workflow.rows:
-        folder = workflow.settings.artifacts / row.point
+        folder = PointFolder(workflow.settings.artifacts / row.point)
         known = {"point": row.point, "evaluation": row.evaluation, "swept": row.swept}
-        rows.append(known | _status(folder, folder / "evaluations" / row.evaluation / "scores.parquet"))
+        rows.append(known | _status(folder, folder.evaluation(row.evaluation).scores))
     return rows
 
 
-def _status(folder: Path, scores: Path) -> dict[str, Any]:
-    progress, epochs = read_progress(folder), _epochs(folder / "history.csv")
+def _status(folder: PointFolder, scores: Path) -> dict[str, Any]:
+    progress, epochs = read_progress(folder.progress), _epochs(folder.history)
     best = min((float(epoch["validation_loss"]) for epoch in epochs), default=None)
-    trained = (folder / "checkpoints" / "best.model.pth").exists()
+    trained = folder.best_checkpoint.exists()
     running = progress is not None and is_running(progress)
     if running:
         state = "running"

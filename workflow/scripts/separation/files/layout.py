@@ -95,10 +95,13 @@ class PointFolder:
         """How far a running training is."""
         return self.state / "progress.json"
 
-    @property
-    def trackers(self) -> Path:
-        """What each tracker has of this point: <tracker>.json."""
-        return self.state / "trackers"
+    def tracker_state(self, tracker: str) -> Path:
+        """What a tracker has received of this point, and the key of its run there."""
+        return self.state / "trackers" / f"{tracker}.json"
+
+    def tracker_files(self, tracker: str) -> Path:
+        """Files that a tracker's client writes: its offline archive, and working files of a running job."""
+        return self.state / "trackers" / tracker
 
     def evaluation(self, evaluation: str) -> EvaluationFolder:
         """The folder of one evaluation, by its id."""
@@ -116,6 +119,12 @@ class PointFolder:
 def point_folders(artifacts: Path) -> list[PointFolder]:
     """The points below ARTIFACTS that have a config, by id."""
     return [PointFolder(config.parent) for config in sorted(Path(artifacts).glob("*/config.yml"))]
+
+
+def logged_points(artifacts: Path) -> list[PointFolder]:
+    """The points below ARTIFACTS that have an event log, by id."""
+    points = [PointFolder(path) for path in sorted(Path(artifacts).glob("*"))]
+    return [point for point in points if point.events.exists()]
 
 
 @dataclass(frozen=True)

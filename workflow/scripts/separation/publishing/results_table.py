@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from separation.analysis.sweep_tables import read_points
+from separation.files.layout import PointFolder
 from separation.planning.run_options import options_of
 from separation.publishing.sheet_table import PointFacts, SheetTable, sheet_table
-from separation.tracking.sent import link_of
+from separation.tracking.registry import page_url
 
 
 def table_of_sweep(points_csv: Path, scores: Path, run_options: Mapping[str, Any]) -> SheetTable:
@@ -22,7 +23,7 @@ def table_of_sweep(points_csv: Path, scores: Path, run_options: Mapping[str, Any
             notes=options["info"].get("notes") or "",
             train=_name(options["readers"]["train"], "train"),
             validation=_name(options["readers"]["val"], "val"),
-            link=link_of(artifacts / point),
+            link=page_url(PointFolder(artifacts / point)),
         )
     return sheet_table(points_csv, scores, facts)
 

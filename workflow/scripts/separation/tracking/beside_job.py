@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from separation.files.layout import PointFolder
 from separation.machine.run_id import RUN_VARIABLE
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ _SCRIPTS = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def trackers_beside(folder: Path, tracking: Mapping[str, Any]) -> Iterator[None]:
+def trackers_beside(point: PointFolder, tracking: Mapping[str, Any]) -> Iterator[None]:
     """Feeds the configured trackers from the point's event log while the block runs.
 
     Whatever happens to a tracker, the block is not touched and its end is held up by at most LIMIT seconds; a tracker
@@ -31,10 +32,10 @@ def trackers_beside(folder: Path, tracking: Mapping[str, Any]) -> Iterator[None]
     ends by itself some seconds later.
 
     Args:
-        folder: ARTIFACTS/<point>.
+        point: The point's folder.
         tracking: `mode`, `names` and each tracker's options, as config has them.
     """
-    senders = {name: _start(folder, name, tracking) for name in tracking["names"]}
+    senders = {name: _start(point, name, tracking) for name in tracking["names"]}
     try:
         yield
     finally:
@@ -45,10 +46,10 @@ def trackers_beside(folder: Path, tracking: Mapping[str, Any]) -> Iterator[None]
             _finish(name, sender, deadline)
 
 
-def _start(folder: Path, name: str, tracking: Mapping[str, Any]) -> subprocess.Popen:
+def _start(point: PointFolder, name: str, tracking: Mapping[str, Any]) -> subprocess.Popen:
     run = os.environ.get(RUN_VARIABLE)
     asked = {
-        "folder": str(folder),
+        "folder": str(point.path),
         "tracker": name,
         "mode": tracking["mode"],
         "options": tracking.get(name, {}),

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from separation.files.layout import PointFolder
 from separation.tracking.payload import Batch, Description
-from separation.tracking.sent import FOLDER, Sent
+from separation.tracking.sent import Sent
 from separation.tracking.tracker import Tracker, Unreachable
 
 # seconds in which the client itself repeats what was refused for the number of requests; comet counts by the minute
@@ -93,7 +94,7 @@ class Comet(Tracker):
     def new_key(self) -> str:
         return secrets.token_hex(16)
 
-    def open(self, folder: Path, description: Description, sent: Sent) -> str | None:
+    def open(self, point: PointFolder, description: Description, sent: Sent) -> str | None:
         if not os.environ.get("COMET_API_KEY"):
             raise Unreachable("COMET_API_KEY is not set")
         # of a run that was cut short in its first moment it is not known whether comet has heard
@@ -143,8 +144,8 @@ class Comet(Tracker):
             self.experiment.end()
             self.experiment = None
 
-    def archive(self, folder: Path, description: Description, batch: Batch, sent: Sent) -> Path | None:
-        target = folder / FOLDER / "comet" / f"{sent.key}.zip"
+    def archive(self, point: PointFolder, description: Description, batch: Batch, sent: Sent) -> Path | None:
+        target = point.tracker_files("comet") / f"{sent.key}.zip"
         target.parent.mkdir(parents=True, exist_ok=True)
         workplace = Path(tempfile.mkdtemp(prefix=".comet.", dir=target.parent))
         try:
@@ -163,8 +164,8 @@ class Comet(Tracker):
             shutil.rmtree(workplace, ignore_errors=True)
         return target
 
-    def drop_archive(self, folder: Path) -> None:
-        shutil.rmtree(folder / FOLDER / "comet", ignore_errors=True)
+    def drop_archive(self, point: PointFolder) -> None:
+        shutil.rmtree(point.tracker_files("comet"), ignore_errors=True)
 
 
 def _log(experiment: Any, batch: Batch) -> None:

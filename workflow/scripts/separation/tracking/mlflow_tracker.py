@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from separation.files.layout import PointFolder
 from separation.tracking.payload import Batch, Description
 from separation.tracking.sent import Sent
 from separation.tracking.tracker import Tracker, Unreachable
@@ -45,7 +46,7 @@ class Mlflow(Tracker):
     def new_key(self) -> str:
         return ""  # MLflow gives it
 
-    def open(self, folder: Path, description: Description, sent: Sent) -> str | None:
+    def open(self, point: PointFolder, description: Description, sent: Sent) -> str | None:
         try:
             if not sent.key:
                 sent.key = self._run_of(description)
@@ -100,10 +101,10 @@ class Mlflow(Tracker):
             self.client.set_terminated(self.run, "FINISHED" if finished else "KILLED")
             self.run = ""
 
-    def archive(self, folder: Path, description: Description, batch: Batch, sent: Sent) -> Path | None:
+    def archive(self, point: PointFolder, description: Description, batch: Batch, sent: Sent) -> Path | None:
         return None  # the event log is all there is, and all that is needed
 
-    def drop_archive(self, folder: Path) -> None:
+    def drop_archive(self, point: PointFolder) -> None:
         pass
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from separation.experiment.ids import digest
 from separation.files.atomic import read_json, sha256_of
+from separation.files.layout import PointFolder
 from separation.files.yaml_reader import read_yaml
 from separation.tracking.sent import Sent
 from separation.training.events import Event, iterate_metrics
@@ -96,18 +97,17 @@ class Batch:
             yield Batch(changes={"finished": True})
 
 
-def describe(folder: Path, events: Iterable[Event]) -> Description:
+def describe(point: PointFolder, events: Iterable[Event]) -> Description:
     """What a point is called, from its config.yml and its log."""
-    point = Path(folder).name
     told = next((event.values for event in events if event.kind == "point"), {})
-    config = read_yaml(Path(folder) / "config.yml").value
+    config = read_yaml(point.config).value
     info = config.get("info", {})
     sweep, label = told.get("sweep") or "", told.get("label") or ""
     return Description(
-        point=point,
-        name=label if label and label != "as written" else sweep or point,
+        point=point.point,
+        name=label if label and label != "as written" else sweep or point.point,
         project=told.get("project") or info.get("project_name") or sweep or "separation",
-        tags=tuple(dict.fromkeys(tag for tag in (point, sweep, *point.split("-")[:2]) if tag)),
+        tags=tuple(dict.fromkeys(tag for tag in (point.point, sweep, *point.point.split("-")[:2]) if tag)),
         notes=told.get("notes") or info.get("notes") or "",
         parameters=flat(config),
     )
@@ -125,20 +125,20 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def unsent(
-    folder: Path, events: Sequence[Event], sent: Sent, extra: Iterable[File] = (), *, files: bool = True
+    point: PointFolder, events: Sequence[Event], sent: Sent, extra: Iterable[File] = (), *, files: bool = True
 ) -> Batch:
     """What of a point a tracker does not have yet.
 
     Args:
-        folder: of the point.
+        point: The point's folder.
         events: what stands in its log, or the latest of them.
         sent: what the tracker has.
         extra: files that go with it besides the point's own, such as the sweep's figures.
         files: whether to look at files at all.
     """
     batch = Batch()
-    if not sent.described and (Path(folder) / "config.yml").exists():
-        batch.description = describe(folder, events)
+    if not sent.described and point.config.exists():
+        batch.description = describe(point, events)
         batch.changes["described"] = True
     for event, values in iterate_metrics(events):
         number = event.step if isinstance(event.step, int) else 0
@@ -152,7 +152,7 @@ def unsent(
     _add_scores(batch, events, sent)
     if not sent.finished and any(event.kind == "finished" for event in events):
         batch.changes["finished"] = True
-    for file in (*_own_files(Path(folder)), *extra) if files else ():
+    for file in (*_own_files(point), *extra) if files else ():
         content = sha256_of(file.path)
         if sent.files.get(file.name) != content:
             batch.files.append(file)
@@ -180,18 +180,20 @@ def _add_scores(batch: Batch, events: Iterable[Event], sent: Sent) -> None:
         batch.changes |= {"scores": known, "first_evaluation": first}
 
 
-def _own_files(folder: Path) -> list[File]:
-    config = folder / "config.yml"
-    files = [File("config.yml", config, "file")] if config.exists() else []
-    for index in sorted(folder.glob("evaluations/*/estimates/index.json")):
-        for item in read_json(index)["items"]:
+def _own_files(point: PointFolder) -> list[File]:
+    files = [File("config.yml", point.config, "file")] if point.config.exists() else []
+    for evaluation in point.evaluations():
+        index = evaluation.estimates / "index.json"
+        for item in read_json(index)["items"] if index.exists() else ():
             if item["role"] == "other":
                 continue  # kept for the disk; a tracker gets those that tell most
             audio = {"mixture": item["mixture"]}
             for source, entry in item["sources"].items():
                 audio |= {f"{source} ({kind})": entry[kind] for kind in ("estimate", "reference")}
-            place = f"{index.parent.parent.name}/{item['role']}"
-            files += [File(f"{place}/{name}.wav", index.parent / path, "audio") for name, path in audio.items()]
+            prefix = f"{evaluation.path.name}/{item['role']}"
+            files += [
+                File(f"{prefix}/{name}.wav", evaluation.estimates / path, "audio") for name, path in audio.items()
+            ]
     return files
 
 

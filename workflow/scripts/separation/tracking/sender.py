@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from separation.files.layout import PointFolder
 from separation.tracking.payload import Batch, describe, unsent
-from separation.tracking.sent import Sent, load_sent, save_sent, state_file
-from separation.tracking.tracker import Tracker, Unreachable, make_tracker
-from separation.training.events import EVENTS_FILE, EventReader, last_words, read_events
+from separation.tracking.registry import make_tracker
+from separation.tracking.sent import Sent, load_sent, save_sent
+from separation.tracking.tracker import Tracker, Unreachable
+from separation.training.events import EventReader, last_words, read_events
 
 PATIENCE = 3.0  # seconds for one request while a job runs
 FINISH = 2.5  # seconds from the job's end until the archive is written
@@ -39,28 +41,28 @@ def main(arguments: list[str]) -> int:
     What the user should read goes to standard output, one line.
     """
     asked = json.loads(arguments[0])
-    folder, name = Path(asked["folder"]), asked["tracker"]
+    point, name = PointFolder(Path(asked["folder"])), asked["tracker"]
     down = Path(asked["down"]) if asked.get("down") else None
     try:
         tracker = make_tracker(name, asked["options"], PATIENCE)
     except Unreachable as problem:
         _warn(name, problem, down)
         return 0
-    with point_lock(folder, name):
-        _run(asked, tracker, folder, down)
+    with point_lock(point, name):
+        _run(asked, tracker, point, down)
     return 0
 
 
-def _run(asked: dict, tracker: Tracker, folder: Path, down: Path | None) -> None:
-    sent = sent_of(folder, tracker)
-    archiver = _Archiver(tracker, folder)
+def _run(asked: dict, tracker: Tracker, point: PointFolder, down: Path | None) -> None:
+    sent = sent_of(point, tracker)
+    archiver = _Archiver(tracker, point)
     state = _Progress()
     ended, done = state.ended, state.done
     threading.Thread(target=_watch, args=(state, archiver, tracker, down), daemon=True).start()
     problem, delivered = None, False
     if tracker.local or (asked["mode"] == "live" and not (down is not None and down.exists())):
         try:
-            _feed(tracker, folder, sent, state)
+            _feed(tracker, point, sent, state)
             delivered = True
         except Unreachable as unreachable:
             problem = unreachable
@@ -77,21 +79,21 @@ def _run(asked: dict, tracker: Tracker, folder: Path, down: Path | None) -> None
 
 
 @contextmanager
-def point_lock(folder: Path, name: str) -> Iterator[None]:
+def point_lock(point: PointFolder, name: str) -> Iterator[None]:
     """Holds a point's run on a tracker for this process; the one before may still be sending its last words."""
-    path = state_file(folder, name).with_suffix(".lock")
+    path = point.tracker_state(name).with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def sent_of(folder: Path, tracker: Tracker) -> Sent:
+def sent_of(point: PointFolder, tracker: Tracker) -> Sent:
     """What a tracker has of a point. A new run's key is on disk before the tracker hears of it."""
-    sent = load_sent(folder, tracker.name)
+    sent = load_sent(point, tracker.name)
     if sent is None:
         sent = Sent(key=tracker.new_key())
-        save_sent(folder, tracker.name, sent)
+        save_sent(point, tracker.name, sent)
     return sent
 
 
@@ -102,24 +104,24 @@ class _Progress:
         self.ended, self.connected, self.done = threading.Event(), threading.Event(), threading.Event()
 
 
-def _feed(tracker: Tracker, folder: Path, sent: Sent, state: _Progress) -> None:
+def _feed(tracker: Tracker, point: PointFolder, sent: Sent, state: _Progress) -> None:
     """Sends what the log tells until the job has ended and everything is sent; `sent` is kept up to date."""
-    reader = EventReader(folder / EVENTS_FILE)
+    reader = EventReader(point.events)
     events = reader.new()
-    while not events or not (folder / "config.yml").exists():
+    while not events or not point.config.exists():
         if state.ended.wait(PAUSE / 4):
             return
         events += reader.new()
-    url = tracker.open(folder, describe(folder, last_words(events)), sent)
+    url = tracker.open(point, describe(point, last_words(events)), sent)
     state.connected.set()
     sent.created, sent.url = True, url or sent.url
-    save_sent(folder, tracker.name, sent)
+    save_sent(point, tracker.name, sent)
     events, first = last_words([*events, *reader.new()]), True
     while True:
         last = state.ended.is_set()
         # the job's last words were written before its end
         events = [*events, *reader.new()] if last else events
-        send_unsent(tracker, folder, sent, unsent(folder, events, sent, files=first or last))
+        send_unsent(tracker, point, sent, unsent(point, events, sent, files=first or last))
         if last:
             break
         state.ended.wait(PAUSE)
@@ -127,11 +129,11 @@ def _feed(tracker: Tracker, folder: Path, sent: Sent, state: _Progress) -> None:
     if tracker.sure:
         state.done.set()  # what is left to do may take its time
     tracker.close(sent.finished)
-    save_sent(folder, tracker.name, sent)
-    tracker.drop_archive(folder)
+    save_sent(point, tracker.name, sent)
+    tracker.drop_archive(point)
 
 
-def send_unsent(tracker: Tracker, folder: Path, sent: Sent, batch: Batch) -> None:
+def send_unsent(tracker: Tracker, point: PointFolder, sent: Sent, batch: Batch) -> None:
     """Sends a batch in parts and notes each, on disk as soon as it is sure that the tracker has it.
 
     Raises:
@@ -149,26 +151,22 @@ def send_unsent(tracker: Tracker, folder: Path, sent: Sent, batch: Batch) -> Non
         for name, value in part.changes.items():
             setattr(sent, name, value)
         if tracker.sure:
-            save_sent(folder, tracker.name, sent)
+            save_sent(point, tracker.name, sent)
     if problem is not None:
         raise problem
 
 
-def write_archive(tracker: Tracker, folder: Path) -> Path | None:
+def write_archive(tracker: Tracker, point: PointFolder) -> Path | None:
     """Puts what the tracker does not have into its own archive, in the place of an earlier one."""
-    sent, events = sent_of(folder, tracker), last_words(_events(folder))
-    batch = unsent(folder, events, sent)
-    return tracker.archive(folder, describe(folder, events), batch, sent) if batch else None
-
-
-def _events(folder: Path) -> list:
-    return read_events(folder / EVENTS_FILE)
+    sent, events = sent_of(point, tracker), last_words(read_events(point.events))
+    batch = unsent(point, events, sent)
+    return tracker.archive(point, describe(point, events), batch, sent) if batch else None
 
 
 class _Archiver:
     """A fork of this process that writes the archive, when told to or when this process is gone."""
 
-    def __init__(self, tracker: Tracker, folder: Path):
+    def __init__(self, tracker: Tracker, point: PointFolder):
         read_end, self._write_end = os.pipe()
         self._once = threading.Lock()
         self._child = os.fork()
@@ -176,7 +174,7 @@ class _Archiver:
             os.close(self._write_end)
             os.setpgid(0, 0)
             if os.read(read_end, 1) != b"-":
-                write_archive(tracker, folder)
+                write_archive(tracker, point)
             os._exit(0)
         os.close(read_end)
 

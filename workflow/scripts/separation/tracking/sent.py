@@ -10,14 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from separation.files.atomic import read_json, write_json
-
-FOLDER = "state/trackers"
-# in the order in which their pages are linked to
-NAMES = ("comet", "wandb", "mlflow")
+from separation.files.layout import PointFolder
 
 
 @dataclass
@@ -48,30 +44,16 @@ class Sent:
     files: dict[str, str] = field(default_factory=dict)
 
 
-def state_file(folder: Path, tracker: str) -> Path:
-    """Where the state of a point's run on a tracker lies."""
-    return Path(folder) / FOLDER / f"{tracker}.json"
-
-
-def load_sent(folder: Path, tracker: str) -> Sent | None:
+def load_sent(point: PointFolder, tracker: str) -> Sent | None:
     """What a tracker has of a point, None where it never heard of it or the file is no longer readable."""
     try:
-        content = read_json(state_file(folder, tracker))
+        content = read_json(point.tracker_state(tracker))
         return Sent(**{key: value for key, value in content.items() if key in Sent.__dataclass_fields__})
     except (FileNotFoundError, json.JSONDecodeError, TypeError, AttributeError):
         return None
 
 
-def save_sent(folder: Path, tracker: str, sent: Sent) -> None:
+def save_sent(point: PointFolder, tracker: str, sent: Sent) -> None:
     """Notes what a tracker has of a point."""
     content: Mapping[str, Any] = asdict(sent)
-    write_json(state_file(folder, tracker), content)
-
-
-def link_of(folder: Path) -> str | None:
-    """The page of a point on the first tracker that has one."""
-    for tracker in NAMES:
-        sent = load_sent(folder, tracker)
-        if sent is not None and sent.created and (sent.url or "").startswith("http"):
-            return sent.url
-    return None
+    write_json(point.tracker_state(tracker), content)

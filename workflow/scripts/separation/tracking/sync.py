@@ -6,49 +6,52 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from separation.errors import UserError
 from separation.experiment.config import default_config, load_settings
+from separation.files.layout import PointFolder, logged_points
 from separation.tracking.payload import File, describe, unsent
+from separation.tracking.registry import make_tracker
 from separation.tracking.sender import point_lock, send_unsent, sent_of
-from separation.tracking.sent import link_of, load_sent, save_sent
-from separation.tracking.tracker import Tracker, Unreachable, make_tracker
-from separation.training.events import EVENTS_FILE, last_words, read_events
+from separation.tracking.sent import save_sent
+from separation.tracking.tracker import Tracker, Unreachable
+from separation.training.events import last_words, read_events
 
 PATIENCE = 30.0  # seconds for one request
 
 
-def sync_point(tracker: Tracker, folder: Path, extra: Iterable[File] = ()) -> bool:
+def sync_point(tracker: Tracker, point: PointFolder, extra: Iterable[File] = ()) -> bool:
     """Sends what a tracker does not have of a point; whether there was anything.
 
     Raises:
         Unreachable: the tracker has not taken everything; what it has taken is noted.
     """
-    with point_lock(folder, tracker.name):
-        return _sync(tracker, folder, extra)
+    with point_lock(point, tracker.name):
+        return _sync(tracker, point, extra)
 
 
-def _sync(tracker: Tracker, folder: Path, extra: Iterable[File]) -> bool:
-    sent, events = sent_of(folder, tracker), last_words(read_events(folder / EVENTS_FILE))
-    if not events or not (folder / "config.yml").exists():
+def _sync(tracker: Tracker, point: PointFolder, extra: Iterable[File]) -> bool:
+    sent, events = sent_of(point, tracker), last_words(read_events(point.events))
+    if not events or not point.config.exists():
         return False
-    batch = unsent(folder, events, sent, extra)
+    batch = unsent(point, events, sent, extra)
     if not batch:
-        tracker.drop_archive(folder)
+        tracker.drop_archive(point)
         return False
-    sent.url = tracker.open(folder, describe(folder, events), sent) or sent.url
+    sent.url = tracker.open(point, describe(point, events), sent) or sent.url
     sent.created = True
-    save_sent(folder, tracker.name, sent)
-    send_unsent(tracker, folder, sent, batch)
+    save_sent(point, tracker.name, sent)
+    send_unsent(tracker, point, sent, batch)
     tracker.close(sent.finished)
-    save_sent(folder, tracker.name, sent)
-    tracker.drop_archive(folder)
+    save_sent(point, tracker.name, sent)
+    tracker.drop_archive(point)
     return True
 
 
-def sync_points(name: str, options: Mapping[str, Any], folders: Iterable[Path], extra: Iterable[File] = ()) -> dict:
+def sync_points(
+    name: str, options: Mapping[str, Any], points: Iterable[PointFolder], extra: Iterable[File] = ()
+) -> dict:
     """Sends what a tracker does not have of several points.
 
     Returns:
@@ -60,18 +63,12 @@ def sync_points(name: str, options: Mapping[str, Any], folders: Iterable[Path], 
     extra, pages = list(extra), {}
     try:
         tracker = make_tracker(name, options, PATIENCE)
-        for folder in folders:
-            sync_point(tracker, folder, extra)
-            known = load_sent(folder, name)
-            pages[folder.name] = known.url if known is not None else link_of(folder)
+        for point in points:
+            sync_point(tracker, point, extra)
+            pages[point.point] = sent_of(point, tracker).url
     except Unreachable as problem:
         raise UserError(f"{problem}; nothing is lost, send it again at any time", key=name) from None
     return pages
-
-
-def points_with_events(artifacts: Path) -> list[Path]:
-    """The folders below ARTIFACTS that have an event log."""
-    return sorted(path.parents[1] for path in artifacts.glob(f"*/{EVENTS_FILE}"))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,15 +84,15 @@ def main(arguments: list[str] | None = None) -> int:
                 "no tracker is configured: set COMET_API_KEY, WANDB_API_KEY or MLFLOW_TRACKING_URI, or name trackers "
                 "in config/config.yaml"
             )
-        folders = points_with_events(settings.artifacts)
+        points = logged_points(settings.artifacts)
         if asked.points:
-            known = {folder.name: folder for folder in folders}
+            known = {point.point: point for point in points}
             for point in asked.points:
                 if point not in known:
                     raise UserError(f"{settings.artifacts} has no point of this id with an event log", key=point)
-            folders = [known[point] for point in asked.points]
+            points = [known[point] for point in asked.points]
         for name in names:
-            pages = sync_points(name, settings.tracking[name], folders)
+            pages = sync_points(name, settings.tracking[name], points)
             print(f"{name}: {len(pages)} points are there")
     except UserError as problem:
         print(f"Error: {problem}", file=sys.stderr)

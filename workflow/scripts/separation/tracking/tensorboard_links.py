@@ -16,19 +16,19 @@ from typing import Any
 
 from separation.errors import UserError
 from separation.experiment.config import default_config, load_settings
-from separation.training.events import EVENTS_FILE, last_words, read_events
+from separation.files.layout import PointFolder, logged_points
+from separation.training.events import last_words, read_events
 
 LINKS = Path("results/tensorboard")
-FOLDER = "tensorboard"
 # what the HParams tab compares runs by
 _METRICS = ("validation/loss", "train/loss", "test/SI-SDR", "test/SI-SDRi", "test/SDR")
 
 
-def write_hparams(folder: Path, swept: Mapping[str, Any]) -> None:
+def write_hparams(point: PointFolder, swept: Mapping[str, Any]) -> None:
     """Writes the swept settings of a point into its TensorBoard events.
 
     Args:
-        folder: ARTIFACTS/<point>.
+        point: The point's folder.
         swept: its settings by dotted key; lists and mappings are written as JSON.
     """
     from torch.utils.tensorboard.summary import hparams
@@ -37,47 +37,46 @@ def write_hparams(folder: Path, swept: Mapping[str, Any]) -> None:
         key: value if isinstance(value, (bool, int, float, str)) else json.dumps(value) for key, value in swept.items()
     }
     experiment, start, _ = hparams(values, dict.fromkeys(_METRICS, 0.0))
-    with _events(folder, "hparams") as writer:
+    with _events(point, "hparams") as writer:
         writer.file_writer.add_summary(experiment)
         writer.file_writer.add_summary(start)
 
 
-def write_scores(folder: Path, evaluation: str, means: Mapping[str, float], step: int) -> None:
+def write_scores(point: PointFolder, evaluation: str, means: Mapping[str, float], step: int) -> None:
     """Writes the mean test scores of one evaluation, as test/<metric>.
 
     Args:
-        folder: ARTIFACTS/<point>.
+        point: The point's folder.
         evaluation: its id; an earlier one's scores are replaced.
         means: by metric.
         step: at which they appear, the number of epochs.
     """
-    with _events(folder, evaluation) as writer:
+    with _events(point, evaluation) as writer:
         for metric, value in means.items():
             writer.add_scalar(f"test/{metric}", value, step)
 
 
-def _events(folder: Path, suffix: str) -> Any:
+def _events(point: PointFolder, suffix: str) -> Any:
     """A writer of a file of its own, in the place of an earlier one; a resumed training adds files, not lines."""
     from torch.utils.tensorboard import SummaryWriter
 
-    for earlier in (folder / FOLDER).glob(f"*.{suffix}"):
+    for earlier in point.tensorboard.glob(f"*.{suffix}"):
         earlier.unlink()
-    return SummaryWriter(str(folder / FOLDER), filename_suffix=f".{suffix}")
+    return SummaryWriter(str(point.tensorboard), filename_suffix=f".{suffix}")
 
 
-def link_run(folder: Path, links: Path = LINKS) -> Path | None:
+def link_run(point: PointFolder, links: Path = LINKS) -> Path | None:
     """Links a point's events under its readable name; None where its log does not say how it is called."""
-    folder = Path(folder)
-    told = next((e.values for e in last_words(read_events(folder / EVENTS_FILE)) if e.kind == "point"), None)
+    told = next((e.values for e in last_words(read_events(point.events)) if e.kind == "point"), None)
     if told is None:
         return None
     link = (
         links
         / _readable(told.get("sweep") or "sweep")
-        / f"{_readable(told.get('label') or '')} ({folder.name[-12:-6]})"
+        / f"{_readable(told.get('label') or '')} ({point.point[-12:-6]})"
     )
     link.parent.mkdir(parents=True, exist_ok=True)
-    target = os.path.relpath((folder / FOLDER).absolute(), link.parent.absolute())
+    target = os.path.relpath(point.tensorboard.absolute(), link.parent.absolute())
     if not (link.is_symlink() and os.readlink(link) == target):
         partial = link.with_name(f".{link.name}.{os.getpid()}")
         partial.symlink_to(target, target_is_directory=True)
@@ -103,8 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
     for link in LINKS.glob("*/*"):
         if link.is_symlink() and not link.exists():
             link.unlink()
-    for log in sorted(artifacts.glob(f"*/{EVENTS_FILE}")):
-        link_run(log.parents[1])
+    for point in logged_points(artifacts):
+        link_run(point)
     print(LINKS)
     return 0
 

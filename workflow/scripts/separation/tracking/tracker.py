@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from separation.files.layout import PointFolder
 from separation.tracking.payload import Batch, Description
 from separation.tracking.sent import Sent
 
@@ -52,7 +53,7 @@ class Tracker(ABC):
         """A key for a run that no tracker has heard of."""
 
     @abstractmethod
-    def open(self, folder: Path, description: Description, sent: Sent) -> str | None:
+    def open(self, point: PointFolder, description: Description, sent: Sent) -> str | None:
         """Makes the run `sent.key`, or takes it up again, and gives the address of its page.
 
         Raises:
@@ -76,31 +77,9 @@ class Tracker(ABC):
         """
 
     @abstractmethod
-    def archive(self, folder: Path, description: Description, batch: Batch, sent: Sent) -> Path | None:
+    def archive(self, point: PointFolder, description: Description, batch: Batch, sent: Sent) -> Path | None:
         """Writes a batch as the tracker's own archive, without a network; None for a tracker on this machine's disk."""
 
     @abstractmethod
-    def drop_archive(self, folder: Path) -> None:
+    def drop_archive(self, point: PointFolder) -> None:
         """Removes the archive of a point whose content has been sent."""
-
-
-def make_tracker(name: str, options: Mapping[str, Any], patience: float) -> Tracker:
-    """The tracker of a name.
-
-    Raises:
-        Unreachable: its package is not installed.
-    """
-    try:
-        if name == "comet":
-            from separation.tracking.comet_tracker import Comet
-
-            return Comet(options, patience)
-        if name == "wandb":
-            from separation.tracking.wandb_tracker import Wandb
-
-            return Wandb(options, patience)
-        from separation.tracking.mlflow_tracker import Mlflow
-
-        return Mlflow(options, patience)
-    except ImportError as missing:
-        raise Unreachable(f"{missing.name or missing} is not installed; envs/extra.sh trackers installs it") from None

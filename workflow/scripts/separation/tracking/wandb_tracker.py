@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from separation.files.layout import PointFolder
 from separation.tracking.payload import Batch, Description
-from separation.tracking.sent import FOLDER, Sent
+from separation.tracking.sent import Sent
 from separation.tracking.tracker import Tracker, Unreachable
 
 
@@ -36,12 +37,13 @@ class Wandb(Tracker):
     def new_key(self) -> str:
         return secrets.token_hex(8)
 
-    def open(self, folder: Path, description: Description, sent: Sent) -> str | None:
+    def open(self, point: PointFolder, description: Description, sent: Sent) -> str | None:
         if not os.environ.get("WANDB_API_KEY"):
             raise Unreachable("WANDB_API_KEY is not set")
-        for left in _place(folder).glob(".wandb.*"):
-            shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
-        self.folder = Path(tempfile.mkdtemp(prefix=".wandb.", dir=_place(folder)))
+        files = _files(point)
+        for left in files.glob(".wandb.*"):
+            shutil.rmtree(left, ignore_errors=True)  # from a process that was killed
+        self.folder = Path(tempfile.mkdtemp(prefix=".wandb.", dir=files))
         try:
             self.run = self._start(self.folder, description, sent, "online")
         except Exception as problem:  # the client has many of its own, and none of them may hurt a run
@@ -92,9 +94,10 @@ class Wandb(Tracker):
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def archive(self, folder: Path, description: Description, batch: Batch, sent: Sent) -> Path | None:
-        target = _place(folder) / "offline-run"
-        workplace = Path(tempfile.mkdtemp(prefix=".wandb.", dir=_place(folder)))
+    def archive(self, point: PointFolder, description: Description, batch: Batch, sent: Sent) -> Path | None:
+        files = _files(point)
+        target = files / "offline-run"
+        workplace = Path(tempfile.mkdtemp(prefix=".wandb.", dir=files))
         try:
             run = self._start(workplace, description, sent, "offline")
             _log(self.wandb, run, batch)
@@ -107,14 +110,14 @@ class Wandb(Tracker):
             shutil.rmtree(workplace, ignore_errors=True)
         return target
 
-    def drop_archive(self, folder: Path) -> None:
-        shutil.rmtree(folder / FOLDER / "wandb" / "offline-run", ignore_errors=True)
+    def drop_archive(self, point: PointFolder) -> None:
+        shutil.rmtree(point.tracker_files("wandb") / "offline-run", ignore_errors=True)
 
 
-def _place(folder: Path) -> Path:
-    place = folder / FOLDER / "wandb"
-    place.mkdir(parents=True, exist_ok=True)
-    return place
+def _files(point: PointFolder) -> Path:
+    folder = point.tracker_files("wandb")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _log(wandb: Any, run: Any, batch: Batch) -> None:

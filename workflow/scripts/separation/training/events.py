@@ -27,8 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-EVENTS_FILE = "state/events.jsonl"
-
 
 @dataclass(frozen=True)
 class Event:

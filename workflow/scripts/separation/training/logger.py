@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 
+from separation.files.layout import PointFolder
 from separation.machine.torch_device import describe_device
 from separation.training.ddp import Processes
 from separation.training.epoch_progress import Position
-from separation.training.events import EVENTS_FILE, EventLog
+from separation.training.events import EventLog
 from separation.training.history import Epoch, TensorBoard, write_history
 from separation.training.progress_file import Progress, ProgressFile, TerminalLine, duration
 
@@ -36,8 +37,8 @@ class TrainingReport:
         self._folder, self._num_epochs = folder, num_epochs
         self._speaks, self._count = processes.writes, processes.count
         self._device = describe_device(device, processes.count)
-        self._progress = ProgressFile(folder)
-        self._events = EventLog(folder / EVENTS_FILE)
+        self._progress = ProgressFile(PointFolder(folder).progress)
+        self._events = EventLog(PointFolder(folder).events)
         self._terminal = TerminalLine(name)
         self._board: TensorBoard | None = None
 

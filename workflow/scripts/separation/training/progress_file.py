@@ -17,7 +17,6 @@ from typing import Any
 
 from separation.files import atomic
 
-FILE = "state/progress.json"
 #: seconds between two writings
 INTERVAL = 5.0
 #: seconds between two lines of a training on a terminal that it shares with others
@@ -59,12 +58,12 @@ class ProgressFile:
     """Writes a training's progress, at most every INTERVAL seconds.
 
     Args:
-        folder: of the point.
+        path: File to write, PointFolder.progress.
         clock: gives seconds.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic):
-        self._path, self._clock, self._next = folder / FILE, clock, 0.0
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic):
+        self._path, self._clock, self._next = path, clock, 0.0
 
     @property
     def due(self) -> bool:
@@ -93,10 +92,10 @@ class TerminalLine:
             print(f"{self._name}: {text}", file=sys.stderr, flush=True)
 
 
-def read_progress(folder: Path) -> Progress | None:
-    """What the training in `folder` last said; None where it said nothing (or an older version did)."""
+def read_progress(path: Path) -> Progress | None:
+    """What a training last wrote to `path`; None where it wrote nothing (or an older version did)."""
     try:
-        content: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Progress(**content)
     except (FileNotFoundError, ValueError, TypeError):
         return None

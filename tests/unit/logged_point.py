@@ -1,4 +1,4 @@
-"""A point's folder as a training would leave it, for tests of trackers: config.yml, event log, kept audio."""
+"""A point's folder as a training leaves it, for tests of trackers: config.yml, event log, kept audio."""
 
 import json
 from pathlib import Path
@@ -6,23 +6,24 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from separation.training.events import EVENTS_FILE, EventLog
+from separation.files.layout import PointFolder
+from separation.training.events import EventLog
 
-STEPS = 3  # in an epoch
+STEPS = 3  # per epoch
 
 
-class ToldPoint:
-    """A folder to which epochs are told one by one."""
+class LoggedPoint:
+    """A point whose epochs are logged one by one, in `folder`."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder / "dpcl-toy_music-s0-0123456789ab"
-        (self.folder / "state").mkdir(parents=True)
-        (self.folder / "config.yml").write_text(
+    def __init__(self, parent: Path):
+        self.folder = PointFolder(parent / "dpcl-toy_music-s0-0123456789ab")
+        self.folder.state.mkdir(parents=True)
+        self.folder.config.write_text(
             "info: {name: example, notes: a note, project_name: separation/music, seed: 0}\n"
             "train_config: {learning_rate: 0.01, optimizer: adam, initial_length: null}\n"
             "model_config: {output: [embedding]}\n"
         )
-        self.log = EventLog(self.folder / EVENTS_FILE)
+        self.log = EventLog(self.folder.events)
 
     def start(self):
         about = {"label": "learning_rate=0.01", "swept": {"train_config.learning_rate": 0.01}, "sweep": "example"}
@@ -46,7 +47,7 @@ class ToldPoint:
                        sources={"vocals": {"SI-SDR": value + 1}})  # fmt: skip
 
     def audio(self, evaluation="toy_music-0123456789ab"):
-        folder = self.folder / "evaluations" / evaluation / "estimates"
+        folder = self.folder.evaluation(evaluation).estimates
         folder.mkdir(parents=True)
         for name in ("mixture.wav", "estimate.wav", "reference.wav"):
             soundfile.write(folder / name, np.zeros(800, dtype=np.float32), 8000)
@@ -54,8 +55,8 @@ class ToldPoint:
         item = {"item": "0", "role": "best", "gain": 1.0, "mixture": "mixture.wav", "sources": sources}
         (folder / "index.json").write_text(json.dumps({"items": [item, {**item, "role": "other"}]}))
 
-    def told(self, epochs=3):
-        """What a tracker has to have in the end: (step, value) of every step's loss."""
+    def step_losses(self, epochs=3):
+        """What a tracker must have in the end: (step, value) of every step's loss."""
         return [(step, loss(step)) for step in range(1, epochs * STEPS + 1)]
 
 
