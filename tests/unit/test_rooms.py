@@ -34,7 +34,7 @@ LIGHT_ROOMS = {"files", "experiment", "planning"}
 LIGHT_MODULES = {
     "separation.errors",
     *(f"separation.machine.{name}" for name in ("check_environment", "environment_variables", "gpu_leases", "gpus")),
-    *(f"separation.machine.{name}" for name in ("snakemake_job", "signals")),
+    *(f"separation.machine.{name}" for name in ("snakemake_job", "signals", "threads")),
     *(f"separation.training.{name}" for name in ("events", "progress_file")),
     *(f"separation.commands.{name}" for name in ("command_line", "plan", "prune", "status")),
     "separation.report.provenance",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -22,3 +24,9 @@ class UserError(Exception):
         place = "" if file is None else f"{file}:{line}: " if line else f"{file}: "
         subject = f"{key}: " if key else ""
         super().__init__(" ".join(f"{place}{subject}{message}".split()))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the known name nearest to `name`; empty where none is near."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{found[0]}'?" if found else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from separation.analysis.sweep_tables import (
     read_scores,
     written,
 )
-from separation.errors import UserError
+from separation.errors import UserError, nearest
 from separation.experiment import config as configuration
-from separation.experiment import schema
+from separation.experiment.key_paths import flatten
 from separation.files.atomic import read_json
 from separation.files.layout import SWEEPS, PointFolder, SweepFiles, histories_of
 from separation.files.yaml_reader import read_yaml
@@ -28,17 +28,6 @@ from separation.files.yaml_reader import read_yaml
 # Of a point's config.yml, what only says where it lies and what it is called
 PLACES = ("info.name", "info.notes", "info.experiment_key", "info.output_folder", "info.seed")
 TABLES = ("points.csv", "scores.parquet", "summary.csv")
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of a nested mapping under their dotted keys; a list is a leaf, as the sweep's language has it."""
-    if isinstance(value, Mapping) and value:
-        return {
-            key: leaf
-            for name, inner in value.items()
-            for key, leaf in flatten(inner, f"{prefix}.{name}" if prefix else str(name)).items()
-        }
-    return {prefix: value}
 
 
 def artifacts_folder() -> Path:
@@ -62,7 +51,7 @@ def find_sweep(name: str, sweeps: Path | None = None) -> Path:
     folder = sweeps / name
     if not name or not folder.is_dir():
         known = sorted(path.parent.name for path in sweeps.glob("*/points.csv"))
-        hint = schema.nearest(name, known) or (f"; there are {', '.join(known)}" if known else "; there are none yet")
+        hint = nearest(name, known) or (f"; there are {', '.join(known)}" if known else "; there are none yet")
         raise UserError(f"expected the name of a sweep with results in {sweeps}, found '{name}'{hint}", key="sweeps")
     for table in TABLES:
         if not (folder / table).exists():

@@ -15,6 +15,7 @@ from typing import Any
 
 from separation.commands.command_line import console, run_command, short_names
 from separation.experiment.ids import canonical_json
+from separation.experiment.key_paths import flatten
 from separation.files.atomic import read_json
 from separation.files.layout import PointFolder, baseline_scores, cache_manifest, cache_store, split_manifest
 from separation.planning.sweep_names import check_name
@@ -36,7 +37,7 @@ def plan_of(workflow: Workflow) -> dict[str, Any]:
     """
     artifacts = workflow.settings.artifacts
     finished = _finished_points(artifacts)
-    flat_finished = {point: _flat(spec) for point, spec in finished.items()}
+    flat_finished = {point: _leaves(spec) for point, spec in finished.items()}
     flat_new: dict[str, frozenset] = {}
     rows = []
     new = [point for point in workflow.trainings if point not in finished]
@@ -51,11 +52,11 @@ def plan_of(workflow: Workflow) -> dict[str, Any]:
         entry["state"] = state
         if not trained and compare:
             if point not in flat_new:
-                flat_new[point] = _flat(json.loads(workflow.trainings[point].spec))
+                flat_new[point] = _leaves(json.loads(workflow.trainings[point].spec))
             entry |= _nearest(flat_new[point], {key: value for key, value in flat_finished.items() if key != point})
         elif state == "trained":
             work, _ = workflow.evaluations[point, evaluation]
-            entry |= _nearest(_flat(json.loads(work.spec)), _finished_evaluations(folder))
+            entry |= _nearest(_leaves(json.loads(work.spec)), _finished_evaluations(folder))
         rows.append(entry)
     states = {row["point"]: row["state"] for row in rows}
     return {
@@ -99,16 +100,14 @@ def _finished_points(artifacts: Path) -> dict[str, Any]:
 
 def _finished_evaluations(folder: PointFolder) -> dict[str, frozenset]:
     return {
-        evaluation.path.name: _flat(read_json(evaluation.spec))
+        evaluation.path.name: _leaves(read_json(evaluation.spec))
         for evaluation in folder.evaluations()
         if evaluation.spec.exists() and evaluation.scores.exists()
     }
 
 
-def _flat(value: Any, path: str = "") -> frozenset[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        return frozenset().union(*(_flat(inner, f"{path}.{key}" if path else key) for key, inner in value.items()))
-    return frozenset({(path, canonical_json(value))})
+def _leaves(spec: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    return frozenset((key, canonical_json(value)) for key, value in flatten(spec).items())
 
 
 def _nearest(new: frozenset, finished: Mapping[str, frozenset]) -> dict[str, Any]:

@@ -17,9 +17,10 @@ import soxr
 from separation.commands.trained_point import TrainedPoint, find_point
 from separation.data.items import Item
 from separation.errors import UserError
-from separation.evaluation.separator import Separator, limited_threads, resolve_device
+from separation.evaluation.separator import Separator, resolve_device
 from separation.experiment.config import default_config, load_settings
 from separation.files.atomic import atomic_path
+from separation.machine.threads import limited_threads
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from separation.errors import UserError
-from separation.experiment.schema import nearest
+from separation.errors import UserError, nearest
 from separation.files.yaml_reader import read_yaml
 
 CHECKPOINT = "checkpoints/best.model.pth"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import soundfile
 
 from separation.data.source_groups import Grouping
-from separation.errors import UserError
+from separation.errors import UserError, nearest
 from separation.experiment.nussl_signatures import DATASETS
 
 MANIFEST = "manifest.json"
@@ -196,8 +195,7 @@ class _DatasetReader:
         from separation.nussl_compat import nussl
 
         if name not in DATASETS:
-            near = get_close_matches(name, DATASETS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = nearest(name, DATASETS)
             raise UserError(f"expected one of {', '.join(DATASETS)}, found {name!r}{hint}", key="class")
         self.file, self._config = folder, config
         try:

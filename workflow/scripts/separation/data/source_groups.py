@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from separation.errors import UserError
+from separation.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,8 @@ class Grouping:
         wanted += [(label, "ignore_sources") for label in sorted(self.ignored)]
         for label, key in wanted:
             if label not in labels:
-                near = get_close_matches(label, sorted(labels), n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise UserError(
-                    f"the dataset has no source {label!r}, it has {', '.join(sorted(labels))}{hint}",
+                    f"the dataset has no source {label!r}, it has {', '.join(sorted(labels))}{nearest(label, labels)}",
                     file=file,
                     key=f"dataset_config.{key}",
                 )

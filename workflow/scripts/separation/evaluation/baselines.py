@@ -25,9 +25,9 @@ from separation.data.items import Item, Items
 from separation.errors import UserError
 from separation.evaluation.evaluate import conditions_of, score_estimates, score_rows, write_scores
 from separation.evaluation.metrics import ItemScores
-from separation.evaluation.separator import limited_threads
 from separation.experiment.testers import read_testers
 from separation.machine.parallel import run_in_order
+from separation.machine.threads import limited_threads
 
 logger = logging.getLogger(__name__)
 

@@ -21,10 +21,11 @@ from separation.data.scenes.activity import overlap
 from separation.errors import UserError
 from separation.evaluation.kept_audio import KeptItem, choose_items, publish_estimates, read_keep, write_item
 from separation.evaluation.metrics import ItemScores, score_item
-from separation.evaluation.separator import Separator, limited_threads, resolve_device
+from separation.evaluation.separator import Separator, resolve_device
 from separation.experiment.testers import METRICS_OF, Tester, read_testers
 from separation.files.atomic import atomic_path, read_json, sha256_of, write_text
 from separation.machine.parallel import run_in_order
+from separation.machine.threads import limited_threads
 
 logger = logging.getLogger(__name__)
 

@@ -8,15 +8,14 @@ import pickle
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController, threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from separation.data.items import Item
-from separation.errors import UserError
+from separation.errors import UserError, nearest
 
 
 class Separator:
@@ -127,20 +126,6 @@ def item_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
 
 
-@contextmanager
-def limited_threads(count: int) -> Iterator[None]:
-    """Lets torch, BLAS and OpenMP use `count` threads for a while: with one, sums come out the same every time."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(count)))
-    try:
-        with threadpool_limits(limits=max(1, int(count))):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def resolve_device(device: str) -> str:
     """The device to run on, as nussl takes it; `auto` is a GPU where there is one.
 
@@ -184,10 +169,9 @@ def _find_algorithm(nussl: Any, name: str) -> type:
     }
     known |= OWN_ALGORITHMS
     if name not in known:
-        near = get_close_matches(name, sorted(known), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(
-            f"expected a class of nussl.separation such as DeepClustering or DeepMaskEstimation, found {name!r}{hint}",
+            "expected a class of nussl.separation such as DeepClustering or DeepMaskEstimation, "
+            f"found {name!r}{nearest(name, known)}",
             key="algorithm_config.class",
         )
     return known[name]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from separation.errors import UserError
+from separation.errors import UserError, nearest
 from separation.experiment import schema
 from separation.experiment.nussl_signatures import (
     ALGORITHMS,
@@ -77,7 +77,7 @@ def _check_connections(model: Mapping[str, Any]) -> Mistake | None:
         name, sources = connection[0], connection[1]
         place = ("model_config", "connections", number)
         if name not in modules:
-            return place, f"unknown module '{name}'{schema.nearest(name, list(modules))}"
+            return place, f"unknown module '{name}'{nearest(name, modules)}"
         if "class" not in modules[name]:
             return place, f"'{name}' has no class, it is an input and takes nothing"
         for source in sources:
@@ -85,7 +85,7 @@ def _check_connections(model: Mapping[str, Any]) -> Mistake | None:
                 if isinstance(used, str) and used.split(":")[0] not in made and not isinstance(source, dict):
                     if used in modules:
                         return place, f"'{name}' is given '{used}' before that has been computed"
-                    return place, f"unknown input '{used}'{schema.nearest(used, list(modules))}"
+                    return place, f"unknown input '{used}'{nearest(used, modules)}"
         made.add(name)
     return None
 
@@ -100,14 +100,14 @@ def _check_arguments(model: Mapping[str, Any]) -> Mistake | None:
             continue
         known = arguments_of(kind)
         if kind not in MODULES or known is None:
-            hint = schema.nearest(kind, list(MODULES))
+            hint = nearest(kind, MODULES)
             # a near miss is a slip, anything else may be a module of torch or of the user's own
             if hint and kind.lower() in {other.lower() for other in MODULES}:
                 return (*place, "class"), f"unknown class '{kind}'{hint}"
             continue
         for argument in module.get("args", {}):
             if argument not in known:
-                hint = schema.nearest(argument, list(known)) or f"; {kind} takes {', '.join(known) or 'none'}"
+                hint = nearest(argument, known) or f"; {kind} takes {', '.join(known) or 'none'}"
                 return (*place, "args", argument), f"unknown argument{hint}"
     return None
 
@@ -229,11 +229,11 @@ def _check_folders(datasets: Mapping[str, Any]) -> Mistake | None:
                 "epoch"
             )
         if kind not in DATASETS:
-            hint = schema.nearest(kind, list(DATASETS)) or f"; there are {', '.join(DATASETS)}"
+            hint = nearest(kind, DATASETS) or f"; there are {', '.join(DATASETS)}"
             return (*place, "class"), f"unknown class '{kind}'{hint}"
         for argument in entry:
             if argument not in ("folder", "class", *DATASETS[kind]):
-                hint = schema.nearest(argument, list(DATASETS[kind])) or f"; {kind} takes {', '.join(DATASETS[kind])}"
+                hint = nearest(argument, DATASETS[kind]) or f"; {kind} takes {', '.join(DATASETS[kind])}"
                 return (*place, argument), f"unknown argument{hint}"
     return None
 
@@ -256,12 +256,12 @@ def _check_outputs(config: Mapping[str, Any]) -> Mistake | None:
     inputs = [name for name, module in model["modules"].items() if "class" not in module]
     for number, name in enumerate(model["output"]):
         if name.split(":")[0] not in made:
-            hint = schema.nearest(name, made) or f"; there are {', '.join(made)}"
+            hint = nearest(name, made) or f"; there are {', '.join(made)}"
             return ("model_config", "output", number), f"no connection computes '{name}'{hint}"
     keys = config["dataset_config"]["data_keys_for_training"]
     for name in inputs:
         if name not in keys:
-            hint = schema.nearest(name, keys) or f"; it holds {', '.join(keys)}"
+            hint = nearest(name, keys) or f"; it holds {', '.join(keys)}"
             return ("model_config", "modules", name), f"data_keys_for_training does not hold this input{hint}"
     return None
 
@@ -278,13 +278,13 @@ def _check_losses(config: Mapping[str, Any], extras: Extras) -> Mistake | None:
             return place, f"expected a loss's name, found {schema.shown(name)}"
         kind = name.split(":")[0]
         if kind not in losses:
-            hint = schema.nearest(kind, list(losses)) or f"; known are {', '.join(losses)}"
+            hint = nearest(kind, losses) or f"; known are {', '.join(losses)}"
             return place, f"unknown loss '{name}'{hint}"
         arguments = rest[1] if len(rest) > 1 and isinstance(rest[1], dict) else {}
         loss_keys = keys_of_loss(kind, arguments, losses)
         wanted = output if isinstance(output, str) else loss_keys[0]
         if wanted not in outputs:
-            hint = schema.nearest(wanted, outputs) or f"; it gives {', '.join(outputs)}"
+            hint = nearest(wanted, outputs) or f"; it gives {', '.join(outputs)}"
             return place, f"the model does not give '{wanted}'{hint}"
         for key in loss_keys[1:]:
             if key not in keys and key in ("ideal_binary_mask", "weights", "source_magnitudes", "source_audio"):
@@ -304,7 +304,7 @@ def _check_optimizer(config: Mapping[str, Any]) -> Mistake | None:
         return ("train_config", "optimizer"), f"'{name}' needs sparse gradients, and those of networks here are dense"
     if name.lower() in OPTIMIZERS:
         return None
-    hint = schema.nearest(name.lower(), list(OPTIMIZERS)) or f"; known are {', '.join(OPTIMIZERS)}"
+    hint = nearest(name.lower(), OPTIMIZERS) or f"; known are {', '.join(OPTIMIZERS)}"
     return ("train_config", "optimizer"), f"torch.optim has no '{name}'{hint}"
 
 
@@ -314,11 +314,11 @@ def _check_algorithm(config: Mapping[str, Any], extras: Extras) -> Mistake | Non
     if kind in extras.classes:
         return None
     if kind not in ALGORITHMS:
-        hint = schema.nearest(kind, list(ALGORITHMS)) or f"; known are {', '.join(ALGORITHMS)}"
+        hint = nearest(kind, ALGORITHMS) or f"; known are {', '.join(ALGORITHMS)}"
         return ("algorithm_config", "class"), f"unknown algorithm '{kind}'{hint}"
     for argument in section["args"]:
         if argument not in ALGORITHMS[kind]:
-            hint = schema.nearest(argument, list(ALGORITHMS[kind]))
+            hint = nearest(argument, ALGORITHMS[kind])
             return ("algorithm_config", "args", argument), f"{kind} takes no such argument{hint}"
     needed = _ALGORITHM_OUTPUT[kind]
     outputs = config["model_config"]["output"]
@@ -357,6 +357,6 @@ def check_data(config: Mapping[str, Any], split: str, recipe: Mapping[str, Any])
     names = section["group_names"] or []
     for path, label in asked:
         if label not in labels and not (path[1] == "source_labels" and (label in names or "+" in label)):
-            hint = schema.nearest(label, list(labels)) or f"; it has {', '.join(labels)}"
+            hint = nearest(label, labels) or f"; it has {', '.join(labels)}"
             return path, f"the dataset {name} has no source '{label}'{hint}"
     return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from separation.errors import UserError
+from separation.errors import UserError, nearest
 from separation.experiment import schema
 from separation.experiment.ids import normalized
 from separation.experiment.legacy_files import translate
@@ -146,7 +146,7 @@ def find_experiment(sweep: str) -> Path:
             if (folder / f"{sweep}{suffix}").exists():
                 return folder / f"{sweep}{suffix}"
     known = sorted(path.stem for path in (ROOT / EXPERIMENTS).glob("*.y*ml"))
-    hint = schema.nearest(sweep, known) or f"; there are {', '.join(known)}"
+    hint = nearest(sweep, known) or f"; there are {', '.join(known)}"
     raise UserError(f"no such experiment{hint}", file=f"{EXPERIMENTS}/{sweep}.yml")
 
 
@@ -178,7 +178,7 @@ def load_recipe(name: str, variables: Mapping[str, str]) -> Recipe:
             _check_finite(document, document.value, ())
             return Recipe(name, document, schema.with_defaults(document.value, "dataset"))
     known = sorted(path.stem for path in (ROOT / DATASETS).glob("*.yml"))
-    hint = schema.nearest(name, known) or f"; there are {', '.join(known)}"
+    hint = nearest(name, known) or f"; there are {', '.join(known)}"
     raise UserError(f"no such dataset{hint}", file=f"{DATASETS}/{name}.yml")
 
 

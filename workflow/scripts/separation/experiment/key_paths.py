@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from separation.experiment.ids import canonical_json
@@ -80,6 +80,17 @@ def all_keys(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from all_keys(inner)
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of a nested mapping by dotted key; lists and empty mappings are leaves."""
+    if isinstance(value, Mapping) and (value or not prefix):
+        return {
+            key: leaf
+            for name, inner in value.items()
+            for key, leaf in flatten(inner, f"{prefix}.{name}" if prefix else str(name)).items()
+        }
+    return {prefix: value}
 
 
 def whole(value: Any) -> bool:

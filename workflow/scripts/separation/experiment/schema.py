@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ import jsonschema  # noqa: E402
 if _unused:
     del sys.modules["rfc3987_syntax"]
 
+from separation.errors import nearest  # noqa: E402
 from separation.files.yaml_reader import Document, KeyPath  # noqa: E402
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
@@ -141,12 +141,6 @@ def with_defaults(value: Any, schema: str) -> Any:
 def _property(part: dict[str, Any], key: str) -> dict[str, Any]:
     inner = part.get("properties", {}).get(key, part.get("additionalProperties"))
     return inner if isinstance(inner, dict) else {}
-
-
-def nearest(name: str, candidates: list[str]) -> str:
-    """`; did you mean 'x'?` for the candidate nearest to `name`, or nothing where none is near."""
-    found = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
-    return f"; did you mean '{found[0]}'?" if found else ""
 
 
 def shown(value: Any) -> str:

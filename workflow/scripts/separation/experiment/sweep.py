@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from separation.errors import UserError
+from separation.errors import UserError, nearest
 from separation.experiment import schema
 from separation.experiment.ids import normalized
 from separation.experiment.key_paths import CACHE_PATH, all_keys, is_list, matches, paths_of, replaced, whole
@@ -311,7 +311,7 @@ class Sweep:
     def _unknown(self, key: str, origin: KeyPath, part: str | None = None, candidates: list[str] | None = None):
         if part is None:
             candidates = [*all_keys(self.base), *ARGUMENT_NAMES]
-        hint = schema.nearest(part or key, sorted(set(candidates or ())))
+        hint = nearest(part or key, set(candidates or ()))
         while origin and isinstance(origin[-1], int):
             origin = origin[:-1]
         message = f"matches nothing in this experiment{hint}"

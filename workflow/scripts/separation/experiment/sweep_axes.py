@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from separation.errors import nearest
 from separation.experiment import schema
 from separation.experiment.key_paths import whole
 from separation.files.yaml_reader import Document, KeyPath
@@ -111,7 +112,7 @@ class Axes:
             raise self.document.error(form, origin)
         for key in value:
             if key not in ("count", "seed", "distributions"):
-                hint = schema.nearest(key, ["count", "seed", "distributions"])
+                hint = nearest(key, ["count", "seed", "distributions"])
                 raise self.document.error(f"unknown key{hint or '; ' + form}", (*origin, key))
         count, seed, distributions = value.get("count"), value.get("seed", 0), value.get("distributions")
         if not whole(count) or count < 1:
@@ -142,7 +143,7 @@ class Axes:
             )
         name = distribution[0].replace("-", "_")
         if name not in _DISTRIBUTIONS:
-            hint = schema.nearest(name, list(_DISTRIBUTIONS))
+            hint = nearest(name, _DISTRIBUTIONS)
             raise self.document.error(f"unknown distribution '{distribution[0]}'{hint}; known are {names}", origin)
         parameters = distribution[1:]
         if name == "choice":

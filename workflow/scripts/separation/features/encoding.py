@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -24,6 +23,7 @@ import torch
 from separation.data.items import ItemAudio, Items
 from separation.errors import UserError
 from separation.features.spectra import AUDIO_KEYS, FEATURES, Features, count_frames, extract, stft_options
+from separation.machine.threads import single_threaded_workers
 
 KINDS = ("features", "audio")
 #: full-scale audio has magnitudes up to 1 (nussl's STFT is divided by the window's sum); float16 ends at 65504
@@ -173,7 +173,7 @@ def encoded_items(
 
     workers = max(1, workers)
     # the transforms of one item are too small to be shared out
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with single_threaded_workers(workers) as pool:
         audio = (items.arrays(index) for index in range(len(items)))
         # a bounded number in flight, so that a slow disk does not fill the memory with finished items
         pending = deque(pool.submit(encode_next, item) for item in islice(audio, 2 * workers))

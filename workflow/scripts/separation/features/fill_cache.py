@@ -12,14 +12,12 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import zarr
 
 from separation.data.items import Items
@@ -44,6 +42,7 @@ from separation.features.shards import (
 from separation.features.spectra import check_dataset_config
 from separation.files import atomic
 from separation.machine.parallel import run_in_order
+from separation.machine.threads import limited_torch_threads
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +170,8 @@ def fill_shard(
     if attributes is None:
         raise UserError("the cache was removed while it was filled", file=store)
     names = stored_arrays(attributes["recipe"]["kind"], attributes["recipe"]["keys"])
-    with one_thread():
+    # the transforms of one item are too small to be shared out
+    with limited_torch_threads(1):
         encoded = [encode_item(items.arrays(index), dataset_config, names) for index in range(*span)]
     check_alike(encoded)
     if list(encoded[0].sources) != attributes["sources"]:
@@ -193,17 +193,6 @@ def _narrowed(parts: list[np.ndarray]) -> list[np.ndarray]:
 @lru_cache(maxsize=1)
 def _open_items(token: str, arguments: str) -> Items:
     return Items(*json.loads(arguments))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch works with one thread: the transforms of one item are too small to be shared out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _describe(

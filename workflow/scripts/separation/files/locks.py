@@ -12,7 +12,8 @@ import fcntl
 import getpass
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,6 +106,15 @@ def hold_folder(path: Path) -> FileLock:
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     return FileLock(path, handle)
+
+
+@contextmanager
+def locked_with_forks(path: Path) -> Iterator[None]:
+    """Waits for a lock on a file and holds it while the block runs, or as long as a fork of this process lives."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def this_process(what: str = "") -> str:

@@ -13,11 +13,9 @@ from typing import Any
 
 from separation.errors import UserError
 from separation.files.build_once import made_once
+from separation.machine.threads import thread_variables
 
 logger = logging.getLogger(__name__)
-
-# numeric libraries read these once, when they are first imported
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @contextmanager
@@ -38,8 +36,7 @@ def job(snakemake: Any, *, once: bool | str = False) -> Iterator[None]:
         SystemExit: with code 1 where the body fails; the cause is then the log's last line. With code 0 where another
             workflow has made the outputs.
     """
-    for variable in _THREAD_VARIABLES:
-        os.environ[variable] = str(snakemake.threads)
+    os.environ.update(thread_variables(snakemake.threads))
     log = Path(str(snakemake.log[0]))
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log, mode="w", encoding="utf-8")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.experiment.ids import digest
+from separation.experiment.key_paths import flatten
 from separation.files.atomic import read_json, sha256_of
 from separation.files.layout import PointFolder
 from separation.files.yaml_reader import read_yaml
@@ -109,19 +110,16 @@ def describe(point: PointFolder, events: Iterable[Event]) -> Description:
         project=told.get("project") or info.get("project_name") or sweep or "separation",
         tags=tuple(dict.fromkeys(tag for tag in (point.point, sweep, *point.point.split("-")[:2]) if tag)),
         notes=told.get("notes") or info.get("notes") or "",
-        parameters=flat(config),
+        parameters=parameters_of(config),
     )
 
 
-def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key; lists as JSON."""
-    if isinstance(value, Mapping) and (value or not path):
-        return {
-            key: inner
-            for name, content in value.items()
-            for key, inner in flat(content, f"{path}.{name}" if path else str(name)).items()
-        }
-    return {path: value if isinstance(value, (bool, int, float, str)) else json.dumps(value, sort_keys=True)}
+def parameters_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted key; values that are not scalars as JSON."""
+    return {
+        key: value if isinstance(value, (bool, int, float, str)) else json.dumps(value, sort_keys=True)
+        for key, value in flatten(config).items()
+    }
 
 
 def unsent(

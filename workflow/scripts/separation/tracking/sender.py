@@ -8,7 +8,6 @@ imported: it is ready at once, knows nothing of a connection that hangs, and out
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from separation.files.layout import PointFolder
+from separation.files.locks import locked_with_forks
 from separation.tracking.payload import Batch, describe, unsent
 from separation.tracking.registry import make_tracker
 from separation.tracking.sent import Sent, load_sent, save_sent
@@ -81,10 +81,7 @@ def _run(asked: dict, tracker: Tracker, point: PointFolder, down: Path | None) -
 @contextmanager
 def point_lock(point: PointFolder, name: str) -> Iterator[None]:
     """Holds a point's run on a tracker for this process; the one before may still be sending its last words."""
-    path = point.tracker_state(name).with_suffix(".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked_with_forks(point.tracker_state(name).with_suffix(".lock")):
         yield
 
 

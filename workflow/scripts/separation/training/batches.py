@@ -10,7 +10,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 
 from separation.errors import UserError
 from separation.features.store import BatchOptions, FeatureStore, Remix
+from separation.machine.threads import single_threaded_workers
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class BatchLoader:
 
     def _read_ahead(self, chosen: Iterator[EpochPlan]) -> Iterator[dict[str, torch.Tensor]]:
         # the work on one batch is not shared out: workers that use all processors would slow the training down
-        with ThreadPoolExecutor(self._num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with single_threaded_workers(self._num_workers) as pool:
             jobs = (pool.submit(self._excerpts, batch) for batch in chosen)
             pending = deque(islice(jobs, 2 * self._num_workers))
             try:

@@ -21,6 +21,7 @@ import torch
 from separation.errors import UserError
 from separation.files import atomic
 from separation.machine.signals import SIGNALS, Stopped
+from separation.machine.threads import thread_variables
 from separation.machine.torch_device import find_device
 from separation.training.ddp import processes_of_torchrun
 from separation.training.loop import train_point
@@ -80,7 +81,7 @@ def train_together(
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]),
-        "OMP_NUM_THREADS": str(max(1, threads // count)),
+        **thread_variables(threads // count),
         "GLOO_SOCKET_IFNAME": "lo",
     }
     command = [sys.executable, *torchrun, "-m", "separation.training.launch", str(request)]
