@@ -1,8 +1,8 @@
-"""How large the report of a large sweep is, and how soon it opens: `python benchmarks/report_size.py [points] [items]`.
+"""Size and loading time of a large sweep's report: `python benchmarks/report_size.py [points] [items]`.
 
-Simulates a sweep of 200 points x 1,000 items x 2 sources with kept audio of 20 s; analyses, draws and renders it;
-opens the report in headless Chromium; prints seconds and megabytes. "opens" is until the page is loaded and what is
-seen of it is drawn, "all charts" until the last one is.
+Simulates a sweep of 200 points x 1,000 items x 2 sources with kept audio of 20 s; analyzes, draws and renders it; opens
+the report in headless Chromium; prints seconds and megabytes. "opens" ends when the visible part of the page is drawn,
+"all charts" when the last chart is.
 """
 
 import sys
@@ -32,29 +32,22 @@ def settings(count: int) -> dict[str, list]:
     }
 
 
-def timed(words: str, work) -> None:
-    """Runs a step and prints how long it took."""
+def timed(name: str, work) -> None:
+    """Runs a step and prints its duration."""
     started = time.monotonic()
     work()
-    print(f"{words:<24}{time.monotonic() - started:8.1f} s", flush=True)
+    print(f"{name:<24}{time.monotonic() - started:8.1f} s", flush=True)
 
 
-def analyse(sweep: SimulatedSweep) -> None:
-    """The tables of a sweep."""
-    collect_scores(sweep.points, sweep.score_files, sweep.points_csv, sweep.scores)
-    tables = sweep.summary, sweep.comparisons, sweep.groups, sweep.conditions
-    summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, *tables, seed=0)
-
-
-def draw(sweep: SimulatedSweep) -> None:
-    """The figures of a sweep."""
-    plot_sweep(sweep.points_csv, sweep.scores, sweep.summary, sweep.histories, sweep.figures)
+def analyze(sweep: SimulatedSweep) -> None:
+    """Writes the tables of a sweep."""
+    collect_scores(sweep.points, sweep.score_files, sweep.files)
+    summarize_sweep(sweep.files, sweep.artifacts)
 
 
 def render(sweep: SimulatedSweep) -> None:
-    """The report of a sweep."""
-    tables = sweep.points_csv, sweep.scores, sweep.summary, sweep.comparisons, sweep.figures
-    render_report("large", *tables, sweep.histories, sweep.estimates, {"config": "a: 1\n" * 200}, sweep.report)
+    """Renders the report of a sweep."""
+    render_report("large", sweep.files, sweep.artifacts, {"config": "a: 1\n" * 200})
 
 
 def main() -> None:
@@ -70,23 +63,23 @@ def main() -> None:
             sample_rate=16000,
         )
         print(f"{len(sweep.points)} points x {items} items x 2 sources")
-        timed("tables", lambda: analyse(sweep))
-        timed("figures", lambda: draw(sweep))
+        timed("tables", lambda: analyze(sweep))
+        timed("figures", lambda: plot_sweep(sweep.files, sweep.artifacts))
         timed("report.html", lambda: render(sweep))
-        size = sweep.report.stat().st_size / 1e6
+        size = sweep.files.report.stat().st_size / 1e6
         print(f"{'size':<24}{size:8.1f} MB of {BUDGET_MB}")
         if CHROMIUM is None:
-            sys.exit("no Chromium found: not opened")
+            sys.exit("no Chromium found: report not opened")
         with Browser(Path(folder) / "profile") as browser:
             for name, width in (("desk", 1280), ("phone", 375)):
                 browser.look(width)
                 started = time.monotonic()
-                opened = browser.open(sweep.report)
+                opened = browser.open(sweep.files.report)
                 browser.wait_for("document.documentElement.dataset.drawn")
                 everything = time.monotonic() - started
                 print(f"{f'opens, {name}':<24}{opened:8.1f} s of {BUDGET_SECONDS}")
                 print(f"{f'all charts, {name}':<24}{everything:8.1f} s", flush=True)
-                print(f"{'complaints':<24}{len(browser.complaints):8}")
+                print(f"{'errors in the browser':<24}{len(browser.complaints):8}")
 
 
 if __name__ == "__main__":

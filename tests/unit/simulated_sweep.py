@@ -1,15 +1,17 @@
-"""A sweep as the workflow would leave it, with scores drawn at random: what the tests of the analysis work on."""
+"""A simulated sweep: the files of a finished one, with random scores."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import soundfile
+
+from separation.files.atomic import write_json
+from separation.files.layout import PointFolder, SweepFiles, baseline_scores
 
 SOURCES = ("vocals", "accompaniment")
 EVALUATION = "dpcl-0123456789ab"
@@ -26,45 +28,16 @@ BASELINE_GAINS = {
 
 @dataclass
 class SimulatedSweep:
-    """Where everything lies, in the words of the functions under test."""
+    """A sweep's results, the folder of its points, and the arguments of `collect_scores`."""
 
-    folder: Path
+    files: SweepFiles
+    artifacts: Path
     points: list[dict] = field(default_factory=list)
     score_files: list[Path] = field(default_factory=list)
-    histories: dict[str, Path] = field(default_factory=dict)
-    estimates: dict[str, list[Path]] = field(default_factory=dict)
 
-    @property
-    def points_csv(self) -> Path:
-        return self.folder / "points.csv"
-
-    @property
-    def scores(self) -> Path:
-        return self.folder / "scores.parquet"
-
-    @property
-    def summary(self) -> Path:
-        return self.folder / "summary.csv"
-
-    @property
-    def comparisons(self) -> Path:
-        return self.folder / "comparisons.csv"
-
-    @property
-    def groups(self) -> Path:
-        return self.folder / "groups.csv"
-
-    @property
-    def conditions(self) -> Path:
-        return self.folder / "conditions.csv"
-
-    @property
-    def figures(self) -> Path:
-        return self.folder / "figures"
-
-    @property
-    def report(self) -> Path:
-        return self.folder / "report.html"
+    def folder(self, point: str) -> PointFolder:
+        """The folder of a point, by its id."""
+        return PointFolder(self.artifacts / point)
 
 
 def simulate_sweep(
@@ -88,7 +61,7 @@ def simulate_sweep(
             "train_config.sample_strategy": ["sequential", "random"],
         }
     random = np.random.default_rng(seed)
-    sweep = SimulatedSweep(folder)
+    sweep = SimulatedSweep(SweepFiles(folder), folder / "artifacts")
     items = [f"{index:06d}" for index in range(num_items)]
     songs = [f"song_{index % num_songs:02d}" for index in range(num_items)]
     of_song = dict(zip(sorted(set(songs)), random.normal(0, 1.0, num_songs), strict=True))
@@ -116,7 +89,7 @@ def simulate_sweep(
     for name, gain in BASELINE_GAINS.items():
         noise = 0 if name == "mixture" else difficulty * (0.3 if name == "fixed_mask" else 0.5)
         write_scores(
-            name, BASELINE_EVALUATION, gain + noise + np.zeros_like(mixture), folder / "baselines" / f"{name}.parquet"
+            name, BASELINE_EVALUATION, gain + noise + np.zeros_like(mixture), baseline_scores(sweep.artifacts, name)
         )
 
     combinations = list(itertools.product(*swept.values()))
@@ -129,7 +102,9 @@ def simulate_sweep(
         )
         level = 8.0 if index == 3 else 7.5 if index == 2 else 6.0 - 3.0 * ((index * 7919) % 97) / 97
         noise = random.normal(0, 0.7, mixture.shape)
-        write_scores(point, EVALUATION, level + difficulty + noise, folder / point / "scores.parquet")
+        point_folder = sweep.folder(point)
+        evaluation = point_folder.evaluation(EVALUATION)
+        write_scores(point, EVALUATION, level + difficulty + noise, evaluation.scores)
         epochs = np.arange(1, num_epochs + 1)
         floor = 0.10 if index == 2 else 0.11 if index == 3 else 0.13 + 0.1 * ((index * 31) % 17) / 17
         validation = floor + 0.3 * np.exp(-epochs / 3) + random.uniform(0, 0.004, num_epochs)
@@ -140,26 +115,22 @@ def simulate_sweep(
         history["seconds"] = 2.5 + 0.5 * (index % 5)
         history["memory_mb"] = 400.0 + index
         history["best"] = validation == validation.min()
-        path = folder / point / "history.csv"
-        history.to_csv(path, index=False)
-        sweep.histories[point] = path
-        (folder / point / "state").mkdir()
-        (folder / point / "state" / "progress.json").write_text(json.dumps({"state": "finished", "device": "cpu"}))
+        history.to_csv(point_folder.history, index=False)
+        write_json(point_folder.progress, {"state": "finished", "device": "cpu"})
         if index == 2:
             gains = (level + difficulty + noise).mean(axis=1)
             order = np.argsort(gains)
             chosen = {"worst": order[0], "median": order[num_items // 2], "best": order[-1]}
             kept = [
-                write_item(folder / point / "estimates", role, items[at], gains[at], seconds, sample_rate)
+                write_item(evaluation.estimates, role, items[at], gains[at], seconds, sample_rate)
                 for role, at in chosen.items()
             ]
-            (folder / point / "estimates" / "index.json").write_text(json.dumps({"items": kept}))
-            sweep.estimates[point] = [folder / point / "estimates"]
+            write_json(evaluation.estimate_index, {"items": kept})
     return sweep
 
 
 def write_item(folder: Path, role: str, item: str, score: float, seconds: float, sample_rate: int = 8000) -> dict:
-    """Writes one mixture with its references and estimates as wav; gives its entry for index.json."""
+    """Writes one mixture with its references and estimates as wav; returns its entry for the index of estimates."""
     (folder / item).mkdir(parents=True, exist_ok=True)
     time = np.arange(int(seconds * sample_rate)) / sample_rate
     random = np.random.default_rng(int(item))

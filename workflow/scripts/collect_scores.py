@@ -7,13 +7,10 @@ from separation.machine.snakemake_job import job
 
 with job(snakemake):
     from separation.analysis.summarize import collect_scores
+    from separation.files.layout import SweepFiles
     from separation.planning.sweep_names import record_name
 
-    points_csv = Path(snakemake.output.points)
-    collect_scores(
-        json.loads(snakemake.params.spec),
-        [Path(path) for path in [*snakemake.input.scores, *snakemake.input.baselines]],
-        points_csv,
-        Path(snakemake.output.scores),
-    )
-    record_name(points_csv.parent, snakemake.config["run_options"]["sweep_file"])
+    files = SweepFiles(Path(snakemake.output.points).parent)
+    scores = [Path(path) for path in [*snakemake.input.scores, *snakemake.input.baselines]]
+    collect_scores(json.loads(snakemake.params.spec), scores, files)
+    record_name(files.path, snakemake.config["run_options"]["sweep_file"])

@@ -5,13 +5,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake):
-    from separation.files.layout import histories_of
+    from separation.files.layout import SweepFiles
     from separation.report.figures import plot_sweep
 
-    plot_sweep(
-        Path(snakemake.input.points),
-        Path(snakemake.input.scores),
-        Path(snakemake.input.summary),
-        histories_of(Path(snakemake.input.points), Path(snakemake.config["run_options"]["artifacts"])),
-        Path(snakemake.output.manifest).parent,
-    )
+    plot_sweep(SweepFiles(Path(snakemake.input.summary).parent), Path(snakemake.config["run_options"]["artifacts"]))

@@ -1,36 +1,34 @@
 """What points cost, from what trainings and jobs left behind."""
 
-import json
 import math
 
 import pandas as pd
 import pytest
 
 from separation.analysis.costs import duration, rate_unit, read_costs
+from separation.files.atomic import write_json
+from separation.files.layout import PointFolder
 
 POINTS = pd.DataFrame({"point": ["a", "b"], "evaluation": ["e", "e"]})
 
 
-def leave(folder, point, history, device=None):
-    """Writes what a training leaves: history.csv, and the device in its progress."""
-    path = folder / point / "history.csv"
-    path.parent.mkdir()
-    pd.DataFrame({"epoch": [1, 2], "train_loss": [1.0, 0.5], "validation_loss": [1.0, 0.6], **history}).to_csv(path)
+def write_training(folder, point, history, device=None):
+    """Writes the history of a training, and the device in its progress file."""
+    point = PointFolder(folder / point)
+    point.path.mkdir()
+    history = {"epoch": [1, 2], "train_loss": [1.0, 0.5], "validation_loss": [1.0, 0.6], **history}
+    pd.DataFrame(history).to_csv(point.history)
     if device is not None:
-        (path.parent / "state").mkdir()
-        (path.parent / "state/progress.json").write_text(json.dumps({"device": device}))
-    return path
+        write_json(point.progress, {"device": device})
 
 
 def test_time_is_summed_memory_is_the_most_and_the_device_is_told(tmp_path):
-    histories = {
-        "a": leave(tmp_path, "a", {"seconds": [10.0, 12.5], "memory_mb": [300, 350]}, "cuda:0 (NVIDIA H200)"),
-        "b": leave(tmp_path, "b", {}),
-    }
+    write_training(tmp_path, "a", {"seconds": [10.0, 12.5], "memory_mb": [300, 350]}, "cuda:0 (NVIDIA H200)")
+    write_training(tmp_path, "b", {})
     job = tmp_path / "benchmarks/evaluate_point/a/e.tsv"
     job.parent.mkdir(parents=True)
     job.write_text("s\th:m:s\tmax_rss\n31.5\t0:00:31\t400\n")
-    costs = read_costs(POINTS, histories, tmp_path / "benchmarks").set_index("point")
+    costs = read_costs(POINTS, tmp_path, tmp_path / "benchmarks").set_index("point")
     assert costs.loc["a", ["train_seconds", "memory_mb", "evaluate_seconds", "epochs"]].tolist() == [22.5, 350, 31.5, 2]
     assert costs.loc["a", "device"] == "cuda:0 (NVIDIA H200)"
     assert costs.loc["b", "device"] == ""
@@ -38,18 +36,17 @@ def test_time_is_summed_memory_is_the_most_and_the_device_is_told(tmp_path):
 
 
 def test_energy_is_told_where_it_was_measured_in_every_epoch(tmp_path):
-    histories = {
-        "a": leave(tmp_path, "a", {"energy_wh": [1.5, 2.0]}),
-        "b": leave(tmp_path, "b", {"energy_wh": [1.5, None]}),
-    }
-    energy = read_costs(POINTS, histories, tmp_path)["energy_wh"]
+    write_training(tmp_path, "a", {"energy_wh": [1.5, 2.0]})
+    write_training(tmp_path, "b", {"energy_wh": [1.5, None]})
+    energy = read_costs(POINTS, tmp_path, tmp_path)["energy_wh"]
     assert energy[0] == 3.5
     assert math.isnan(energy[1])
 
 
 def test_an_epoch_without_a_time_makes_the_sum_unknown(tmp_path):
-    histories = {"a": leave(tmp_path, "a", {"seconds": [10.0, None]}), "b": leave(tmp_path, "b", {"seconds": [1, 1]})}
-    costs = read_costs(POINTS, histories, tmp_path)
+    write_training(tmp_path, "a", {"seconds": [10.0, None]})
+    write_training(tmp_path, "b", {"seconds": [1, 1]})
+    costs = read_costs(POINTS, tmp_path, tmp_path)
     assert math.isnan(costs["train_seconds"][0])
     assert costs["train_seconds"][1] == 2
 

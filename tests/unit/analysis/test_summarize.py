@@ -8,37 +8,38 @@ import pytest
 
 from separation.analysis.summarize import collect_scores, summarize_sweep
 from separation.errors import UserError
+from separation.files.layout import SweepFiles
 from simulated_sweep import BASELINE_EVALUATION, BASELINE_GAINS, EVALUATION, simulate_sweep
 
 KEYS = ["train_config.learning_rate", "train_config.sample_strategy"]
 
 
-def analyse(sweep, **options):
-    collect_scores(sweep.points, sweep.score_files, sweep.points_csv, sweep.scores)
-    summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, sweep.summary, sweep.comparisons, **options)
-    return pd.read_csv(sweep.summary), pd.read_csv(sweep.comparisons)
+def analyze(sweep):
+    collect_scores(sweep.points, sweep.score_files, sweep.files)
+    summarize_sweep(sweep.files, sweep.artifacts)
+    return pd.read_csv(sweep.files.summary), pd.read_csv(sweep.files.comparisons)
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     made = simulate_sweep(tmp_path_factory.mktemp("sweep"))
-    analyse(made, seed=0)
+    analyze(made)
     return made
 
 
 @pytest.fixture(scope="module")
 def summary(sweep):
-    return pd.read_csv(sweep.summary)
+    return pd.read_csv(sweep.files.summary)
 
 
 @pytest.fixture(scope="module")
 def comparisons(sweep):
-    return pd.read_csv(sweep.comparisons)
+    return pd.read_csv(sweep.files.comparisons)
 
 
 @pytest.fixture(scope="module")
 def scores(sweep):
-    return pd.read_parquet(sweep.scores)
+    return pd.read_parquet(sweep.files.scores)
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def small(tmp_path):
 
 
 def test_points_csv_names_each_point_with_what_was_swept(sweep):
-    points = pd.read_csv(sweep.points_csv, dtype=str)
+    points = pd.read_csv(sweep.files.points, dtype=str)
     assert points.columns.tolist() == ["point", "label", *KEYS, "block", "seed", "group", "evaluation"]
     assert len(points) == 8
     assert points.loc[3, KEYS].tolist() == ["0.01", "random"]
@@ -97,9 +98,8 @@ def test_points_that_differ_in_the_seed_alone_are_a_group(tmp_path):
     made = simulate_sweep(tmp_path, swept, num_items=24, num_songs=8)
     for number, point in enumerate(made.points):
         point["group"] = f"group{number // 3}"
-    groups = tmp_path / "groups.csv"
-    summary, comparisons = analyse(made, groups_csv=groups)
-    table = pd.read_csv(groups)
+    summary, comparisons = analyze(made)
+    table = pd.read_csv(made.files.groups)
     assert table["seeds"].tolist() == [3, 3] and table["group"].tolist() == ["group0", "group1"]
     assert "info.seed" not in table and table["train_config.learning_rate"].tolist() == [0.1, 0.01]
     for name, members in (("group0", summary[:3]), ("group1", summary[3:6])):
@@ -126,9 +126,8 @@ def test_scores_are_told_by_the_conditions_of_the_mixtures(tmp_path):
             table[metric] -= np.where(low, 3.0, 0.0)  # what this test is to find again
         table["coherent"] = table["item"].rank(method="dense") % 2 == 0
         table.to_parquet(path)
-    conditions = tmp_path / "conditions.csv"
-    analyse(made, conditions_csv=conditions)
-    told, scores = pd.read_csv(conditions), pd.read_parquet(made.scores)
+    analyze(made)
+    told, scores = pd.read_csv(made.files.conditions), pd.read_parquet(made.files.scores)
     assert set(told["condition"]) == {"coherent", "snr_vocals"}
     point = made.points[0]["point"]
     own = told[told["point"] == point]
@@ -157,12 +156,13 @@ def test_mixtures_of_the_same_speakers_are_one_cluster(small):
         )
         table.loc[number > 6, ["speaker_0", "speaker_1"]] = ["carl", "dora"]
         table.to_parquet(path)
-    _, comparisons = analyse(small)
+    _, comparisons = analyze(small)
     assert set(comparisons["songs"]) == {2}
 
 
 def test_best_is_chosen_by_validation_loss_although_another_point_scores_higher_on_test(sweep, summary):
-    losses = {point: pd.read_csv(path)["validation_loss"].min() for point, path in sweep.histories.items()}
+    points = [point["point"] for point in sweep.points]
+    losses = {point: pd.read_csv(sweep.folder(point).history)["validation_loss"].min() for point in points}
     lowest = min(losses, key=losses.get)
     highest = summary[summary["evaluation"] == EVALUATION].set_index("point")["SI-SDRi"].idxmax()
     assert lowest != highest
@@ -185,7 +185,7 @@ def test_intervals_count_songs_and_not_mixtures(tmp_path, summary):
     sweep = simulate_sweep(tmp_path)
     for path in sweep.score_files:
         pd.read_parquet(path).drop(columns="songs").to_parquet(path)
-    by_item, _ = analyse(sweep, seed=0)
+    by_item, _ = analyze(sweep)
     wide = summary["SI-SDRi_high"] - summary["SI-SDRi_low"]
     narrow = by_item["SI-SDRi_high"] - by_item["SI-SDRi_low"]
     assert (wide[:8] > 1.2 * narrow[:8]).all()
@@ -240,7 +240,7 @@ def test_an_effect_is_taken_over_points_that_agree_in_everything_else(comparison
 def test_values_that_never_met_with_all_else_equal_are_not_compared(small):
     for point, other in zip(small.points, ("adam", "sgd"), strict=True):
         point["swept"]["train_config.optimizer"] = other
-    _, comparisons = analyse(small)
+    _, comparisons = analyze(small)
     effects = comparisons[comparisons["kind"] == "effect"]
     assert len(effects) == 2
     assert effects["difference"].isna().all()
@@ -248,16 +248,18 @@ def test_values_that_never_met_with_all_else_equal_are_not_compared(small):
 
 
 def test_the_same_input_gives_the_same_bytes(sweep, tmp_path):
-    summary, comparisons = tmp_path / "summary.csv", tmp_path / "comparisons.csv"
-    summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, summary, comparisons, seed=0)
-    assert summary.read_bytes() == sweep.summary.read_bytes()
-    assert comparisons.read_bytes() == sweep.comparisons.read_bytes()
+    again = SweepFiles(tmp_path)
+    for path in (sweep.files.points, sweep.files.scores):
+        shutil.copy(path, tmp_path)
+    summarize_sweep(again, sweep.artifacts)
+    for table in ("summary", "comparisons", "groups", "conditions"):
+        assert getattr(again, table).read_bytes() == getattr(sweep.files, table).read_bytes()
 
 
 def test_a_score_file_named_twice_counts_once(small):
     small.score_files.append(small.score_files[0])
-    summary, _ = analyse(small)
-    assert len(pd.read_parquet(small.scores)) == (2 + 5) * 12 * 2
+    summary, _ = analyze(small)
+    assert len(pd.read_parquet(small.files.scores)) == (2 + 5) * 12 * 2
     assert len(summary) == 7
 
 
@@ -265,14 +267,14 @@ def test_two_files_with_scores_of_the_same_estimates_are_an_error(small, tmp_pat
     copy = tmp_path / "copy.parquet"
     shutil.copy(small.score_files[0], copy)
     with pytest.raises(UserError, match="scored once"):
-        collect_scores(small.points, [*small.score_files, copy], small.points_csv, small.scores)
+        collect_scores(small.points, [*small.score_files, copy], small.files)
 
 
 def test_a_condition_that_one_file_lacks_is_null_there(small):
     lacking = small.score_files[-1]
     pd.read_parquet(lacking).drop(columns=["songs", "coherent"]).to_parquet(lacking)
-    collect_scores(small.points, small.score_files, small.points_csv, small.scores)
-    table = pd.read_parquet(small.scores)
+    collect_scores(small.points, small.score_files, small.files)
+    table = pd.read_parquet(small.files.scores)
     assert table.loc[table["point"] == small.points[-1]["point"], "songs"].isna().all()
     assert table.loc[table["point"] == "mixture", "songs"].notna().all()
 
@@ -282,7 +284,7 @@ def test_lists_of_songs_are_songs_too(small):
         table = pd.read_parquet(path)
         table["songs"] = [[song] for song in table["songs"]]
         table.to_parquet(path)
-    _, comparisons = analyse(small)
+    _, comparisons = analyze(small)
     assert (comparisons.loc[comparisons["kind"] == "best", "songs"] == 6).all()
 
 
@@ -291,7 +293,7 @@ def test_mixtures_of_the_same_songs_are_one_cluster_in_whatever_order_they_are_n
         table = pd.read_parquet(path)
         table["songs"] = np.where(table["item"].astype(int) % 2, "a+b", "b+a")
         table.to_parquet(path)
-    _, comparisons = analyse(small)
+    _, comparisons = analyze(small)
     rows = comparisons[comparisons["kind"] == "best"]
     assert (rows["songs"] == 1).all()
     assert (rows["verdict"] == "too few songs to tell").all()
@@ -300,7 +302,7 @@ def test_mixtures_of_the_same_songs_are_one_cluster_in_whatever_order_they_are_n
 def test_a_point_without_scores_keeps_its_row(small):
     lost = small.points[1]["point"]
     small.score_files = [path for path in small.score_files if lost not in str(path)]
-    summary, comparisons = analyse(small)
+    summary, comparisons = analyze(small)
     row = summary.set_index("point").loc[lost]
     assert np.isnan(row["SI-SDRi"])
     assert row["items"] == 0
@@ -308,9 +310,9 @@ def test_a_point_without_scores_keeps_its_row(small):
 
 
 def test_a_point_whose_loss_is_not_a_number_is_never_the_best(small):
-    path = small.histories[small.points[0]["point"]]
+    path = small.folder(small.points[0]["point"]).history
     pd.read_csv(path).assign(validation_loss=np.nan).to_csv(path, index=False)
-    summary, _ = analyse(small)
+    summary, _ = analyze(small)
     assert summary.loc[summary["best"], "point"].tolist() == [small.points[1]["point"]]
 
 
@@ -326,7 +328,7 @@ def test_two_evaluations_of_one_training_have_a_row_each(small):
         each["swept"]["algorithm_config.args.mask_type"] = "soft"
     small.points.append({**point, "evaluation": "other-evaluation"})
     small.points[-1]["swept"] = {**point["swept"], "algorithm_config.args.mask_type": "binary"}
-    summary, comparisons = analyse(small)
+    summary, comparisons = analyze(small)
     rows = summary[summary["point"] == point["point"]].set_index("evaluation")
     assert rows["algorithm_config.args.mask_type"].to_dict() == {EVALUATION: "soft", "other-evaluation": "binary"}
     assert rows.loc["other-evaluation", "SI-SDRi"] == pytest.approx(rows.loc[EVALUATION, "SI-SDRi"] + 1, abs=1e-4)
@@ -338,11 +340,11 @@ def test_points_with_other_stfts_are_held_against_their_own_oracles(small):
     for path in [path for path in small.score_files if "baselines" in str(path)]:
         table = pd.read_parquet(path).assign(evaluation="other-stft")
         table.loc[table["point"] == "ideal_binary_mask", "SI-SDR"] *= 2
-        other = path.with_name(f"other_{path.name}")
+        other = path.with_name("other.parquet")
         table.to_parquet(other)
         small.score_files.append(other)
     small.points[0]["baselines"], small.points[1]["baselines"] = BASELINE_EVALUATION, "other-stft"
-    summary, _ = analyse(small)
+    summary, _ = analyze(small)
     means = summary.set_index(["point", "evaluation"])["SI-SDR"]
     for point in small.points:
         row = summary[summary["point"] == point["point"]].iloc[0]
@@ -352,6 +354,6 @@ def test_points_with_other_stfts_are_held_against_their_own_oracles(small):
 
 def test_many_points_are_compared_with_the_best_only(tmp_path):
     sweep = simulate_sweep(tmp_path, {"train_config.weight_decay": list(range(25))}, num_items=6, num_songs=3)
-    _, comparisons = analyse(sweep)
+    _, comparisons = analyze(sweep)
     assert (comparisons["kind"] == "best").sum() == 24
     assert (comparisons["kind"] == "pair").sum() == 0

@@ -29,7 +29,7 @@ TEMPLATE = [
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     sweep = simulate_sweep(tmp_path_factory.mktemp("sweep"), SWEPT, num_items=8)
-    collect_scores(sweep.points, sweep.score_files, sweep.points_csv, sweep.scores)
+    collect_scores(sweep.points, sweep.score_files, sweep.files)
     return sweep
 
 
@@ -41,7 +41,7 @@ def table_of(sweep, points=None, **changes):
         for number, point in enumerate(sweep.points):
             given = {"notes": "a note", "train": "toy_music", "validation": "toy_music"} | changes
             facts[point["point"]] = PointFacts(link=f"https://www.comet.com/x/{number}", **given)
-        TABLES[key] = sheet_table(sweep.points_csv, sweep.scores, facts)
+        TABLES[key] = sheet_table(sweep.files.points, sweep.files.scores, facts)
     table = TABLES[key]
     return table if points is None else type(table)(table.columns, table.rows[:points])
 
@@ -93,7 +93,7 @@ def column(sheet, title, group=None):
 def test_the_table_has_one_row_per_point_with_means_and_oracles(sweep):
     table = table_of(sweep)
     assert len(table.rows) == 4
-    scores = pd.read_parquet(sweep.scores)
+    scores = pd.read_parquet(sweep.files.scores)
     for row, point in zip(table.rows, sweep.points, strict=True):
         own = scores[scores["point"] == point["point"]]
         shown = {f"{place.group}/{place.name}": cell for place, cell in row.items()}

@@ -1,11 +1,14 @@
 """The figures of a sweep, as files."""
 
 import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 from separation.analysis.summarize import collect_scores, summarize_sweep
+from separation.files.atomic import read_json
+from separation.files.layout import SweepFiles
 from separation.report.figures import plot_sweep
 from simulated_sweep import simulate_sweep
 
@@ -13,15 +16,15 @@ from simulated_sweep import simulate_sweep
 def plot(folder, swept=None, **options):
     """Simulates a sweep, draws it and gives it with its figures: name -> (specification, what index.json says)."""
     sweep = simulate_sweep(folder, swept, **options)
-    collect_scores(sweep.points, sweep.score_files, sweep.points_csv, sweep.scores)
-    summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, sweep.summary, sweep.comparisons, seed=0)
-    plot_sweep(sweep.points_csv, sweep.scores, sweep.summary, sweep.histories, sweep.figures)
-    return sweep, read_figures(sweep.figures)
+    collect_scores(sweep.points, sweep.score_files, sweep.files)
+    summarize_sweep(sweep.files, sweep.artifacts)
+    plot_sweep(sweep.files, sweep.artifacts)
+    return sweep, read_figures(sweep.files)
 
 
-def read_figures(folder):
-    index = json.loads((folder / "index.json").read_text())
-    return {entry["name"]: (json.loads((folder / f"{entry['name']}.vl.json").read_text()), entry) for entry in index}
+def read_figures(files):
+    index = read_json(files.figure_index)
+    return {entry["name"]: (read_json(files.figures / f"{entry['name']}.vl.json"), entry) for entry in index}
 
 
 def rows_of(specification):
@@ -46,6 +49,7 @@ def test_each_figure_is_an_svg_and_a_specification(drawn):
         "score_distributions",
         "source_scores",
         "improvement_against_input",
+        "condition_00_snr_vocals",
         "parallel_coordinates",
         "main_effects",
         "effect_00_learning_rate",
@@ -54,7 +58,7 @@ def test_each_figure_is_an_svg_and_a_specification(drawn):
         "score_against_time",
     ]
     for name, (specification, entry) in figures.items():
-        assert ElementTree.parse(sweep.figures / f"{name}.svg").getroot().tag.endswith("svg")
+        assert ElementTree.parse(sweep.files.figures / f"{name}.svg").getroot().tag.endswith("svg")
         assert "vega-lite" in specification["$schema"]
         assert entry["title"]
         assert entry["caption"]
@@ -79,7 +83,7 @@ def test_distributions_show_every_mixture_of_points_and_baselines(drawn):
     sweep, figures = drawn
     rows = [row for row in rows_of(figures["score_distributions"][0]) if "item" in row]
     assert len(rows) == (8 + 5) * 48
-    texts = text_of(sweep.figures / "score_distributions.svg")
+    texts = text_of(sweep.files.figures / "score_distributions.svg")
     assert "1 · learning_rate=0.01, sample_strategy=sequential" in texts
     assert {"Fixed mask", "Ideal binary mask", "Mixture (nothing done)"} <= set(texts)
 
@@ -108,9 +112,12 @@ def test_every_source_has_its_mean_with_an_interval(drawn):
 
 def test_the_same_sweep_draws_the_same_bytes(drawn, tmp_path):
     sweep, _ = drawn
-    plot_sweep(sweep.points_csv, sweep.scores, sweep.summary, sweep.histories, tmp_path)
-    for path in sweep.figures.iterdir():
-        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+    again = SweepFiles(tmp_path)
+    for path in (path for path in sweep.files.path.iterdir() if path.is_file()):
+        shutil.copy(path, tmp_path)
+    plot_sweep(again, sweep.artifacts)
+    for path in sweep.files.figures.iterdir():
+        assert (again.figures / path.name).read_bytes() == path.read_bytes()
 
 
 def test_one_point_has_curves_and_scores_but_no_effects(tmp_path):
@@ -124,6 +131,7 @@ def test_one_point_has_curves_and_scores_but_no_effects(tmp_path):
         "score_distributions",
         "source_scores",
         "improvement_against_input",
+        "condition_00_snr_vocals",
     ]
     assert not stale.exists()
 

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,6 +15,8 @@ import soundfile
 from PIL import Image
 
 from separation.analysis.summarize import collect_scores, summarize_sweep
+from separation.files.atomic import read_json, write_json
+from separation.files.layout import SweepFiles
 from separation.report.figures import SECTIONS, plot_sweep
 from separation.report.render import render_report
 from simulated_sweep import simulate_sweep
@@ -59,22 +63,24 @@ def prepare(folder, swept=None, *, change=lambda sweep: None, draw=False, **opti
     """Simulates and analyses a sweep; its figures are drawn only where they matter, because drawing takes seconds."""
     sweep = simulate_sweep(folder, swept, **options)
     change(sweep)
-    collect_scores(sweep.points, sweep.score_files, sweep.points_csv, sweep.scores)
-    tables = sweep.summary, sweep.comparisons, sweep.groups, sweep.conditions
-    summarize_sweep(sweep.points_csv, sweep.scores, sweep.histories, *tables, seed=0)
+    collect_scores(sweep.points, sweep.score_files, sweep.files)
+    summarize_sweep(sweep.files, sweep.artifacts)
     if draw:
-        plot_sweep(sweep.points_csv, sweep.scores, sweep.summary, sweep.histories, sweep.figures)
+        plot_sweep(sweep.files, sweep.artifacts)
     else:
-        sweep.figures.mkdir()
-        (sweep.figures / "index.json").write_text("[]")
+        write_json(sweep.files.figure_index, [])
     return sweep
 
 
-def render(sweep, provenance=PROVENANCE, output=None):
-    tables = sweep.points_csv, sweep.scores, sweep.summary, sweep.comparisons, sweep.figures
-    output = output or sweep.report
-    render_report("music_dpcl", *tables, sweep.histories, sweep.estimates, provenance, output)
-    return Page(output.read_text(encoding="utf-8"))
+def render(sweep, provenance=PROVENANCE):
+    render_report("music_dpcl", sweep.files, sweep.artifacts, provenance)
+    return Page(sweep.files.report.read_text(encoding="utf-8"))
+
+
+def copy_of(sweep, folder, without):
+    """A copy of a sweep without the files of one name."""
+    shutil.copytree(sweep.files.path, folder, ignore=shutil.ignore_patterns(without))
+    return replace(sweep, files=SweepFiles(folder), artifacts=folder / "artifacts")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +120,7 @@ def test_the_page_opens_without_network_or_other_files(page):
 
 
 def test_the_verdict_names_the_point_with_the_lowest_validation_loss_and_its_test_score(page, sweep):
-    summary = pd.read_csv(sweep.summary)
+    summary = pd.read_csv(sweep.files.summary)
     best = summary[summary["best"]].iloc[0]
     assert f"Best point {best['label']}: {best['SI-SDRi']:.2f} dB SI-SDR improvement on test" in page.text
     assert "It has the lowest validation loss (0.1082) of 8 points and was chosen by that alone." in page.text
@@ -124,7 +130,7 @@ def test_the_verdict_names_the_point_with_the_lowest_validation_loss_and_its_tes
 
 
 def test_the_verdict_says_that_the_runner_up_does_better_on_test(page, sweep):
-    comparisons = pd.read_csv(sweep.comparisons)
+    comparisons = pd.read_csv(sweep.files.comparisons)
     row = (
         comparisons[comparisons["kind"] == "best"].set_index("label").loc["learning_rate=0.01, sample_strategy=random"]
     )
@@ -181,7 +187,7 @@ def test_seeds_are_reported_as_a_spread(tmp_path):
 
 def test_the_table_shows_points_by_validation_loss_with_the_keys_that_vary(page, sweep):
     rows = [found for found in page.all("tr") if "data-point" in found]
-    summary = pd.read_csv(sweep.summary).dropna(subset="validation_loss").sort_values("validation_loss")
+    summary = pd.read_csv(sweep.files.summary).dropna(subset="validation_loss").sort_values("validation_loss")
     assert [row["title"].split(",")[0] for row in rows] == summary["point"].tolist()
     assert rows[0]["class"] == "best"
     assert [row["data-key0"] for row in rows] == [f"{rate:g}" for rate in summary["train_config.learning_rate"]]
@@ -211,8 +217,8 @@ def test_best_median_and_worst_mixture_can_be_heard(page):
         named = [label.split(",")[0] for label in labels if f"{role} mixture" in label]
         assert named == [
             "mixture",
-            *("vocals reference", "vocals estimate"),
             *("accompaniment reference", "accompaniment estimate"),
+            *("vocals reference", "vocals estimate"),
         ]
 
 
@@ -225,7 +231,7 @@ def test_spectrograms_show_a_tone_where_it_sounds(page):
 
 
 def test_what_users_wrote_is_shown_and_never_run(page, sweep):
-    source = sweep.report.read_text(encoding="utf-8")
+    source = sweep.files.report.read_text(encoding="utf-8")
     assert "Is <script>alert('notes')</script> & more shown as written?" in page.text
     assert "<script>alert" not in source
     assert "<b>bold" not in source
@@ -243,7 +249,7 @@ def test_labels_and_values_cannot_leave_the_data_of_a_chart(tmp_path):
 
 
 def test_every_chart_is_there_with_words_for_who_does_not_see_it(page, sweep):
-    index = json.loads((sweep.figures / "index.json").read_text())
+    index = read_json(sweep.files.figure_index)
     assert {entry["section"] for entry in index} == set(SECTIONS)
     assert {found["id"] for found in page.all("figure")} == {f"figure-{entry['name']}" for entry in index}
     for found in page.all("div", class_="plot"):
@@ -275,29 +281,33 @@ def test_the_report_says_how_it_was_made_and_what_its_words_mean(page):
 
 def test_tables_can_be_taken_along(page, sweep):
     link = page.all("a", download="summary.csv")[0]
-    assert base64.b64decode(link["href"].split("base64,")[1]) == sweep.summary.read_bytes()
+    assert base64.b64decode(link["href"].split("base64,")[1]) == sweep.files.summary.read_bytes()
 
 
 def test_the_same_input_gives_the_same_bytes(page, sweep, tmp_path):
-    render(sweep, output=tmp_path / "again.html")
-    assert (tmp_path / "again.html").read_bytes() == sweep.report.read_bytes()
+    again = copy_of(sweep, tmp_path / "again", without="report.html")
+    render(again)
+    assert again.files.report.read_bytes() == sweep.files.report.read_bytes()
 
 
 def test_a_sweep_that_kept_no_audio_still_has_a_report(sweep, tmp_path):
-    sweep = type(sweep)(sweep.folder, histories=sweep.histories)
-    shown = render(sweep, {}, tmp_path / "silent.html")
+    shown = render(copy_of(sweep, tmp_path / "silent", without="estimates"), {})
     assert not shown.all("audio")
     assert "Listen" not in shown.text
 
 
-def test_only_the_evaluation_that_the_verdict_speaks_of_is_played(sweep, tmp_path):
-    best, folders = next(iter(sweep.estimates.items()))
-    evaluation = sweep.points[0]["evaluation"]
-    for name in (evaluation, "other-evaluation"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "estimates").symlink_to(folders[0])
-    several = {best: [tmp_path / "other-evaluation" / "estimates", tmp_path / evaluation / "estimates"]}
-    shown = render(type(sweep)(sweep.folder, histories=sweep.histories, estimates=several), {}, tmp_path / "page.html")
+def test_only_the_evaluation_that_the_verdict_is_about_is_played(tmp_path):
+    def evaluate_again(sweep):
+        best = sweep.points[2]
+        folder = sweep.folder(best["point"])
+        first, second = folder.evaluation(best["evaluation"]), folder.evaluation("other-evaluation")
+        shutil.copytree(first.path, second.path)
+        pd.read_parquet(first.scores).assign(evaluation="other-evaluation").to_parquet(second.scores)
+        sweep.score_files.append(second.scores)
+        sweep.points.append(best | {"evaluation": "other-evaluation"})
+
+    rates = {"train_config.learning_rate": [0.1, 0.01, 0.001]}
+    shown = render(prepare(tmp_path, rates, change=evaluate_again, num_items=6, num_songs=3))
     assert len(shown.all("audio")) == 3 * 5
 
 
@@ -312,7 +322,7 @@ def test_of_losses_that_do_not_compare_each_has_its_own_best(tmp_path):
     text = render(sweep).text
     assert "their validation losses measure different things and are not comparable" in text
     told = text.split("The best point of each loss")[1].split("Points and baselines")[0]
-    summary = pd.read_csv(sweep.summary).dropna(subset="validation_loss")
+    summary = pd.read_csv(sweep.files.summary).dropna(subset="validation_loss")
     for _, points in summary.groupby("train_config.loss_function"):
         best = points.loc[points["validation_loss"].idxmin()]
         assert f"{best['label']} {best['validation_loss']:.4g}" in told
@@ -330,15 +340,15 @@ def test_what_points_cost_and_what_that_bought(page, sweep):
     assert told.startswith(" 5 min 18 s")
     assert "Devices: cpu." in told
     assert "Energy was not measured" in told
-    summary = pd.read_csv(sweep.summary).set_index("point")
+    summary = pd.read_csv(sweep.files.summary).set_index("point")
     best = summary[summary["best"]].iloc[0]
     assert f"12 42 s cpu 402 – {best['SI-SDRi']:.2f} {best['SI-SDRi'] / 0.7:.4g}" in told
 
 
 def test_conditions_stand_in_numbers_too(page, sweep):
-    conditions = pd.read_csv(sweep.conditions)
+    conditions = pd.read_csv(sweep.files.conditions)
     told = page.text.split("The same in numbers")[1].split("Effects of what was swept")[0]
-    best = pd.read_csv(sweep.summary).query("best").iloc[0]
+    best = pd.read_csv(sweep.files.summary).query("best").iloc[0]
     for _, row in conditions[conditions["point"] == best["point"]].iterrows():
         assert row["condition"] in told
         assert f"{row['mean']:.2f}".replace("-", "−") in told
@@ -352,16 +362,16 @@ def test_metrics_have_their_passports(page):
 
 
 def test_medians_are_a_click_away(page, sweep):
-    best = pd.read_csv(sweep.summary).query("best").iloc[0]
+    best = pd.read_csv(sweep.files.summary).query("best").iloc[0]
     cells = [found for found in page.all("td", class_="extra") if "data-sort" in found]
     assert str(best["SI-SDRi_median"]) in {found["data-sort"][: len(str(best["SI-SDRi_median"]))] for found in cells}
 
 
 def test_the_share_of_the_gap_follows_the_oracle_that_the_summary_names(tmp_path):
     sweep = prepare(tmp_path, {"train_config.learning_rate": [0.1, 0.01]}, num_items=6, num_songs=3)
-    summary = pd.read_csv(sweep.summary)
+    summary = pd.read_csv(sweep.files.summary)
     summary["SI-SDRi_gap_closed"] = 0.37
-    summary.to_csv(sweep.summary, index=False)
+    summary.to_csv(sweep.files.summary, index=False)
     text = render(sweep).text
     assert "The ideal ratio mask, which is made from the true sources, reaches" in text
     assert "the point closes 37 %" in text
@@ -379,7 +389,7 @@ def test_long_audio_is_cut_so_that_the_page_stays_small(tmp_path):
     shown = render(sweep)
     # 15 clips of 48 kHz, two bytes each sample, in 24 MB
     assert "first 16.7 s" in shown.text
-    assert sweep.report.stat().st_size < 40e6
+    assert sweep.files.report.stat().st_size < 40e6
 
 
 def test_a_report_grows_with_its_points_and_hardly_with_its_items(tmp_path):
@@ -390,5 +400,5 @@ def test_a_report_grows_with_its_points_and_hardly_with_its_items(tmp_path):
         rates = {"train_config.learning_rate": [0.1, 0.01, 0.001, 0.0001]}
         sweep = prepare(folder, rates, num_items=items, num_songs=10, draw=True, seconds=0.1)
         render(sweep)
-        sizes.append(sweep.report.stat().st_size)
+        sizes.append(sweep.files.report.stat().st_size)
     assert sizes[1] - sizes[0] < 150_000

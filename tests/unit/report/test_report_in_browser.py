@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_report import PROVENANCE, prepare, render
+from test_render import PROVENANCE, prepare, render
 
 from browser import CHROMIUM, Browser
 
@@ -52,7 +52,7 @@ def browser(tmp_path_factory):
 def report(tmp_path_factory):
     sweep = prepare(tmp_path_factory.mktemp("sweep"), draw=True)
     render(sweep, PROVENANCE)
-    return sweep.report
+    return sweep.files.report
 
 
 @pytest.fixture
@@ -216,9 +216,9 @@ def test_a_report_of_many_points_opens_without_complaint_and_stays_small(browser
     sweep = prepare(tmp_path, swept, draw=True, num_items=12, num_songs=4, num_epochs=60, seconds=30)
     render(sweep)
     # What grows with the items is drawn from quantiles: 200 points must leave room for their audio
-    assert sweep.report.stat().st_size < 12e6
+    assert sweep.files.report.stat().st_size < 12e6
     browser.look(1280)
-    browser.open(sweep.report)
+    browser.open(sweep.files.report)
     assert browser.ask("document.querySelectorAll('tr[data-point]').length") == 200
     first = "document.querySelector('audio')"
     assert browser.ask(f"{first}.play().then(() => {first}.duration)") == 20

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +19,12 @@ COST_COLUMNS = [
 ]
 
 
-def read_costs(points: pd.DataFrame, histories: Mapping[str, Path], benchmarks: Path = BENCHMARKS) -> pd.DataFrame:
+def read_costs(points: pd.DataFrame, artifacts: Path, benchmarks: Path = BENCHMARKS) -> pd.DataFrame:
     """What each point took, as far as it is known.
 
     Args:
         points: points.csv, as `separation.analysis.sweep_tables.read_points` reads it.
-        histories: point -> history.csv; the device stands in state/progress.json beside it.
+        artifacts: Folder of the points, with their histories and devices.
         benchmarks: where Snakemake writes what jobs cost.
 
     Returns:
@@ -33,13 +32,17 @@ def read_costs(points: pd.DataFrame, histories: Mapping[str, Path], benchmarks: 
         restart; `memory_mb` the most memory used; `energy_wh` of the device; `evaluate_seconds` the wall time of the
         job. NaN and "" where it is not known.
     """
-    trained = {point: _training(Path(path)) for point, path in histories.items()}
+    trained = {point: _training(PointFolder(artifacts / point)) for point in points["point"].unique()}
     rows = []
     for row in points.drop_duplicates(["point", "evaluation"]).itertuples():
-        known = trained.get(row.point, {})
         job = benchmarks / "evaluate_point" / row.point / f"{row.evaluation}.tsv"
         rows.append(
-            {"point": row.point, "evaluation": row.evaluation, **known, "evaluate_seconds": _seconds_of_job(job)}
+            {
+                "point": row.point,
+                "evaluation": row.evaluation,
+                **trained[row.point],
+                "evaluate_seconds": _seconds_of_job(job),
+            }
         )
     costs = pd.DataFrame(rows, columns=COST_COLUMNS)
     costs["device"] = costs["device"].fillna("")
@@ -48,9 +51,9 @@ def read_costs(points: pd.DataFrame, histories: Mapping[str, Path], benchmarks: 
     return costs
 
 
-def _training(history_csv: Path) -> dict[str, object]:
-    history = read_history(history_csv)
-    found: dict[str, object] = {"epochs": len(history), "device": _device(PointFolder(history_csv.parent).progress)}
+def _training(point: PointFolder) -> dict[str, object]:
+    history = read_history(point.history)
+    found: dict[str, object] = {"epochs": len(history), "device": _device(point.progress)}
     for column, name, reduce in (
         ("seconds", "train_seconds", np.nansum),
         ("memory_mb", "memory_mb", np.nanmax),

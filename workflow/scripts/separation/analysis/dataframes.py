@@ -22,12 +22,11 @@ from separation.errors import UserError, nearest
 from separation.experiment import config as configuration
 from separation.experiment.key_paths import flatten
 from separation.files.atomic import read_json
-from separation.files.layout import SWEEPS, PointFolder, SweepFiles, histories_of
+from separation.files.layout import SWEEPS, PointFolder, SweepFiles
 from separation.files.yaml_reader import read_yaml
 
 # Of a point's config.yml, what only says where it lies and what it is called
 PLACES = ("info.name", "info.notes", "info.experiment_key", "info.output_folder", "info.seed")
-TABLES = ("points.csv", "scores.parquet", "summary.csv")
 
 
 def artifacts_folder() -> Path:
@@ -35,8 +34,8 @@ def artifacts_folder() -> Path:
     return configuration.load_settings(configuration.default_config(), os.environ).artifacts
 
 
-def find_sweep(name: str, sweeps: Path | None = None) -> Path:
-    """The folder with the results of a sweep.
+def find_sweep(name: str, sweeps: Path | None = None) -> SweepFiles:
+    """The results of a sweep.
 
     Args:
         name: of the sweep, or its experiment file.
@@ -48,19 +47,18 @@ def find_sweep(name: str, sweeps: Path | None = None) -> Path:
     sweeps = SWEEPS if sweeps is None else Path(sweeps)
     if name.endswith((".yml", ".yaml")):
         name = configuration.load_experiment(configuration.find_experiment(name), os.environ).name
-    folder = sweeps / name
-    if not name or not folder.is_dir():
-        known = sorted(path.parent.name for path in sweeps.glob("*/points.csv"))
+    files = SweepFiles(sweeps / name)
+    if not name or not files.path.is_dir():
+        known = [folder.name for folder in sorted(sweeps.glob("*")) if SweepFiles(folder).points.exists()]
         hint = nearest(name, known) or (f"; there are {', '.join(known)}" if known else "; there are none yet")
         raise UserError(f"expected the name of a sweep with results in {sweeps}, found '{name}'{hint}", key="sweeps")
-    for table in TABLES:
-        if not (folder / table).exists():
-            record = SweepFiles(folder).record
-            file = read_json(record)["file"] if record.exists() else name
+    for table in (files.points, files.scores, files.summary):
+        if not table.exists():
+            file = read_json(files.record)["file"] if files.record.exists() else name
             raise UserError(
-                f"the sweep '{name}' is not evaluated yet; run: snakemake --config sweep={file}", file=folder / table
+                f"the sweep '{name}' is not evaluated yet; run: snakemake --config sweep={file}", file=table
             )
-    return folder
+    return files
 
 
 def config_of(artifacts: Path, point: str, evaluation: str = "") -> dict[str, Any]:
@@ -95,18 +93,17 @@ def load_settings(sweeps: Sequence[str], artifacts: Path | None = None) -> pd.Da
     artifacts = artifacts_folder() if artifacts is None else Path(artifacts)
     rows = []
     for name in sweeps:
-        folder = find_sweep(name)
-        points = read_points(folder / "points.csv")
+        files = find_sweep(name)
+        points = read_points(files.points)
         losses = {
-            point: lowest_validation_loss(history)
-            for point, history in read_histories(histories_of(folder / "points.csv", artifacts)).items()
+            point: lowest_validation_loss(history) for point, history in read_histories(points, artifacts).items()
         }
         best = best_point(points, losses)
         for row in points.to_dict("records"):
             known = {key: row.get(key, "") for key in ("point", "evaluation", "label", "seed", "group")}
             known |= {"best": row["point"] == best, "validation_loss": losses.get(row["point"])}
             config = config_of(artifacts, row["point"], row["evaluation"])
-            rows.append({"sweep": folder.name, **known, **{key: _cell(value) for key, value in config.items()}})
+            rows.append({"sweep": files.name, **known, **{key: _cell(value) for key, value in config.items()}})
     return pd.DataFrame(rows)
 
 
@@ -125,8 +122,8 @@ def load_scores(sweeps: Sequence[str], artifacts: Path | None = None, *, baselin
     settings = load_settings(sweeps, artifacts)
     frames = []
     for name in sweeps:
-        folder = find_sweep(name)
-        scores = read_scores(folder / "scores.parquet").assign(sweep=folder.name)
+        files = find_sweep(name)
+        scores = read_scores(files.scores).assign(sweep=files.name)
         own = scores["point"].isin(list(BASELINES))
         frames.append(scores if baselines else scores[~own])
     gathered = pd.concat(frames, ignore_index=True)

@@ -37,11 +37,12 @@ from separation.analysis.sweep_tables import (
 )
 from separation.errors import UserError
 from separation.files.atomic import atomic_path
+from separation.files.layout import SweepFiles
 
 log = logging.getLogger(__name__)
 
 
-def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], points_csv: Path, output: Path) -> None:
+def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], files: SweepFiles) -> None:
     """Writes points.csv and the one score table of a sweep.
 
     Args:
@@ -49,9 +50,9 @@ def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], points_csv
             `seed`, `group`, `evaluation`, and where several sets of baselines are at hand (points that differ in their
             STFT) `baselines`: the `evaluation` that stands in the baselines' rows.
         scores: the score files of all points and of the baselines; a file named twice counts once.
-        points_csv: where the points go: `point`, `label`, the swept keys, `block`, `seed`, `group`, `evaluation`.
-            Strings stand as they are and other values as JSON; '' means that the point does not have the key.
-        output: where the scores go; columns that a file lacks are null.
+        files: Sweep whose `points` (`point`, `label`, the swept keys, `block`, `seed`, `group`, `evaluation`) and
+            `scores` are written. In points.csv strings are written as they are and other values as JSON; '' means that
+            the point does not have the key. In scores.parquet, columns that a file lacks are null.
 
     Raises:
         UserError: two files hold rows for the same estimate, or a column has two types.
@@ -71,13 +72,12 @@ def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], points_csv
     table = table.drop_duplicates(["point", "evaluation"])
     if (table["baselines"] == "").all():
         table = table.drop(columns="baselines")
-    with atomic_path(points_csv) as temporary:
+    with atomic_path(files.points) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
-    files = list(dict.fromkeys(Path(path) for path in scores))
     try:
         # pandas' own notes on the index of each file would be wrong for the whole
-        tables = [pq.read_table(path).replace_schema_metadata(None) for path in files]
+        tables = [pq.read_table(path).replace_schema_metadata(None) for path in dict.fromkeys(map(Path, scores))]
         gathered = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise UserError(f"the score files of the sweep do not fit together: {error}") from error
@@ -92,45 +92,37 @@ def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], points_csv
             log.warning("%s has no scores", point)
     metrics = metric_columns(gathered.slice(0, 1).to_pandas())
     rest = [name for name in gathered.column_names if name not in SCORE_KEYS and name not in metrics]
-    with atomic_path(output) as temporary:
+    with atomic_path(files.scores) as temporary:
         pq.write_table(gathered.select([*SCORE_KEYS, *metrics, *rest]), temporary)
 
 
-def summarize_sweep(
-    points_csv: Path,
-    scores: Path,
-    histories: Mapping[str, Path],
-    summary: Path,
-    comparisons: Path,
-    groups_csv: Path | None = None,
-    conditions_csv: Path | None = None,
-    seed: int = 0,
-) -> None:
-    """Writes summary.csv (means and medians with intervals), comparisons.csv (paired differences), and two more.
+def summarize_sweep(files: SweepFiles, artifacts: Path, *, seed: int = 0) -> None:
+    """Writes summary.csv, comparisons.csv, groups.csv and conditions.csv from points.csv and scores.parquet.
+
+    - summary.csv has one row per point and evaluation and per baseline: `point`, `evaluation`, `label`, swept keys,
+      `validation_loss`, `<metric>`, `<metric>_low`, `<metric>_high`, `<metric>_median`, `<metric>_median_low`,
+      `<metric>_median_high`, `oracle_share`, `items`, `best`.
+    - comparisons.csv has paired differences: `difference` is `point` minus `against`, positive where `point` is better.
+      `kind` is `best` (against the best), `pair` (all other pairs of up to 20 rows), `baseline` (the best against each
+      baseline), `effect` (a swept key's value `label` against the best's value `against_label`, over pairs of points
+      alike in everything else; `pairs_better` counts the pairs in favour of `label`), `group` (settings trained with
+      several seeds against the one with the lowest mean validation loss; `point` is the group's name).
+    - groups.csv is `SeedGroups.table`.
+    - conditions.csv is `conditions.analyze_conditions`: of all points of small sweeps, else of the best point and the
+      baselines.
 
     Means are unweighted over items and sources. Intervals are 95 % cluster bootstrap intervals over songs, or over
     speakers where the mixtures tell them. The best point is the one with the lowest validation loss; no test score has
     a part in choosing it.
 
     Args:
-        points_csv, scores: as `collect_scores` wrote them.
-        histories: point -> history.csv.
-        summary: one row per point and evaluation and per baseline: `point`, `evaluation`, `label`, swept keys,
-            `validation_loss`, `<metric>`, `<metric>_low`, `<metric>_high`, `<metric>_median`, `<metric>_median_low`,
-            `<metric>_median_high`, `oracle_share`, `items`, `best`.
-        comparisons: `difference` is `point` minus `against`, positive where `point` is better. `kind` is `best`
-            (against the best), `pair` (all other pairs of up to 20 rows), `baseline` (the best against each baseline),
-            `effect` (of a swept key's value `label` against the best's value `against_label`, over pairs of points
-            alike in everything else, of which `pairs_better` are in favour of `label`), `group` (settings trained with
-            several seeds against the one with the lowest mean validation loss; `point` is the group's name).
-        groups_csv: where `SeedGroups.table` goes.
-        conditions_csv: where `conditions.analyze_conditions` goes: of all points where they are few, else of the best
-            and of the baselines.
-        seed: of the bootstrap.
+        files: Sweep with the tables that `collect_scores` wrote.
+        artifacts: Folder of the points, with their histories.
+        seed: Seed of the bootstrap.
     """
-    points, table = read_points(points_csv), read_scores(scores)
+    points, table = read_points(files.points), read_scores(files.scores)
     metrics = metric_columns(table)
-    losses = {point: lowest_validation_loss(history) for point, history in read_histories(histories).items()}
+    losses = {point: lowest_validation_loss(history) for point, history in read_histories(points, artifacts).items()}
     matrices = {metric: score_matrix(table, metric) for metric in metrics}
     primary = primary_metric(metrics)
     units = matrices[primary].index
@@ -164,22 +156,17 @@ def summarize_sweep(
     summed["items"] = [int(present.get((row.point, row.evaluation), 0)) for row in summed.itertuples()]
     best = best_point(points, losses)
     summed["best"] = summed["point"] == best
-    _write_csv(summed, summary)
+    _write_csv(summed, files.summary)
 
     shares = dict(zip(zip(summed["point"], summed["evaluation"], strict=True), summed["oracle_share"], strict=True))
     groups = SeedGroups(points, matrices, clusters, losses, shares)
     compared = Comparisons(points, matrices[primary], primary, clusters, seed)
     found = compared.all_of(best) + groups.compare(primary)
-    _write_csv(pd.DataFrame(found, columns=COMPARISON_COLUMNS), comparisons)
-    if groups_csv is not None:
-        _write_csv(groups.table(), groups_csv)
-    if conditions_csv is not None:
-        told = rows if len(compared.rows) <= MOST_POINTS_FOR_ALL_PAIRS else _best_and_baselines(points, rows, best)
-        _write_csv(analyze_conditions(table, told, primary, seed=seed), conditions_csv)
-
-
-def _best_and_baselines(points: pd.DataFrame, rows: list[Row], best: str | None) -> list[Row]:
-    return [row for row in rows if row[0] == best or row[0] in BASELINES]
+    _write_csv(pd.DataFrame(found, columns=COMPARISON_COLUMNS), files.comparisons)
+    _write_csv(groups.table(), files.groups)
+    few = len(compared.rows) <= MOST_POINTS_FOR_ALL_PAIRS
+    shown = [row for row in rows if few or row[0] == best or row[0] in BASELINES]
+    _write_csv(analyze_conditions(table, shown, primary, seed=seed), files.conditions)
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from separation.files.layout import PointFolder
 
 # Columns of points.csv that are not swept keys; `baselines` names the baselines' evaluation where several are at hand
 POINT_COLUMNS = ("point", "label", "block", "seed", "group", "evaluation", "baselines")
@@ -156,17 +157,16 @@ def lowest_validation_loss(history: pd.DataFrame) -> float:
     return float(losses.min()) if len(losses) else float("nan")
 
 
-def read_histories(histories: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
-    """Reads the history of every point."""
-    return {point: read_history(path) for point, path in histories.items()}
+def read_histories(points: pd.DataFrame, artifacts: Path) -> dict[str, pd.DataFrame]:
+    """Reads the history of every point, by point."""
+    return {point: read_history(PointFolder(artifacts / point).history) for point in points["point"].unique()}
 
 
-def read_beside(summary: Path, name: str) -> pd.DataFrame:
-    """Reads another table of the same analysis: comparisons.csv, groups.csv or conditions.csv; empty if there is none.
+def read_analysis(path: Path) -> pd.DataFrame:
+    """Reads comparisons.csv, groups.csv or conditions.csv; an empty table if the file does not exist.
 
-    Names, labels and values are strings; what else stands in it are numbers.
+    Names, labels and values are strings; all other columns are numbers.
     """
-    path = Path(summary).with_name(name)
     if not path.exists():
         return pd.DataFrame()
     table = pd.read_csv(path, dtype=str, keep_default_na=False)

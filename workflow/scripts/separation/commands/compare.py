@@ -26,7 +26,7 @@ from separation.analysis.sweep_tables import (
 )
 from separation.errors import UserError
 from separation.files.atomic import atomic_path, read_json
-from separation.files.layout import SweepFiles, estimates_of, histories_of
+from separation.files.layout import SweepFiles
 from separation.report.figures import plot_sweep
 from separation.report.render import render_report
 
@@ -60,54 +60,46 @@ def compare_sweeps(names: Sequence[str], artifacts: Path, output: Path = COMPARI
     Raises:
         UserError: fewer than two sweeps, one that is not known or not evaluated, or no metric that all have.
     """
-    folders = list({folder.name: folder for folder in map(dataframes.find_sweep, names)}.values())
-    if len(folders) < 2:
+    sweeps = list({sweep.name: sweep for sweep in map(dataframes.find_sweep, names)}.values())
+    if len(sweeps) < 2:
         raise UserError(f"expected two or more sweeps, found {', '.join(names) or 'none'}", key="sweeps")
-    target = output / "+".join(folder.name for folder in folders)
-    target.mkdir(parents=True, exist_ok=True)
-    points = _points(folders, artifacts)
-    scores, notices = _scores(folders, points, artifacts)
+    files = SweepFiles(output / "+".join(sweep.name for sweep in sweeps))
+    files.path.mkdir(parents=True, exist_ok=True)
+    points = _points(sweeps, artifacts)
+    scores, notices = _scores(sweeps, points, artifacts)
     dropped = points.attrs["dropped"]
     if dropped:
         notices.append(
             f"The points differ in {len(dropped)} more settings than the table has room for, such as "
             f"{', '.join(dropped[:3])}; each point's config.yml has them all."
         )
-    tables = ("points.csv", "scores.parquet", "summary.csv", "comparisons.csv", "groups.csv", "conditions.csv")
-    paths = {name: target / name for name in tables}
-    with atomic_path(paths["scores.parquet"]) as temporary:
+    with atomic_path(files.scores) as temporary:
         scores.to_parquet(temporary, index=False)
     # Which sweep a point comes from is no setting: it has no part in matching points that agree in everything else
-    _write(points.drop(columns="sweep"), paths["points.csv"])
-    histories = histories_of(paths["points.csv"], artifacts)
-    summarize_sweep(
-        *(paths[name] for name in ("points.csv", "scores.parquet")), histories, *(paths[name] for name in tables[2:])
-    )
-    _write(points, paths["points.csv"])
-    summary = pd.read_csv(paths["summary.csv"], dtype=str, keep_default_na=False)
+    _write(points.drop(columns="sweep"), files.points)
+    summarize_sweep(files, artifacts)
+    _write(points, files.points)
+    summary = pd.read_csv(files.summary, dtype=str, keep_default_na=False)
     of_rows = points.set_index(["point", "evaluation"])["sweep"]
     keys = zip(summary["point"], summary["evaluation"], strict=True)
     summary.insert(3, "sweep", [of_rows.get(key, "") for key in keys])
-    _write(summary, paths["summary.csv"])
-    plot_sweep(*(paths[name] for name in tables[:3]), histories, target / "figures")
+    _write(summary, files.summary)
+    plot_sweep(files, artifacts)
     render_report(
-        SEVERAL.join(folder.name for folder in folders),
-        *(paths[name] for name in tables[:4]),
-        target / "figures",
-        histories,
-        estimates_of(paths["points.csv"], artifacts),
-        _provenance(folders, artifacts),
-        target / "report.html",
+        SEVERAL.join(sweep.name for sweep in sweeps),
+        files,
+        artifacts,
+        _provenance(sweeps),
         kind="Comparison of sweeps",
         notices=notices,
     )
     shared = int(points["sweep"].str.contains(SEVERAL, regex=False).sum())
-    return Comparison(target, len(points), shared, notices)
+    return Comparison(files.path, len(points), shared, notices)
 
 
-def _points(folders: Sequence[Path], artifacts: Path) -> pd.DataFrame:
+def _points(sweeps: Sequence[SweepFiles], artifacts: Path) -> pd.DataFrame:
     """points.csv over all sweeps, with `sweep` as its first setting; `attrs["dropped"]`: settings without a column."""
-    tables = {folder.name: read_points(folder / "points.csv") for folder in folders}
+    tables = {sweep.name: read_points(sweep.points) for sweep in sweeps}
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for name, table in tables.items():
         for row in table.to_dict("records"):
@@ -144,9 +136,9 @@ def _by_end(config: dict[str, str], key: str) -> str:
     return next((value for name, value in config.items() if "." not in key and name.endswith(f".{key}")), "")
 
 
-def _scores(folders: Sequence[Path], points: pd.DataFrame, artifacts: Path) -> tuple[pd.DataFrame, list[str]]:
+def _scores(sweeps: Sequence[SweepFiles], points: pd.DataFrame, artifacts: Path) -> tuple[pd.DataFrame, list[str]]:
     """The scores of all sweeps, each once, and what must be said of their test sets and metrics."""
-    tables = {folder.name: pd.read_parquet(folder / "scores.parquet") for folder in folders}
+    tables = {sweep.name: pd.read_parquet(sweep.scores) for sweep in sweeps}
     metrics = {name: metric_columns(table) for name, table in tables.items()}
     common = [metric for metric in next(iter(metrics.values())) if all(metric in own for own in metrics.values())]
     if not common:
@@ -207,26 +199,25 @@ def test_set_notices(tested: dict[str, set[tuple[str, ...]]]) -> list[str]:
     ]
 
 
-def _provenance(folders: Sequence[Path], artifacts: Path) -> dict[str, object]:
+def _provenance(sweeps: Sequence[SweepFiles]) -> dict[str, object]:
     from separation.experiment.config import default_config
     from separation.planning.workflow import load_workflow
     from separation.report.provenance import provenance_of
 
     told: dict[str, object] = {}
-    for folder in folders:
-        record = SweepFiles(folder).record
-        file = read_json(record)["file"] if record.exists() else ""
+    for sweep in sweeps:
+        file = read_json(sweep.record)["file"] if sweep.record.exists() else ""
         if not file or not Path(file).exists():
-            told[folder.name] = {"config_file": f"{file or 'not recorded'}, which is gone"}
+            told[sweep.name] = {"config_file": f"{file or 'not recorded'}, which is gone"}
             continue
         try:
             workflow = load_workflow(default_config() | {"sweep": file}, os.environ)
         except UserError as problem:
-            told[folder.name] = {"config_file": f"{file}, which is not valid any more: {problem}"}
+            told[sweep.name] = {"config_file": f"{file}, which is not valid any more: {problem}"}
             continue
         own = provenance_of(workflow.run_options)
         told |= {key: own.pop(key) for key in ("git_commit", "versions")}
-        told[folder.name] = {key: value for key, value in own.items() if value}
+        told[sweep.name] = {key: value for key, value in own.items() if value}
     return told
 
 
@@ -249,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     for notice in made.notices:
         print(f"Note: {notice}")
     shared = f", {made.shared} of them in more than one sweep" if made.shared else ""
-    print(f"{made.points} points{shared}: {made.folder / 'report.html'}")
+    print(f"{made.points} points{shared}: {SweepFiles(made.folder).report}")
     return 0
 
 

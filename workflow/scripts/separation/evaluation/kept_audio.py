@@ -16,6 +16,7 @@ import soundfile
 
 from separation.errors import UserError
 from separation.files.atomic import write_json
+from separation.files.layout import estimate_index
 
 PEAK = 0.9  # of full scale
 KEEP = ("none", "all", "worst")
@@ -108,7 +109,7 @@ def publish_estimates(written: Path, folder: Path, entries: Sequence[Mapping[str
 
     The index lists the `items`: what `write_item` said of each, and its `role`. What was in `folder` is gone.
     """
-    write_json(written / "index.json", {"items": list(entries)})
+    write_json(estimate_index(written), {"items": list(entries)})
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(written, folder)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 SWEEPS = Path("results/sweeps")
 MANIFEST = "manifest.json"
+
+
+def estimate_index(estimates: Path) -> Path:
+    """The list of the audio in a folder of estimates."""
+    return Path(estimates) / "index.json"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,11 @@ class EvaluationFolder:
     def estimates(self) -> Path:
         """Audio that is kept to listen to; only where some is kept."""
         return self.path / "estimates"
+
+    @property
+    def estimate_index(self) -> Path:
+        """The list of kept audio."""
+        return estimate_index(self.estimates)
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,11 @@ class SweepFiles:
         return cls(SWEEPS / sweep)
 
     @property
+    def name(self) -> str:
+        """The name of the sweep or of the comparison."""
+        return self.path.name
+
+    @property
     def record(self) -> Path:
         """Which experiment file the results come from."""
         return self.path / "sweep.json"
@@ -194,26 +208,6 @@ class SweepFiles:
     def receipt(self, service: str) -> Path:
         """What a service (sheet, or a tracker) was sent."""
         return self.path / "published" / f"{service}.json"
-
-
-def histories_of(points_csv: Path, artifacts: Path) -> dict[str, Path]:
-    """The learning curve of every point of a points.csv, by point."""
-    return {point: PointFolder(artifacts / point).history for point, _ in _evaluations(points_csv)}
-
-
-def estimates_of(points_csv: Path, artifacts: Path) -> dict[str, list[Path]]:
-    """The folders with kept estimates of every point of a points.csv, by point; points without any are left out."""
-    found: dict[str, list[Path]] = {}
-    for point, evaluation in _evaluations(points_csv):
-        folder = PointFolder(artifacts / point).evaluation(evaluation).estimates
-        if folder.is_dir():
-            found.setdefault(point, []).append(folder)
-    return found
-
-
-def _evaluations(points_csv: Path) -> list[tuple[str, str]]:
-    with open(points_csv, newline="", encoding="utf-8") as rows:
-        return [(row["point"], row["evaluation"]) for row in csv.DictReader(rows)]
 
 
 # datasets and caches -------------------------------------------------------------------------------------------------

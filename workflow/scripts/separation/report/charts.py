@@ -50,7 +50,7 @@ class SweepData:
     metric: str
     #: as `separation.analysis.costs.read_costs` gives it
     costs: pd.DataFrame = field(default_factory=pd.DataFrame)
-    #: as `separation.analysis.sweep_tables.read_beside` gives them: empty where there is no such file
+    #: as `separation.analysis.sweep_tables.read_analysis` gives them: empty where there is no such file
     comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
     groups: pd.DataFrame = field(default_factory=pd.DataFrame)
     conditions: pd.DataFrame = field(default_factory=pd.DataFrame)

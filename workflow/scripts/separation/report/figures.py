@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 import altair as alt
@@ -14,7 +13,7 @@ from separation.analysis.costs import BENCHMARKS, read_costs
 from separation.analysis.sweep_tables import (
     metric_columns,
     primary_metric,
-    read_beside,
+    read_analysis,
     read_histories,
     read_points,
     read_scores,
@@ -23,11 +22,11 @@ from separation.analysis.sweep_tables import (
 )
 from separation.experiment.key_paths import short_names
 from separation.files.atomic import write_json, write_text
+from separation.files.layout import SweepFiles
 from separation.report import charts, effect_charts, score_charts
 
 log = logging.getLogger(__name__)
 
-INDEX = "index.json"
 SECTIONS = ("learning_curves", "distributions", "conditions", "effects", "cost")
 LIGHT = {
     "background": "white",
@@ -40,41 +39,34 @@ LIGHT = {
 }
 
 
-def gather_sweep(
-    points_csv: Path, scores: Path, summary: Path, histories: Mapping[str, Path], benchmarks: Path = BENCHMARKS
-) -> charts.SweepData:
-    """Reads what figures and report show; see `plot_sweep`. the other tables lie beside the summary."""
-    points, table = read_points(points_csv), read_scores(scores)
+def gather_sweep(files: SweepFiles, artifacts: Path, benchmarks: Path = BENCHMARKS) -> charts.SweepData:
+    """Reads the data of figures and report; see `plot_sweep`."""
+    points, scores = read_points(files.points), read_scores(files.scores)
     return charts.gather(
         points,
-        table,
-        read_summary(summary, points),
-        read_histories(histories),
-        primary_metric(metric_columns(table)),
-        costs=read_costs(points, histories, benchmarks),
-        **{name: read_beside(summary, f"{name}.csv") for name in ("comparisons", "groups", "conditions")},
+        scores,
+        read_summary(files.summary, points),
+        read_histories(points, artifacts),
+        primary_metric(metric_columns(scores)),
+        costs=read_costs(points, artifacts, benchmarks),
+        comparisons=read_analysis(files.comparisons),
+        groups=read_analysis(files.groups),
+        conditions=read_analysis(files.conditions),
     )
 
 
-def plot_sweep(
-    points_csv: Path,
-    scores: Path,
-    summary: Path,
-    histories: Mapping[str, Path],
-    folder: Path,
-    benchmarks: Path = BENCHMARKS,
-) -> None:
-    """Draws the figures of a sweep.
+def plot_sweep(files: SweepFiles, artifacts: Path, benchmarks: Path = BENCHMARKS) -> None:
+    """Draws the figures of a sweep as `<name>.svg` and `<name>.vl.json` (Vega-Lite), and removes older figures.
+
+    The figure index is written last: a list of `name`, `section`, `title` and `caption` in reading order.
 
     Args:
-        points_csv, scores, summary: as written by `separation.analysis.summarize`.
-        benchmarks: see `separation.analysis.costs.read_costs`.
-        histories: point -> history.csv.
-        folder: where `<name>.svg`, `<name>.vl.json` (Vega-Lite) and, last, index.json go: a list of `name`, `section`,
-            `title` and `caption` in reading order. Figures of an earlier sweep in it are removed.
+        files: Sweep with the tables that `separation.analysis.summarize` wrote.
+        artifacts: Folder of the points, with their histories.
+        benchmarks: Folder of job costs; see `separation.analysis.costs.read_costs`.
     """
-    data = charts.numbered(gather_sweep(points_csv, scores, summary, histories, benchmarks))
-    folder = Path(folder)
+    data = charts.numbered(gather_sweep(files, artifacts, benchmarks))
+    folder = files.figures
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [(figure, chart) for figure, chart in _all(data) if chart is not None]
     kept = {f"{figure['name']}{suffix}" for figure, _ in drawn for suffix in (".svg", ".vl.json")}
@@ -86,12 +78,10 @@ def plot_sweep(
         with alt.data_transformers.enable("default", max_rows=None):
             specification = chart.to_dict()
         specification["config"] = LIGHT
-        svg = vl_convert.vegalite_to_svg(
-            specification, vl_version=".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-        )
+        svg = vl_convert.vegalite_to_svg(specification, vl_version=vega_lite_version())
         write_text(folder / f"{figure['name']}.svg", svg)
         write_text(folder / f"{figure['name']}.vl.json", json.dumps(specification, ensure_ascii=False) + "\n")
-    write_json(folder / INDEX, [figure for figure, _ in drawn])
+    write_json(files.figure_index, [figure for figure, _ in drawn])
 
 
 def vega_lite_version() -> str:

@@ -13,6 +13,7 @@ import soundfile
 from PIL import Image
 
 from separation.files.atomic import read_json
+from separation.files.layout import EvaluationFolder
 
 ROLES = ("best", "median", "worst")
 # Long pieces would make the page too large to open: what is played of each, and of all together as bytes of PCM
@@ -47,18 +48,18 @@ class PlayedItem:
     clips: list[Clip]
 
 
-def read_items(folders: Sequence[Path]) -> list[PlayedItem]:
+def read_items(evaluations: Sequence[EvaluationFolder]) -> list[PlayedItem]:
     """Reads what an evaluation kept to listen to: its best, median and worst mixture.
 
     Args:
-        folders: `estimates` folders with the index.json of `separation.evaluation.kept_audio`.
+        evaluations: Evaluations with audio kept by `separation.evaluation.kept_audio`.
     """
     chosen = []
-    for folder in map(Path, folders):
-        for entry in read_json(folder / "index.json")["items"]:
+    for evaluation in evaluations:
+        for entry in read_json(evaluation.estimate_index)["items"]:
             roles = tuple(role for role in ROLES if role in entry["role"].split(", "))
             if roles:
-                chosen.append((folder, entry, roles))
+                chosen.append((evaluation.estimates, entry, roles))
     seconds = _seconds_each(
         [folder / entry["mixture"] for folder, entry, _ in chosen for _ in range(_num_clips(entry))]
     )

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 import vl_convert
 from markupsafe import Markup
 
@@ -18,8 +17,9 @@ from separation.analysis.costs import BENCHMARKS, duration
 from separation.analysis.sweep_tables import metric_columns
 from separation.experiment import metric_descriptions
 from separation.files.atomic import read_json, write_text
+from separation.files.layout import EvaluationFolder, PointFolder, SweepFiles
 from separation.report import charts, tables, verdict
-from separation.report.figures import INDEX, SECTIONS, gather_sweep, vega_lite_version
+from separation.report.figures import SECTIONS, gather_sweep, vega_lite_version
 from separation.report.players import read_items
 
 # Tables above that lie beside the report and not in it
@@ -28,16 +28,10 @@ TEMPLATES = Path(__file__).resolve().parents[3] / "report"
 
 
 def render_report(
-    sweep: str,
-    points_csv: Path,
-    scores: Path,
-    summary: Path,
-    comparisons: Path,
-    figures: Path,
-    histories: Mapping[str, Path],
-    estimates: Mapping[str, Sequence[Path]],
+    title: str,
+    files: SweepFiles,
+    artifacts: Path,
     provenance: Mapping,
-    output: Path,
     benchmarks: Path = BENCHMARKS,
     *,
     kind: str = "Sweep report",
@@ -46,64 +40,54 @@ def render_report(
     """Writes the report of a sweep as one HTML file that needs no network and no other file.
 
     Args:
-        sweep: its name.
-        points_csv, scores, summary, comparisons: as written by `separation.analysis.summarize`; groups.csv and
-            conditions.csv are read beside the summary where they are.
-        figures: the folder that `separation.report.figures.plot_sweep` filled.
-        histories: point -> history.csv.
-        estimates: point -> its `estimates` folders (see `separation.evaluation.kept_audio`); the best point is played.
-        provenance: what the report says of its making, for example `date`, `git commit`, `versions`, `datasets`,
-            `licences`, `config` (text); values are strings, lists or mappings and are shown in their order. `notes` go
-            to the top.
-        output: where the HTML goes. Same arguments, same bytes.
-        benchmarks: see `separation.analysis.costs.read_costs`.
-        kind: what stands above its name.
-        notices: what is to be known before the numbers are believed, besides what they say themselves.
+        title: Heading of the report: the sweep's name.
+        files: Sweep with the tables of `separation.analysis.summarize` and the figures of
+            `separation.report.figures.plot_sweep`; the report is written to `files.report`. Same input, same bytes.
+        artifacts: Folder of the points, with their histories and the audio that was kept; the best point is played.
+        provenance: How the results were made, for example `date`, `git commit`, `versions`, `datasets`, `licences`,
+            `config` (text); values are strings, lists or mappings and are shown in their order. `notes` go to the top.
+        benchmarks: Folder of job costs; see `separation.analysis.costs.read_costs`.
+        kind: Line above the title.
+        notices: Reasons for doubt besides those that follow from the numbers.
     """
-    data = gather_sweep(points_csv, scores, summary, histories, benchmarks)
-    metrics, metric = metric_columns(data.scores), data.metric
-    compared = pd.read_csv(comparisons, dtype={name: str for name in ("point", "evaluation", "label", "against")})
-    compared["label"] = compared["label"].fillna("")
-    tables_to_download = [Path(summary), Path(comparisons), Path(points_csv)]
-    tables_to_download += [
-        path for name in ("groups.csv", "conditions.csv") if (path := Path(summary).with_name(name)).exists()
-    ]
+    data = gather_sweep(files, artifacts, benchmarks)
+    metrics, metric, compared = metric_columns(data.scores), data.metric, data.comparisons
+    optional = [path for path in (files.groups, files.conditions) if path.exists()]
+    downloads = [files.summary, files.comparisons, files.points, *optional]
     losses = verdict.loss_keys(data.points)
-    said = verdict.describe(data.points, data.rows, compared, data.scores, data.histories, metric, data.oracle)
-    said.cautions[:0] = notices
+    found = verdict.describe(data.points, data.rows, compared, data.scores, data.histories, metric, data.oracle)
+    found.cautions[:0] = notices
     page = (
         environment()
         .get_template("report.html.j2")
         .render(
-            sweep=sweep,
+            sweep=title,
             kind=kind,
-            verdict=said,
+            verdict=found,
             losses=tables.best_of_each_loss(data.points, data, losses),
             metric=metric,
             oracle=data.oracle.replace("_", " "),
             table=tables.table_of_points(data, metrics),
-            figures=read_figures(Path(figures)),
+            figures=read_figures(files),
             compared=tables.comparisons(compared, data),
             effects=tables.effects_against_best(compared, data.points),
             conditions=tables.condition_tables(data),
             costs=tables.costs(data),
             seeds=tables.seeds(data),
-            items=read_items(_kept(estimates, data)),
+            items=read_items(_evaluations_with_audio(data, artifacts)),
             notes=provenance.get("notes"),
             provenance={name: value for name, value in provenance.items() if name != "notes" and (value or value == 0)},
             metrics=metric_descriptions.describe(metrics),
             improvements=[name for name in metrics if name.endswith("i") and name != "SI-SDRi"],
             downloads=[
-                (path.name, data_uri(path))
-                for path in tables_to_download
-                if path.stat().st_size <= MOST_BYTES_OF_A_TABLE
+                (path.name, data_uri(path)) for path in downloads if path.stat().st_size <= MOST_BYTES_OF_A_TABLE
             ],
             style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
             script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
             vega=Markup(vega_bundle()),
         )
     )
-    write_text(output, page)
+    write_text(files.report, page)
 
 
 def environment() -> jinja2.Environment:
@@ -138,11 +122,11 @@ def data_uri(path: Path) -> str:
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def read_figures(folder: Path) -> dict[str, list[dict]]:
+def read_figures(files: SweepFiles) -> dict[str, list[dict]]:
     """The figures by section, each with its specification as JSON."""
     sections: dict[str, list[dict]] = {name: [] for name in SECTIONS}
-    for figure in read_json(folder / INDEX):
-        specification = read_json(folder / f"{figure['name']}.vl.json")
+    for figure in read_json(files.figure_index):
+        specification = read_json(files.figures / f"{figure['name']}.vl.json")
         # The page brings its own look, light or dark, and no address that anything might load
         specification = {name: value for name, value in specification.items() if name not in ("$schema", "config")}
         entry = figure | {"json": json_script(specification), "description": specification.get("description", "")}
@@ -154,11 +138,13 @@ def _interval(row: Mapping, sign: bool = False) -> str:
     return verdict.interval(row["low"], row["high"], sign)
 
 
-def _kept(estimates: Mapping[str, Sequence[Path]], data: charts.SweepData) -> list[Path]:
-    """The folders of the best point; of several evaluations, those of the one that the verdict speaks of."""
-    for row in data.rows[data.rows["best"]].head(1).itertuples():
-        folders = [Path(folder) for folder in estimates.get(row.point, [])]
-        return [folder for folder in folders if folder.parent.name == row.evaluation] or folders
+def _evaluations_with_audio(data: charts.SweepData, artifacts: Path) -> list[EvaluationFolder]:
+    """The best point's evaluation that the verdict is about; the point's other evaluations where that kept no audio."""
+    for best in data.rows[data.rows["best"]].head(1).itertuples():
+        names = data.points.loc[data.points["point"] == best.point, "evaluation"]
+        evaluations = [PointFolder(artifacts / best.point).evaluation(name) for name in names]
+        with_audio = [evaluation for evaluation in evaluations if evaluation.estimates.is_dir()]
+        return [evaluation for evaluation in with_audio if evaluation.path.name == best.evaluation] or with_audio
     return []
 
 
