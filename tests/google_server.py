@@ -1,7 +1,7 @@
-"""A stand-in for Google on the loopback device: tokens, Drive's search, Sheets' worksheets and cells.
+"""A fake Google server on the loopback device: tokens, Drive's search, worksheets and cells of Sheets.
 
-It keeps cells as Google does: what is entered with an apostrophe is that text, what begins with = is a formula, a range
-beyond the grid is refused. Every request is noted, and faults can be put in the way of the next ones.
+It treats cells as Google does: a leading apostrophe marks text, a leading = a formula, and a range beyond the grid is
+an error. It records every request, and tests can make it answer the next ones with faults.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Sheet:
             self.cells[row, column] = value
 
     def table(self):
-        """Rows from the top, empty cells at the ends left out."""
+        """The rows without trailing empty cells."""
         last = max((row for row, _ in self.cells), default=0)
         rows = []
         for row in range(1, last + 1):
@@ -75,10 +75,10 @@ class Refusal(Exception):
 
 
 class GoogleServer:
-    """Runs until closed; `calls` notes (what, path) of all requests but those for tokens, `tokens` counts those."""
+    """Runs until closed; `calls` lists (kind, path) of all requests except those for tokens, which `tokens` counts."""
 
     def __init__(self, name="Results"):
-        self.updates_cells = True  # whether batch updates may hold cells, as Google's may
+        self.updates_cells = True  # whether batch updates may contain cells, as Google's may
         self.name, self.sheets, self.calls, self.tokens = name, {}, [], 0
         self.faults: list[tuple[str, object]] = []
         self.bodies: list[str] = []
@@ -110,16 +110,16 @@ class GoogleServer:
         sheet = self.sheets[title] = Sheet(self._next_id, title, **size)
         self._next_id += 1
         for number, row in enumerate(table, 1):
-            for place, value in enumerate(row, 1):
+            for position, value in enumerate(row, 1):
                 if value != "":
-                    sheet.cells[number, place] = value
+                    sheet.cells[number, position] = value
         return sheet
 
-    def count(self, what=None):
-        return sum(what is None or call == what for call, _ in self.calls)
+    def count(self, kind=None):
+        return sum(kind is None or call == kind for call, _ in self.calls)
 
     def credentials(self, folder: Path) -> Path:
-        """A key file of a service account whose tokens this server gives out."""
+        """Writes a key file of a service account that this server issues tokens for."""
         content = {
             "type": "service_account",
             "client_email": ADDRESS,
@@ -137,26 +137,26 @@ class GoogleServer:
         path, query = unquote(parts.path), parse_qs(parts.query)
         with self._lock:
             self.bodies.append(f"{handler.path} {body.decode(errors='replace')}")
-            what = self._what(path)
-            if what == "token":
+            kind = self._kind(path)
+            if kind == "token":
                 self.tokens += 1
             else:
-                self.calls.append((what, path))
-            fault = next((index for index, (name, _) in enumerate(self.faults) if name in (what, "any")), None)
-            kind = self.faults.pop(fault)[1] if fault is not None else None
-            if kind == "drop":
+                self.calls.append((kind, path))
+            index = next((index for index, (name, _) in enumerate(self.faults) if name in (kind, "any")), None)
+            fault = self.faults.pop(index)[1] if index is not None else None
+            if fault == "drop":
                 return self._drop(handler)
             try:
-                if isinstance(kind, tuple):
-                    raise Refusal(*kind)
-                if isinstance(kind, int):
-                    raise Refusal(kind, f"fault {kind}")
-                content = self._content(what, path, query, json.loads(body) if body[:1] == b"{" else {})
+                if isinstance(fault, tuple):
+                    raise Refusal(*fault)
+                if isinstance(fault, int):
+                    raise Refusal(fault, f"fault {fault}")
+                content = self._content(kind, path, query, json.loads(body) if body[:1] == b"{" else {})
                 status = 200
             except Refusal as refusal:
                 status = refusal.status
                 content = {"error": {"code": status, "message": refusal.message, "status": refusal.reason or "X"}}
-            if kind == "drop after":
+            if fault == "drop after":
                 return self._drop(handler)
         text = json.dumps(content).encode()
         handler.send_response(status)
@@ -171,7 +171,7 @@ class GoogleServer:
         handler.close_connection = True
         handler.connection.shutdown(socket.SHUT_RDWR)
 
-    def _what(self, path):
+    def _kind(self, path):
         if path == "/token":
             return "token"
         if path == "/drive/v3/files":
@@ -182,22 +182,22 @@ class GoogleServer:
             return "update"
         return "read" if "/values/" in path else "metadata"
 
-    def _content(self, what, path, query, body):
-        if what == "token":
+    def _content(self, kind, path, query, body):
+        if kind == "token":
             return {"access_token": "loopback", "expires_in": 3600, "token_type": "Bearer"}
-        if what == "search":
+        if kind == "search":
             title = re.search(r'name = "((?:[^"\\]|\\.)*)"', query["q"][0]).group(1)
             title = re.sub(r"\\(.)", r"\1", title)
             return {"files": [{"id": KEY, "name": self.name}] if title == self.name else []}
         if KEY not in path:
             raise Refusal(404, "Requested entity was not found.")
-        if what == "metadata":
+        if kind == "metadata":
             sheets = [{"properties": sheet.properties} for sheet in self.sheets.values()]
             return {"spreadsheetId": KEY, "properties": {"title": self.name}, "sheets": sheets}
-        if what == "read":
+        if kind == "read":
             sheet, _ = self._range(path.split("/values/")[1])
             return {"range": sheet.title, "majorDimension": "ROWS", "values": sheet.table()}
-        if what == "write":
+        if kind == "write":
             assert body["valueInputOption"] == "USER_ENTERED"
             for part in body["data"]:
                 sheet, (row, column) = self._range(part["range"])
@@ -255,14 +255,14 @@ class GoogleServer:
 
 @functools.cache
 def private_key():
-    """A key made for this run of the tests, as PEM."""
+    """An RSA key for this test run, as PEM."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return key.private_bytes(*form).decode()
 
 
 def _sheet_id(content):
-    for place in (content, content.get("range", {}), content.get("properties", {}), content.get("start", {})):
-        if "sheetId" in place:
-            return place["sheetId"]
+    for part in (content, content.get("range", {}), content.get("properties", {}), content.get("start", {})):
+        if "sheetId" in part:
+            return part["sheetId"]
     raise AssertionError(content)

@@ -114,7 +114,7 @@ def test_a_sweep_is_tracked_and_published_and_its_secrets_go_nowhere(project, se
     comet.calls.clear(), google.calls.clear()
     done = project.run("publish", *SWEEP, "trackers=[comet]", "set=train_config.learning_rate=[0.01,0.002]",
                        "--forcerun", "sync_comet", "upload_sheet", **environment)  # fmt: skip
-    assert comet.calls == [] and [what for what, _ in google.calls] == ["metadata", "read"]
+    assert comet.calls == [] and [kind for kind, _ in google.calls] == ["metadata", "read"]
 
     # the secrets: in no file, no line of output, no command line; a service is told its own key and no other
     assert any("separation.tracking.sender" in line for line in seen)

@@ -1,4 +1,4 @@
-"""The table of a sweep in Google Sheets: gspread's own client against a server on the loopback device."""
+"""The results table of a sweep and its upload: gspread's own client against a fake Google server."""
 
 import json
 import re
@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+import tenacity
 
 from google_server import ADDRESS, KEY, GoogleServer
 from separation.analysis.summarize import collect_scores
 from separation.errors import UserError
-from separation.publishing import google_client
 from separation.publishing.google_sheets import upload_sheet
 from separation.publishing.sheet_merge import entered
 from separation.publishing.sheet_table import COUNT, NOTES, PointFacts, sheet_table, write_csv, write_workbook
@@ -19,7 +19,7 @@ from simulated_sweep import simulate_sweep
 
 SWEPT = {"train_config.learning_rate": [0.1, 0.0002], "train_config.sample_strategy": ["sequential", "random"]}
 TABLES = {}
-# as the original's worksheet `Template`
+# the worksheet `Template` of cookiecutter-nussl
 TEMPLATE = [
     ["Experiment details (all metrics are reported with mean)", *[""] * 5, "Overall", "", "", "vocals"],
     ["Experiment key", "Notes", "Train dataset", "Validation dataset", "Test dataset", "#", *["SDR", "SIR", "SAR"] * 2],
@@ -34,7 +34,7 @@ def sweep(tmp_path_factory):
 
 
 def table_of(sweep, points=None, **changes):
-    """The sweep's table, of the first points alone where their number is given."""
+    """The sweep's table, or its rows for the first `points` points."""
     key = tuple(sorted(changes.items()))
     if key not in TABLES:
         facts = {}
@@ -56,9 +56,9 @@ def google(monkeypatch):
 
 @pytest.fixture
 def waits(monkeypatch):
-    """How long the client would have waited; it does not."""
+    """The waits between attempts, in seconds; no test really waits."""
     seconds = []
-    monkeypatch.setattr(google_client.time, "sleep", seconds.append)
+    monkeypatch.setattr(tenacity.nap.time, "sleep", seconds.append)
     return seconds
 
 
@@ -76,7 +76,7 @@ def upload(google, tmp_path):
 
 
 def column(sheet, title, group=None):
-    """The number of the column under a title, below the name of a group where one is given."""
+    """The index of the column with a title, in a group if one is given."""
     names = sheet.table()
     groups, titles = names[0], names[1]
     found, current = [], ""
@@ -96,7 +96,7 @@ def test_the_table_has_one_row_per_point_with_means_and_oracles(sweep):
     scores = pd.read_parquet(sweep.files.scores)
     for row, point in zip(table.rows, sweep.points, strict=True):
         own = scores[scores["point"] == point["point"]]
-        shown = {f"{place.group}/{place.name}": cell for place, cell in row.items()}
+        shown = {f"{column.group}/{column.name}": cell for column, cell in row.items()}
         assert shown["Overall/SI-SDR"] == pytest.approx(own["SI-SDR"].mean(), abs=0.005)
         assert shown["vocals/SI-SIR"] == pytest.approx(own[own["source"] == "vocals"]["SI-SIR"].mean(), abs=0.005)
         oracle = scores[scores["point"] == "ideal_binary_mask"]["SI-SDR"].mean()
@@ -105,7 +105,7 @@ def test_the_table_has_one_row_per_point_with_means_and_oracles(sweep):
         assert row[COUNT] == 8
 
 
-def test_the_csv_holds_the_same_table_and_the_links(sweep, tmp_path):
+def test_the_csv_file_has_the_same_table_and_the_links(sweep, tmp_path):
     write_csv(table_of(sweep), tmp_path / "sheet.csv")
     csv = pd.read_csv(tmp_path / "sheet.csv")
     assert list(csv["Experiment key"]) == [point["point"] for point in sweep.points]
@@ -114,7 +114,7 @@ def test_the_csv_holds_the_same_table_and_the_links(sweep, tmp_path):
     assert csv["train_config.learning_rate"].tolist() == [0.1, 0.1, 0.0002, 0.0002]
 
 
-def test_the_workbook_holds_texts_as_texts(sweep, tmp_path):
+def test_text_stays_text_in_the_workbook(sweep, tmp_path):
     write_workbook(table_of(sweep, notes="=1+1"), tmp_path / "sheet.xlsx")
     with zipfile.ZipFile(tmp_path / "sheet.xlsx") as book:
         sheet = ElementTree.fromstring(book.read("xl/worksheets/sheet1.xml"))
@@ -129,7 +129,7 @@ def test_the_workbook_holds_texts_as_texts(sweep, tmp_path):
 # --- uploads
 
 
-def test_a_new_worksheet_is_made_from_scratch_in_a_few_calls(sweep, google, upload):
+def test_a_new_worksheet_takes_five_calls(sweep, google, upload):
     receipt = upload(table_of(sweep))
     sheet = google.sheets["music"]
     assert google.count() == 5 and receipt["added"] == 4 and google.tokens == 1
@@ -142,7 +142,7 @@ def test_a_new_worksheet_is_made_from_scratch_in_a_few_calls(sweep, google, uplo
     assert receipt["url"].endswith(f"{KEY}/edit#gid={sheet.id}")
 
 
-def test_a_worksheet_made_from_the_template_keeps_its_columns_and_gets_the_missing_ones(sweep, google, upload):
+def test_a_copy_of_the_template_keeps_its_columns_and_gets_the_missing_ones(sweep, google, upload):
     google.add("Template", TEMPLATE, rows=1000, columns=60)
     upload(table_of(sweep), template="Template")
     sheet = google.sheets["music"]
@@ -155,15 +155,15 @@ def test_a_worksheet_made_from_the_template_keeps_its_columns_and_gets_the_missi
     assert google.sheets["Template"].table() == TEMPLATE
 
 
-def test_the_same_table_again_writes_nothing(sweep, google, upload):
+def test_uploading_the_same_table_again_writes_nothing(sweep, google, upload):
     upload(table_of(sweep))
     before = google.sheets["music"].table()
     receipt = upload(table_of(sweep))
-    assert [what for what, _ in google.calls] == ["search", "metadata", "read"]
+    assert [kind for kind, _ in google.calls] == ["search", "metadata", "read"]
     assert (receipt["added"], receipt["changed"]) == (0, 0) and google.sheets["music"].table() == before
 
 
-def test_new_points_add_their_rows_alone_and_a_changed_one_its_cells_alone(sweep, google, upload):
+def test_new_points_add_rows_and_changed_points_rewrite_only_changed_cells(sweep, google, upload):
     upload(table_of(sweep, 2))
     receipt = upload(table_of(sweep))
     assert (receipt["added"], receipt["changed"], google.count()) == (2, 0, 4)
@@ -175,12 +175,12 @@ def test_new_points_add_their_rows_alone_and_a_changed_one_its_cells_alone(sweep
     assert len(google.sheets["music"].table()) == 2 + 4
 
 
-def test_columns_added_by_hand_moved_and_sorted_rows_stay_as_they_are(sweep, google, upload):
+def test_columns_added_by_hand_and_sorted_rows_are_left_alone(sweep, google, upload):
     upload(table_of(sweep, 3))
     sheet = google.sheets["music"]
     rows = sheet.table()
     width = max(map(len, rows))
-    # a column of one's own before the metrics and one at the end; the rows upside down
+    # a user's column before the metrics and one at the end, and the rows in reverse
     edited = []
     for number, row in enumerate(rows[:2] + rows[:1:-1]):
         row = row + [""] * (width - len(row))
@@ -197,7 +197,7 @@ def test_columns_added_by_hand_moved_and_sorted_rows_stay_as_they_are(sweep, goo
     assert after[5][6] == "" and after[5][7] == table_of(sweep).rows[3]["Overall", "SI-SDR"]
 
 
-def test_rows_of_the_original_and_of_other_sweeps_stay(sweep, google, upload):
+def test_rows_of_other_sweeps_are_left_alone(sweep, google, upload):
     old = ['=HYPERLINK("https://comet.ml/old"; "0123")', "mine", "a", "b", "c", 3000, 9.9, 1, 2]
     google.add("music", [*TEMPLATE, old], columns=60)
     receipt = upload(table_of(sweep))
@@ -212,7 +212,7 @@ def test_the_number_of_calls_does_not_depend_on_the_number_of_rows(sweep, google
     assert google.count() == 4 and len(google.sheets["music"].table()) == existing + 4
 
 
-def test_a_full_worksheet_grows_and_a_spreadsheet_found_before_is_not_searched_again(sweep, google, upload):
+def test_a_full_worksheet_grows_and_a_known_spreadsheet_is_not_searched_for(sweep, google, upload):
     google.add("music", TEMPLATE, rows=4, columns=12)
     receipt = upload(table_of(sweep, notes="=1+1"))
     assert google.count() == 4 and len(google.sheets["music"].table()) == 6
@@ -220,10 +220,10 @@ def test_a_full_worksheet_grows_and_a_spreadsheet_found_before_is_not_searched_a
     upload(table_of(sweep, notes="=1+1"), worksheet="roomy")
     assert google.sheets["music"].table() == google.sheets["roomy"].table()
     upload(table_of(sweep, notes="other"), known=receipt)
-    assert [what for what, _ in google.calls] == ["metadata", "read", "write"]
+    assert [kind for kind, _ in google.calls] == ["metadata", "read", "write"]
 
 
-def test_a_service_that_knows_no_cells_in_its_batches_is_asked_in_two_calls(sweep, google, upload):
+def test_a_service_without_cells_in_batch_updates_gets_two_calls(sweep, google, upload):
     google.updates_cells = False
     google.add("music", TEMPLATE, rows=4, columns=12)
     upload(table_of(sweep))
@@ -231,12 +231,12 @@ def test_a_service_that_knows_no_cells_in_its_batches_is_asked_in_two_calls(swee
 
 
 @pytest.mark.parametrize("spreadsheet", [KEY, f"https://docs.google.com/spreadsheets/d/{KEY}/edit#gid=0"])
-def test_a_spreadsheet_is_found_by_its_key_or_address_too(sweep, google, upload, spreadsheet):
+def test_a_spreadsheet_may_be_given_by_key_or_address(sweep, google, upload, spreadsheet):
     upload(table_of(sweep), spreadsheet=spreadsheet)
     assert google.count("search") == 0 and len(google.sheets["music"].table()) == 6
 
 
-def test_names_with_quotes_are_found_and_written(sweep, google, upload):
+def test_names_may_contain_quotes(sweep, google, upload):
     google.name = 'The "best" ones'
     upload(table_of(sweep), worksheet="Bob's", spreadsheet='The "best" ones')
     assert len(google.sheets["Bob's"].table()) == 6
@@ -246,7 +246,7 @@ def test_names_with_quotes_are_found_and_written(sweep, google, upload):
     "text",
     ["=1+1", "+49", "-x", "'quoted", "@me", "1e5", "3/4", "May 5", "TRUE", "12:30", "$5", "0123", "a note, plain"],
 )
-def test_a_text_stays_that_text(sweep, google, upload, text):
+def test_text_stays_text(sweep, google, upload, text):
     upload(table_of(sweep, notes=text))
     stored = google.sheets["music"].table()[2][1]
     assert stored == text
@@ -259,32 +259,32 @@ def test_plain_words_are_written_without_an_apostrophe():
         assert entered(text) == text
 
 
-def test_what_is_not_finite_and_what_is_too_long_does_not_stop_the_upload(sweep, google, upload):
+def test_values_that_are_not_finite_or_too_long_are_uploaded(sweep, google, upload):
     table = table_of(sweep, notes="x" * 60_000)
     nan, infinite = [dict(row) for row in table.rows[:2]]
     nan["Overall", "SI-SDR"], infinite["Overall", "SI-SDR"] = None, float("-inf")
     upload(type(table)(table.columns, (nan, infinite)))
     sheet = google.sheets["music"]
-    place = column(sheet, "SI-SDR", "Overall")
-    assert [row[place] for row in sheet.table()[2:]] == ["", "-inf"]
+    position = column(sheet, "SI-SDR", "Overall")
+    assert [row[position] for row in sheet.table()[2:]] == ["", "-inf"]
     assert 49_000 < len(sheet.table()[2][column(sheet, NOTES.name)]) <= 50_000
     upload(type(table)(table.columns, (nan, infinite)))
     assert google.count("write") == 0
 
 
-def test_a_worksheet_with_something_else_in_it_is_left_alone(sweep, google, upload):
+def test_a_worksheet_with_other_content_is_left_alone(sweep, google, upload):
     google.add("music", [["Shopping list"], ["milk"]])
     with pytest.raises(UserError, match="expected a column 'Experiment key'"):
         upload(table_of(sweep))
     assert google.sheets["music"].table() == [["Shopping list"], ["milk"]]
 
 
-# --- refusals
+# --- errors
 
 
 @pytest.mark.parametrize("fault", [429, 500, 503, "drop", "drop after", (403, "Quota", "rateLimitExceeded")])
 @pytest.mark.parametrize("where", ["search", "metadata", "update", "read", "write"])
-def test_a_passing_refusal_is_asked_again_and_the_rows_stand_once(sweep, google, upload, waits, where, fault):
+def test_a_transient_error_is_retried_and_rows_appear_once(sweep, google, upload, waits, where, fault):
     google.add("Template", TEMPLATE, columns=60)
     google.faults.append((where, fault))
     upload(table_of(sweep), template="Template")
@@ -292,16 +292,16 @@ def test_a_passing_refusal_is_asked_again_and_the_rows_stand_once(sweep, google,
     assert [sheet.title for sheet in google.sheets.values()] == ["Template", "music"]
 
 
-def test_a_busy_server_is_not_asked_for_ever(sweep, google, upload, waits):
+def test_retries_end_when_patience_runs_out(sweep, google, upload, waits):
     google.faults += [("read", 503)] * 1000
     google.add("music", TEMPLATE)
-    with pytest.raises(UserError, match=r"refuses for too long \(HTTP 503.*can be repeated"):
+    with pytest.raises(UserError, match=r"keeps refusing \(HTTP 503.*can be repeated"):
         upload(table_of(sweep), patience=60)
     assert sum(waits) <= 60 and 3 <= len(waits) < 20
 
 
 @pytest.mark.parametrize(
-    ("where", "fault", "told"),
+    ("where", "fault", "message"),
     [
         ("metadata", (403, "The caller does not have permission", "PERMISSION_DENIED"), f"share it with {ADDRESS}"),
         ("write", (403, "You are trying to edit a protected cell"), "protected cell"),
@@ -311,20 +311,20 @@ def test_a_busy_server_is_not_asked_for_ever(sweep, google, upload, waits):
         ("token", (400, "invalid_grant"), "does not accept the key"),
     ],
 )
-def test_a_refusal_that_stays_is_explained_in_one_line(sweep, google, upload, waits, where, fault, told):
+def test_a_permanent_error_is_explained_in_one_line(sweep, google, upload, waits, where, fault, message):
     google.add("music", TEMPLATE, columns=60)
     google.faults += [(where, fault)] * 10
     with pytest.raises(UserError) as caught:
         upload(table_of(sweep))
-    assert told in str(caught.value) and "\n" not in str(caught.value) and sum(waits) == 0
+    assert message in str(caught.value) and "\n" not in str(caught.value) and sum(waits) == 0
 
 
-def test_a_spreadsheet_that_nobody_shared_is_explained(sweep, upload):
+def test_a_spreadsheet_that_is_not_shared_is_explained(sweep, upload):
     with pytest.raises(UserError, match=re.escape(f"{ADDRESS} finds no spreadsheet of this name")):
         upload(table_of(sweep), spreadsheet="Elsewhere")
 
 
-def test_without_a_server_it_says_so(sweep, google, upload, waits):
+def test_an_unreachable_server_is_explained(sweep, google, upload, waits):
     google.close()
     with pytest.raises(UserError, match="cannot be reached"):
         upload(table_of(sweep))
@@ -333,7 +333,7 @@ def test_without_a_server_it_says_so(sweep, google, upload, waits):
 @pytest.mark.parametrize(
     "content", ["", "{}", "[1]", '{"client_email": "a", "token_uri": "b", "private_key": "hidden"}']
 )
-def test_a_wrong_key_file_is_told_without_its_content(sweep, tmp_path, content):
+def test_the_error_about_a_wrong_key_file_does_not_quote_it(sweep, tmp_path, content):
     path = tmp_path / "key.json"
     path.write_text(content)
     with pytest.raises(UserError, match="expected the JSON key file of a Google service account") as caught:
@@ -341,6 +341,6 @@ def test_a_wrong_key_file_is_told_without_its_content(sweep, tmp_path, content):
     assert "hidden" not in str(caught.value)
 
 
-def test_a_missing_key_file_is_told(sweep, tmp_path):
+def test_a_missing_key_file_is_an_error(sweep, tmp_path):
     with pytest.raises(UserError, match="No such file"):
         upload_sheet(table_of(sweep), credentials=tmp_path / "no.json", spreadsheet="a", worksheet="b")

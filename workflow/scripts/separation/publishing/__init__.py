@@ -1,4 +1,4 @@
-"""The table of a sweep that people keep.
+"""The results table of a sweep, as people archive it.
 
-In: the tables of a sweep. Out: CSV, workbook and Google sheet.
+In: the tables of a sweep. Out: CSV file, workbook and Google sheet.
 """

@@ -1,8 +1,8 @@
-"""Writes the table of a sweep to a worksheet of Google Sheets, in a number of calls that does not depend on its size.
+"""Upload of a sweep's table to Google Sheets, in a number of calls that does not depend on the table's size.
 
-An existing worksheet takes 4 (find the spreadsheet, ask for its worksheets, read, write), a new one 5. A spreadsheet
-that was found before is not searched again. A full worksheet grows in the call that writes. Nothing is written where
-nothing has changed.
+An existing worksheet takes 4 calls (find the spreadsheet, list its worksheets, read, write), a new one takes 5. The
+search is skipped when the spreadsheet is known. A full worksheet grows in the call that writes. A table without changes
+is not written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gspread.exceptions import APIError
 from gspread.utils import absolute_range_name, rowcol_to_a1
 
 from separation.errors import UserError
-from separation.publishing.google_client import BoundedClient, connect, explained
+from separation.publishing.google_client import RetryingClient, connect, explain
 from separation.publishing.sheet_merge import Changes, changes_of
 from separation.publishing.sheet_table import DECIMALS, SETTINGS, SheetTable, runs_of_groups
 
@@ -40,37 +40,37 @@ def upload_sheet(
     known: Mapping[str, Any] | None = None,
     patience: float = 90.0,
 ) -> dict[str, Any]:
-    """Writes a table to a worksheet: rows of points that stand there are brought up to date, new ones are added below.
+    """Writes a table to a worksheet: updates the rows of known points and adds the others below.
 
-    The same call again writes nothing. Columns that are not the table's, wherever they stand, are left as they are.
+    Calling it again with the same table writes nothing. Other columns of the worksheet are left alone.
 
     Args:
-        table: what to write.
-        credentials: the JSON key file of a service account that may edit the spreadsheet.
-        spreadsheet: its name, key or address.
-        worksheet: its name; it is made where it is missing.
-        template: the worksheet that new ones are copied from, where there is one of that name.
-        known: what an earlier call gave, to spare the search by name.
-        patience: seconds to wait in all where Google says that it is busy.
+        table: Table to write.
+        credentials: JSON key file of a service account that may edit the spreadsheet.
+        spreadsheet: Name, key or address of the spreadsheet.
+        worksheet: Name of the worksheet, which is created if missing.
+        template: Name of a worksheet to copy new ones from, if it exists.
+        known: Receipt of an earlier call, which saves the search by name.
+        patience: Longest total time of failed attempts and the waits after them, in seconds.
 
     Returns:
-        the receipt: `spreadsheet` (name), `id`, `worksheet`, `url`, `rows`, `added`, `changed`, `calls`.
+        Receipt with `spreadsheet` (name), `id`, `worksheet`, `url`, `rows`, `added`, `changed`, `calls`.
 
     Raises:
-        UserError: what is wrong and what to do, in one line.
+        UserError: Cause and remedy, in one line.
     """
     client, account = connect(credentials, patience)
     try:
         upload = _Upload(client, spreadsheet, worksheet, account)
         return upload.run(table, template, known or {})
-    except (APIError, requests.RequestException, GoogleAuthError) as problem:
-        raise explained(problem, spreadsheet=spreadsheet, account=account) from None
+    except (APIError, requests.RequestException, GoogleAuthError) as error:
+        raise explain(error, spreadsheet=spreadsheet, account=account) from None
 
 
 class _Upload:
     def __init__(self, client: gspread.Client, spreadsheet: str, worksheet: str, account: str):
         self.client, self.http = client, client.http_client
-        assert isinstance(self.http, BoundedClient)
+        assert isinstance(self.http, RetryingClient)
         self.spreadsheet, self.worksheet, self.account = spreadsheet, worksheet, account
 
     def run(self, table: SheetTable, template: str | None, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class _Upload:
         sheet = sheets.get(self.worksheet)
         new, copied = sheet is None, False
         if sheet is None:
-            sheet, copied = self._make(key, sheets, template, table)
+            sheet, copied = self._create(key, sheets, template, table)
         values = [] if new and not copied else self._read(key)
         changes = changes_of(values, table, self.worksheet)
         if changes.blocks:
@@ -101,7 +101,7 @@ class _Upload:
         }
 
     def _open(self, known: Mapping[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
-        """The spreadsheet's key and its worksheets' properties by name."""
+        """The spreadsheet's key and the properties of its worksheets by name."""
         given = _KEY.fullmatch(self.spreadsheet)
         if given:
             return given.group(1), self._sheets(given.group(1))
@@ -115,13 +115,13 @@ class _Upload:
         found = [file["id"] for file in self.client.list_spreadsheet_files(title) if file["name"] == self.spreadsheet]
         if not found:
             raise UserError(
-                f"{self.account} finds no spreadsheet of this name; make one, and share it with that address as an "
+                f"{self.account} finds no spreadsheet of this name; create one, and share it with that address as an "
                 "editor (Share, in the spreadsheet's window)",
                 file=f"spreadsheet {self.spreadsheet}",
             )
         if len(found) > 1:
             raise UserError(
-                f"{len(found)} spreadsheets have this name; give the address of the one you mean",
+                f"{len(found)} spreadsheets have this name; use the address of the one you mean",
                 file=f"spreadsheet {self.spreadsheet}",
             )
         return found[0], self._sheets(found[0])
@@ -130,10 +130,10 @@ class _Upload:
         metadata = self.http.fetch_sheet_metadata(key)
         return {sheet["properties"]["title"]: sheet["properties"] for sheet in metadata["sheets"]}
 
-    def _make(
+    def _create(
         self, key: str, sheets: Mapping[str, dict[str, Any]], template: str | None, table: SheetTable
     ) -> tuple[dict[str, Any], bool]:
-        """Makes the worksheet: its properties, and whether it is a copy of the template."""
+        """Creates the worksheet; returns its properties, and whether it is a copy of the template."""
         source = sheets.get(template) if template else None
         if source is not None:
             request = {"duplicateSheet": {"sourceSheetId": source["sheetId"], "newSheetName": self.worksheet}}
@@ -143,12 +143,12 @@ class _Upload:
         try:
             reply = self.http.batch_update(key, {"requests": [request]})["replies"][0]
             return next(iter(reply.values()))["properties"], source is not None
-        except APIError as refusal:
-            # made by an attempt whose answer was lost, or by someone else in this moment
-            there = self._sheets(key).get(self.worksheet) if refusal.response.status_code == 400 else None
-            if there is None:
+        except APIError as error:
+            # it exists if an attempt whose response was lost, or another person, has just created it
+            existing = self._sheets(key).get(self.worksheet) if error.response.status_code == 400 else None
+            if existing is None:
                 raise
-            return there, True
+            return existing, True
 
     def _read(self, key: str) -> list[list[Any]]:
         options = {"valueRenderOption": "FORMULA", "majorDimension": "ROWS"}
@@ -158,21 +158,21 @@ class _Upload:
         growth = _growth(sheet, changes)
         if growth:
             try:
-                # a worksheet that is full takes its cells in the call that makes room for them
+                # one call makes room in a full worksheet and writes its cells
                 self.http.batch_update(key, {"requests": growth + _cells(sheet["sheetId"], changes)})
                 return
-            except APIError as refusal:
-                if refusal.response.status_code != 400:
+            except APIError as error:
+                if error.response.status_code != 400:
                     raise
             self.http.batch_update(key, {"requests": growth})
         data = [
-            {"range": absolute_range_name(self.worksheet, _range(place, block)), "values": block}
-            for place, block in changes.blocks.items()
+            {"range": absolute_range_name(self.worksheet, _range(corner, block)), "values": block}
+            for corner, block in changes.blocks.items()
         ]
         self.http.values_batch_update(key, {"valueInputOption": "USER_ENTERED", "data": data})
 
     def _format(self, key: str, sheet: Mapping[str, Any], table: SheetTable) -> None:
-        """Titles in bold and held while scrolling, groups merged, two decimals."""
+        """Sets bold, frozen titles, merged group titles, and two decimals."""
         sheet_id = sheet["sheetId"]
 
         def part(first_row: int, last_row: int | None, first: int, last: int) -> dict[str, int]:
@@ -213,7 +213,7 @@ class _Upload:
 
 
 def _growth(sheet: Mapping[str, Any], changes: Changes) -> list[dict[str, Any]]:
-    """What makes the grid as large as it has to be, with room to spare; nothing where it is."""
+    """Requests that enlarge the grid, with some spare room; empty if it is large enough."""
     grid = sheet.get("gridProperties", {})
     return [
         {"appendDimension": {"sheetId": sheet["sheetId"], "dimension": name, "length": wanted - grid[count] + spare}}
@@ -226,7 +226,7 @@ def _growth(sheet: Mapping[str, Any], changes: Changes) -> list[dict[str, Any]]:
 
 
 def _cells(sheet_id: int, changes: Changes) -> list[dict[str, Any]]:
-    """The blocks as requests of a batch update, which takes no text for something else."""
+    """The blocks as requests of a batch update, which never reinterprets text."""
     return [
         {
             "updateCells": {
@@ -240,7 +240,7 @@ def _cells(sheet_id: int, changes: Changes) -> list[dict[str, Any]]:
 
 
 def _typed(value: Any) -> dict[str, Any]:
-    """What `sheet_merge.entered` gave, by its kind; an empty cell is none."""
+    """A value of `sheet_merge.entered` with its type; an empty cell has none."""
     if not isinstance(value, str):
         return {"numberValue": value}
     if value.startswith("="):
@@ -248,6 +248,6 @@ def _typed(value: Any) -> dict[str, Any]:
     return {"stringValue": value.removeprefix("'")} if value else {}
 
 
-def _range(place: tuple[int, int], block: list[list[Any]]) -> str:
-    row, column = place
+def _range(corner: tuple[int, int], block: list[list[Any]]) -> str:
+    row, column = corner
     return f"{rowcol_to_a1(row, column)}:{rowcol_to_a1(row + len(block) - 1, column + len(block[0]) - 1)}"

@@ -1,4 +1,4 @@
-"""What of a sweep is published, and where to: read from the options that reach a job."""
+"""The published table of a sweep, put together from the options of a job."""
 
 from __future__ import annotations
 
@@ -14,20 +14,25 @@ from separation.tracking.registry import page_url
 
 
 def table_of_sweep(points_csv: Path, scores: Path, run_options: Mapping[str, Any]) -> SheetTable:
-    """The table that people keep of a sweep, with links to the trackers that know its points."""
+    """The published table of a sweep, with links from its points to their tracker pages.
+
+    Args:
+        points_csv, scores: Tables of the sweep, as collect_scores writes them.
+        run_options: Options of the job.
+    """
     artifacts = Path(run_options["artifacts"])
     facts = {}
     for point in dict.fromkeys(read_points(points_csv)["point"]):
         options = options_of(run_options, point)
         facts[point] = PointFacts(
             notes=options["info"].get("notes") or "",
-            train=_name(options["readers"]["train"], "train"),
-            validation=_name(options["readers"]["val"], "val"),
+            train=_dataset_name(options["readers"]["train"], "train"),
+            validation=_dataset_name(options["readers"]["val"], "val"),
             link=page_url(PointFolder(artifacts / point)),
         )
     return sheet_table(points_csv, scores, facts)
 
 
-def _name(reader: Mapping[str, Any], key: str) -> str:
-    """A dataset by its name, with the split where that is not the one that the column says."""
-    return reader["dataset"] if reader["split"] == key else f"{reader['dataset']}/{reader['split']}"
+def _dataset_name(reader: Mapping[str, Any], usual_split: str) -> str:
+    """The name of a dataset, with its split if that is not the usual one."""
+    return reader["dataset"] if reader["split"] == usual_split else f"{reader['dataset']}/{reader['split']}"

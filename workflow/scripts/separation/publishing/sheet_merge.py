@@ -1,8 +1,8 @@
-"""What has to be written so that a worksheet holds a table: nothing is known here of how it is sent.
+"""Merging a table into a worksheet: the cells to write, regardless of how they are sent.
 
-A worksheet belongs to the people who look at it. They add columns, move them, sort rows and write beside the results.
-So columns are found by their titles, rows by point and evaluation, and only cells of the table whose value is another
-one are written; what is new goes to the right of and below what is there.
+A worksheet belongs to the people who use it: they add and move columns, sort rows and write beside the results. So
+columns are found by title, rows by point and evaluation, and only cells with a different value are written. New columns
+go to the right, new rows to the bottom.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from separation.errors import UserError
 from separation.publishing.sheet_table import EVALUATION, POINT, Cell, Column, Link, SheetTable
 
-TITLE_ROWS = 10  # rows from the top in which the titles are looked for
-LONGEST_TEXT = 50_000  # characters that Google Sheets takes in a cell
-# the words that a sheet of cookiecutter-nussl has for what is measured here under its exact name
+TITLE_ROWS = 10  # the titles must be in one of the first rows
+LONGEST_TEXT = 50_000  # characters, the limit of a cell in Google Sheets
+# titles in a sheet of cookiecutter-nussl for metrics that have more precise names here
 _OLDER_NAMES = {"SI-SDR": "SDR", "SI-SIR": "SIR", "SI-SAR": "SAR"}
 _HYPERLINK = re.compile(r'=HYPERLINK\(\s*"((?:[^"]|"")*)"\s*[;,]\s*"((?:[^"]|"")*)"\s*\)', re.IGNORECASE)
-# what Google Sheets leaves a text when it is entered: words and ids, no dates, numbers, truth values or formulas
+# text that Google Sheets keeps as text when entered: words and ids, no dates, numbers, booleans or formulas
 _PLAIN_TEXT = re.compile(r"(?!(?:true|false)$)[a-z](?:[^\W\d]|[ .,:;()#-])*|[a-z][\w.-]*_[\w.-]*", re.IGNORECASE)
 
 Scalar = str | int | float
@@ -27,12 +27,12 @@ Scalar = str | int | float
 
 @dataclass
 class Changes:
-    """What to write into a worksheet.
+    """Changes to make to a worksheet.
 
     Attributes:
-        blocks: cells by (row, column) of their upper left corner, counted from 1; each a list of rows.
-        rows, columns: how large the worksheet has to be.
-        added, changed: how many rows are new, and how many of the old ones have other values now.
+        blocks: Rectangles of cells, as lists of rows, by (row, column) of their upper left corner, counted from 1.
+        rows, columns: Size that the worksheet must have.
+        added, changed: Number of new rows, and of existing rows with different values.
     """
 
     blocks: dict[tuple[int, int], list[list[Scalar]]] = field(default_factory=dict)
@@ -43,20 +43,19 @@ class Changes:
 
 
 def changes_of(values: Sequence[Sequence[Scalar]], table: SheetTable, worksheet: str) -> Changes:
-    """What has to be written into a worksheet so that it holds the table.
+    """The changes after which a worksheet holds the table.
 
     Args:
-        values: the worksheet's cells as they were entered (formulas as formulas), rows from the top; empty ones at the
-            ends may be missing.
-        table: what it has to hold.
-        worksheet: its name, for errors.
+        values: Cells of the worksheet as entered (formulas as formulas), by row; trailing empty cells may be missing.
+        table: Table to merge into it.
+        worksheet: Name of the worksheet, for errors.
 
     Raises:
-        UserError: the worksheet holds something else, without the titles of such a table.
+        UserError: The worksheet holds something else: it has no such titles.
     """
     cells: dict[tuple[int, int], Scalar] = {}
-    title_row, places = _places(values, table, worksheet, cells)
-    known = _known_rows(values, title_row, places)
+    title_row, positions = _column_positions(values, table, worksheet, cells)
+    known = _known_rows(values, title_row, positions)
     changes = Changes(rows=len(values), columns=max((len(row) for row in values), default=0))
     last = max(len(values), title_row)
     for row in table.rows:
@@ -68,11 +67,10 @@ def changes_of(values: Sequence[Sequence[Scalar]], table: SheetTable, worksheet:
             number = known[key] = last
             changes.added += 1
             before = None
-        for column, place in places.items():
-            there = _at(values, number, place)
+        for column, position in positions.items():
             cell = row.get(column)
-            if not _same(there, cell):
-                cells[number, place] = entered(cell)
+            if not _same(_at(values, number, position), cell):
+                cells[number, position] = entered(cell)
         if before is not None and len(cells) > before:
             changes.changed += 1
     changes.blocks = _blocks(cells)
@@ -82,7 +80,7 @@ def changes_of(values: Sequence[Sequence[Scalar]], table: SheetTable, worksheet:
 
 
 def entered(cell: Cell) -> Scalar:
-    """A cell as one types it, so that a text stays that text whatever it begins with."""
+    """A cell as a person would type it, so that text stays text whatever it begins with."""
     if cell is None:
         return ""
     if isinstance(cell, Link):
@@ -92,46 +90,46 @@ def entered(cell: Cell) -> Scalar:
         if len(text) > LONGEST_TEXT:
             text = text[: LONGEST_TEXT - 1] + "…"
         if text and not _PLAIN_TEXT.fullmatch(text):
-            # the apostrophe says that a text follows, and is not part of it
+            # the apostrophe marks text and is not part of it
             text = f"'{text[: LONGEST_TEXT - 1]}"
         return text
     return cell
 
 
-def _places(
+def _column_positions(
     values: Sequence[Sequence[Scalar]], table: SheetTable, worksheet: str, cells: dict[tuple[int, int], Scalar]
 ) -> tuple[int, dict[Column, int]]:
-    """The row of titles and the place of every column; titles that are missing are added to `cells`."""
+    """The row of titles and the position of every column; adds missing titles to `cells`."""
     title_row = next((n for n, row in enumerate(values[:TITLE_ROWS], 1) if POINT.name in map(str, row)), None)
     if title_row is None:
         if any(str(cell).strip() for row in values for cell in row):
             raise UserError(
-                f"expected a column '{POINT.name}' in the first {TITLE_ROWS} rows, found none; name an empty worksheet "
-                f"or a new one",
+                f"expected a column '{POINT.name}' in the first {TITLE_ROWS} rows, found none; use an empty or a new "
+                "worksheet",
                 file=f"worksheet {worksheet}",
             )
         title_row = 2
-    there = _titles(values, title_row)
+    titles = _titles(values, title_row)
     width = max((len(row) for row in values), default=0)
-    places: dict[Column, int] = {}
+    positions: dict[Column, int] = {}
     group_before = None
     for column in table.columns:
-        place = _find(there, column, table.columns)
-        if place is None:
+        position = _find(titles, column, table.columns)
+        if position is None:
             width += 1
-            place = width
-            cells[title_row, place] = entered(column.name)
+            position = width
+            cells[title_row, position] = entered(column.name)
             if title_row > 1 and column.group != group_before:
-                cells[title_row - 1, place] = entered(column.group)
+                cells[title_row - 1, position] = entered(column.group)
             group_before = column.group
         else:
             group_before = None
-        places[column] = place
-    return title_row, places
+        positions[column] = position
+    return title_row, positions
 
 
 def _titles(values: Sequence[Sequence[Scalar]], title_row: int) -> dict[tuple[str, str], int]:
-    """Where each title stands, by group and name in lower case; a group's cells are merged, so its name stands once."""
+    """The position of each title, by group and name in lower case; only the first cell of a group has its name."""
     names = values[title_row - 1] if title_row <= len(values) else []
     groups = values[title_row - 2] if 1 < title_row <= len(values) else []
     found: dict[tuple[str, str], int] = {}
@@ -143,24 +141,24 @@ def _titles(values: Sequence[Sequence[Scalar]], title_row: int) -> dict[tuple[st
     return found
 
 
-def _find(there: Mapping[tuple[str, str], int], column: Column, columns: Sequence[Column]) -> int | None:
+def _find(titles: Mapping[tuple[str, str], int], column: Column, columns: Sequence[Column]) -> int | None:
     group, name = column.group.lower(), column.name.lower()
     if column.group == POINT.group or column == EVALUATION:
-        # whatever the first group is called in a sheet of one's own
-        return next((place for (_, title), place in there.items() if title == name), None)
+        # users may rename the first group
+        return next((position for (_, title), position in titles.items() if title == name), None)
     older = _OLDER_NAMES.get(column.name, "")
     names = [name] if not older or Column(column.group, older) in columns else [name, older.lower()]
-    return next((there[group, title] for title in names if (group, title) in there), None)
+    return next((titles[group, title] for title in names if (group, title) in titles), None)
 
 
 def _known_rows(
-    values: Sequence[Sequence[Scalar]], title_row: int, places: Mapping[Column, int]
+    values: Sequence[Sequence[Scalar]], title_row: int, positions: Mapping[Column, int]
 ) -> dict[tuple[str, str], int]:
     known: dict[tuple[str, str], int] = {}
     for number in range(title_row + 1, len(values) + 1):
-        point = _shown(_at(values, number, places[POINT]))
+        point = _shown(_at(values, number, positions[POINT]))
         if point:
-            known.setdefault((point, _shown(_at(values, number, places[EVALUATION]))), number)
+            known.setdefault((point, _shown(_at(values, number, positions[EVALUATION]))), number)
     return known
 
 
@@ -171,7 +169,7 @@ def _at(values: Sequence[Sequence[Scalar]], row: int, column: int) -> Scalar:
 
 
 def _shown(entry: Scalar) -> str:
-    """What a cell shows: the label of a link, a text without the apostrophe that told it from a formula."""
+    """The text that a cell shows: a link's label, or text without its leading apostrophe."""
     link = _HYPERLINK.fullmatch(str(entry))
     text = link.group(2).replace('""', '"') if link else str(entry)
     return text[1:] if text.startswith("'") else text
@@ -181,21 +179,21 @@ def _text(cell: Cell) -> str:
     return cell.label if isinstance(cell, Link) else "" if cell is None else str(cell)
 
 
-def _same(there: Scalar, cell: Cell) -> bool:
+def _same(existing: Scalar, cell: Cell) -> bool:
     if isinstance(cell, Link):
-        link = _HYPERLINK.fullmatch(str(there))
+        link = _HYPERLINK.fullmatch(str(existing))
         return link is not None and tuple(part.replace('""', '"') for part in link.groups()) == (cell.url, cell.label)
     if isinstance(cell, (int, float)) and cell not in (float("inf"), float("-inf")):
         try:
-            return there != "" and float(there) == float(cell)
+            return existing != "" and float(existing) == float(cell)
         except ValueError:
             return False
     wanted = entered(cell)
-    return str(there) == wanted or (isinstance(wanted, str) and wanted[:1] == "'" and str(there) == wanted[1:])
+    return str(existing) == wanted or (isinstance(wanted, str) and wanted[:1] == "'" and str(existing) == wanted[1:])
 
 
 def _blocks(cells: Mapping[tuple[int, int], Scalar]) -> dict[tuple[int, int], list[list[Scalar]]]:
-    """Single cells as rectangles: neighbours in a row first, then rows of the same columns below one another."""
+    """Groups cells into rectangles: adjacent cells of a row first, then adjacent rows over the same columns."""
     runs: list[tuple[int, int, list[Scalar]]] = []
     for (row, column), value in sorted(cells.items()):
         if runs and runs[-1][0] == row and runs[-1][1] + len(runs[-1][2]) == column:

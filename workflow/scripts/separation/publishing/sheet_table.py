@@ -1,8 +1,8 @@
-"""The table of a sweep that people keep: one row per point, evaluation and dataset, as CSV, workbook or Google sheet.
+"""The results table of a sweep: one row per point, evaluation and dataset, as CSV, workbook or Google sheet.
 
-Columns are in groups, as in the sheet of cookiecutter-nussl: what the experiment is, then the mean metrics over all
-sources, then those of each source. The swept settings follow, what baselines and oracles reach on the same items, and
-the evaluation's id, which with the point's tells the row.
+Columns come in groups, as in the sheet of cookiecutter-nussl: experiment details, then the mean metrics over all
+sources, then those of each source. The swept settings follow, the scores of baselines and oracles on the same items,
+and the evaluation's id, which together with the point's identifies the row.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from separation.analysis.sweep_tables import (
 )
 from separation.files.atomic import atomic_path
 
-# of the metrics that were measured; the sheet would be too wide with all of them, and the others stand in summary.csv
+# All metrics would make the sheet too wide; summary.csv has the others
 SHEET_METRICS = ("SI-SDR", "SI-SIR", "SI-SAR", "SDR", "SIR", "SAR")
 DECIMALS = 2
 SETTINGS = "Swept settings"
@@ -35,19 +35,19 @@ DETAILS = "Experiment details (all metrics are reported with mean)"
 
 
 class Column(NamedTuple):
-    """A column: its group and its name, unique together."""
+    """A column: a group and a name, unique together."""
 
     group: str
     name: str
 
     @property
     def title(self) -> str:
-        """What the column is called where there is one row of titles."""
+        """The column's title in a table with a single row of titles."""
         return f"{self.group} {self.name}" if self.name in SHEET_METRICS else self.name
 
 
 class Link(NamedTuple):
-    """A cell that shows `label` and leads to `url`."""
+    """A cell that shows `label` and links to `url`."""
 
     label: str
     url: str
@@ -66,7 +66,7 @@ Cell = str | float | int | Link | None
 
 @dataclass(frozen=True)
 class SheetTable:
-    """Columns in order and one mapping a row; a cell without a value is None."""
+    """Columns in order, and rows as mappings from column to cell; a cell without a value is None."""
 
     columns: tuple[Column, ...]
     rows: tuple[Mapping[Column, Cell], ...]
@@ -74,7 +74,7 @@ class SheetTable:
 
 @dataclass(frozen=True)
 class PointFacts:
-    """What a table tells of a point beside its scores."""
+    """Details of a point besides its scores."""
 
     notes: str = ""
     train: str = ""
@@ -83,16 +83,16 @@ class PointFacts:
 
 
 def sheet_table(points_csv: Path, scores: Path, facts: Mapping[str, PointFacts]) -> SheetTable:
-    """The table of a sweep.
+    """The results table of a sweep.
 
     Args:
-        points_csv, scores: of the sweep, as collect_scores wrote them.
-        facts: what else is known of each point, by id.
+        points_csv, scores: Tables of the sweep, as collect_scores writes them.
+        facts: Details of each point, by id.
 
     Returns:
-        one row per point x evaluation x dataset in the order of points.csv. Metrics are means over items (and sources,
-        in the group Overall), in dB, rounded to two decimals; a mean that is not a number is None. Baselines and
-        oracles are held to the same items, by SI-SDR (or SDR where that was not measured).
+        One row per point, evaluation and dataset, in the order of points.csv. Metrics are means over items (and over
+        sources in the group Overall), in dB, rounded to two decimals; a mean that is not a number is None. Baselines
+        and oracles are averaged over the same items, as SI-SDR (SDR where SI-SDR was not measured).
     """
     points, table = read_points(points_csv), read_scores(scores)
     own = table[~table["point"].isin(list(BASELINES))]
@@ -111,18 +111,18 @@ def sheet_table(points_csv: Path, scores: Path, facts: Mapping[str, PointFacts])
         EVALUATION,
     )
     matrix = score_matrix(table, level)
-    # the order of points.csv; a sweep's table does not depend on which training came first
+    # rows in the order of points.csv, whichever training finished first
     settings = {(row["point"], row["evaluation"]): row for _, row in points.iterrows()}
     groups = own.groupby(["point", "evaluation", "dataset", "split"], sort=False)
     rank = {key: number for number, key in enumerate(settings)}
     rows = []
     for (point, evaluation, dataset, split), scored in sorted(groups, key=lambda group: rank.get(group[0][:2], -1)):
-        about = facts.get(point, PointFacts())
+        details = facts.get(point, PointFacts())
         row: dict[Column, Cell] = {
-            POINT: Link(point, about.link) if about.link else point,
-            NOTES: about.notes,
-            TRAIN: about.train,
-            VALIDATION: about.validation,
+            POINT: Link(point, details.link) if details.link else point,
+            NOTES: details.notes,
+            TRAIN: details.train,
+            VALIDATION: details.validation,
             TEST: dataset if split == "test" else f"{dataset}/{split}",
             COUNT: int(scored["item"].nunique()),
             EVALUATION: evaluation,
@@ -130,8 +130,8 @@ def sheet_table(points_csv: Path, scores: Path, facts: Mapping[str, PointFacts])
         for group in ("Overall", *sources):
             part = scored if group == "Overall" else scored[scored["source"] == group]
             row |= {Column(group, metric): _mean(part[metric]) for metric in metrics}
-        written = settings.get((point, evaluation))
-        row |= {Column(SETTINGS, key): _setting(written[key]) for key in keys if written is not None}
+        swept = settings.get((point, evaluation))
+        row |= {Column(SETTINGS, key): _setting(swept[key]) for key in keys if swept is not None}
         for name, baseline in baselines_for(points, (point, evaluation), matrix).items():
             row[Column(oracles, name)] = _mean(matrix[baseline][matrix[point, evaluation].notna()])
         rows.append(row)
@@ -139,24 +139,24 @@ def sheet_table(points_csv: Path, scores: Path, facts: Mapping[str, PointFacts])
 
 
 def write_csv(table: SheetTable, path: Path) -> None:
-    """Writes the table with one row of titles; links stand in a column of their own at the end."""
+    """Writes the table with a single row of titles; links are in a separate last column."""
     titles = [column.title for column in table.columns]
-    lines = []
+    rows = []
     for row in table.rows:
         cells = [row.get(column) for column in table.columns]
         links = [cell.url for cell in cells if isinstance(cell, Link)]
-        lines.append([*(cell.label if isinstance(cell, Link) else cell for cell in cells), *(links or [None])])
-    frame = pd.DataFrame(lines, columns=[*titles, "Experiment link"], dtype=object)
+        rows.append([*(cell.label if isinstance(cell, Link) else cell for cell in cells), *(links or [None])])
+    frame = pd.DataFrame(rows, columns=[*titles, "Experiment link"], dtype=object)
     with atomic_path(path) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def write_workbook(table: SheetTable, path: Path) -> None:
-    """Writes the table as an .xlsx workbook: titles in two rows, groups merged, titles held while scrolling."""
+    """Writes the table as an .xlsx workbook with two frozen rows of titles and merged group titles."""
     import xlsxwriter
 
     with atomic_path(path) as temporary:
-        # texts are texts, whatever they begin with
+        # never interpret text as formulas, links or numbers
         workbook = xlsxwriter.Workbook(
             str(temporary), {"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
         )
@@ -190,7 +190,7 @@ def _write_cell(sheet: Any, row: int, column: int, cell: Cell, decimals: Any) ->
 
 
 def runs_of_groups(columns: Sequence[Column]) -> list[tuple[str, int, int]]:
-    """Neighbouring columns of one group: its name, the index of the first and of the last."""
+    """Runs of adjacent columns of the same group, as (group, index of the first, index of the last)."""
     runs: list[tuple[str, int, int]] = []
     for index, column in enumerate(columns):
         if runs and runs[-1][0] == column.group:
@@ -205,12 +205,12 @@ def _mean(values: pd.Series) -> float | None:
     return None if math.isnan(mean) else round(mean, DECIMALS)
 
 
-def _setting(written: str) -> Cell:
-    """A swept value of points.csv: a number where it is one."""
+def _setting(text: str) -> Cell:
+    """A swept value of points.csv, as a number if it is one."""
     try:
-        number = float(written)
+        number = float(text)
     except ValueError:
-        return written or None
+        return text or None
     if not math.isfinite(number):
-        return written
-    return int(number) if number.is_integer() and "." not in written and "e" not in written.lower() else number
+        return text
+    return int(number) if number.is_integer() and "." not in text and "e" not in text.lower() else number
