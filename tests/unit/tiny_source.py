@@ -2,8 +2,11 @@
 
 import copy
 import functools
+import hashlib
+import json
 from pathlib import Path
 
+import soundfile
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +40,26 @@ def build_source(folder, *, workers=1, name="tiny_music", args=None):
     organize_source({"organize": given["organize"]}, fetched, organized)
     resample_source({"sample_rate": given["sample_rate"]}, organized, resampled, workers)
     return fetched, organized, resampled
+
+
+def write_source(folder, files):
+    """A source of some files, as fetch_source leaves it; the manifest's path.
+
+    Args:
+        folder: Folder of the manifest.
+        files: (name, audio, sample rate) of each file, whose class is its name.
+    """
+    entries = []
+    for name, audio, sample_rate in files:
+        path = folder / "train" / "song" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, audio, sample_rate, subtype="FLOAT")
+        entry = {"path": f"train/song/{name}.wav", "split": "train", "song": "song", "class": name}
+        entry |= {"frames": len(audio), "sample_rate": sample_rate, "size": path.stat().st_size}
+        entries.append(entry | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps({"files": entries, "attribution": "nobody"}))
+    return manifest
 
 
 def bytes_below(folder, suffix=""):

@@ -13,26 +13,12 @@ from separation.data.fetch import fetch_source
 from separation.data.manifests import read_source_manifest
 from separation.data.organize import organize_source
 from separation.errors import UserError
-from separation.files.atomic import sha256_of
-from tiny_source import build_source, bytes_below, recipe
+from tiny_source import build_source, bytes_below, recipe, write_source
 
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory):
     return build_source(tmp_path_factory.mktemp("source"))
-
-
-def _write_source(folder, audio, sample_rate, *, name="a"):
-    """A source of one file, as fetch_source leaves it; the manifest's path."""
-    path = folder / "train" / "song" / f"{name}.wav"
-    path.parent.mkdir(parents=True)
-    soundfile.write(path, audio, sample_rate, subtype="FLOAT")
-    entry = {"path": f"train/song/{name}.wav", "split": "train", "song": "song", "class": name}
-    entry |= {"frames": len(audio), "sample_rate": sample_rate, "size": path.stat().st_size}
-    entry["sha256"] = sha256_of(path)
-    manifest = folder / "manifest.json"
-    manifest.write_text(json.dumps({"files": [entry], "attribution": "nobody"}))
-    return manifest
 
 
 def test_files_are_ordered_by_class_through_links_that_survive_a_move(steps, tmp_path):
@@ -63,38 +49,6 @@ def test_resampled_files_have_the_rate_the_recipe_asks_for(steps):
         assert entry["sample_rate"] == 8000 and entry["frames"] == 48000
 
 
-def test_resampling_keeps_what_lies_below_half_the_new_rate_and_nothing_above(tmp_path):
-    time = np.arange(48000) / 48000
-    kept, gone = 0.4 * np.sin(2 * np.pi * 1000 * time), 0.4 * np.sin(2 * np.pi * 6000 * time)
-    manifest = _write_source(tmp_path / "fetched", kept + gone, 48000)
-    resample.resample_source({"sample_rate": 8000}, manifest, tmp_path / "resampled/manifest.json")
-    audio, _ = soundfile.read(tmp_path / "resampled/train/song/a.wav")
-    expected = 0.4 * np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000)
-    assert np.abs(audio - expected)[400:-400].max() < 1e-3
-
-
-def test_channels_are_averaged(tmp_path):
-    left, right = np.full(4000, 0.5), np.full(4000, -0.25)
-    manifest = _write_source(tmp_path / "fetched", np.stack([left, right], axis=1), 8000)
-    resample.resample_source({"sample_rate": 8000}, manifest, tmp_path / "mono/manifest.json")
-    audio, _ = soundfile.read(tmp_path / "mono/train/song/a.wav", always_2d=True)
-    assert audio.shape == (4000, 1)
-    assert np.abs(audio - 0.125).max() < 2**-15
-    resample.resample_source({"sample_rate": 8000, "num_channels": 2}, manifest, tmp_path / "stereo/manifest.json")
-    audio, _ = soundfile.read(tmp_path / "stereo/train/song/a.wav", always_2d=True)
-    assert audio.shape == (4000, 2)
-    with pytest.raises(UserError, match="num_channels: expected a file of 4 channels, found 2"):
-        resample.resample_source({"sample_rate": 8000, "num_channels": 4}, manifest, tmp_path / "four/manifest.json")
-
-
-def test_samples_are_rounded_to_the_nearest_step_and_clipped(tmp_path):
-    steps_of_16_bits = np.array([0.4, 0.6, -0.4, -0.6, 1000.49, -1000.49, 40000.0, -40000.0])
-    manifest = _write_source(tmp_path / "fetched", steps_of_16_bits / 32768, 8000)
-    resample.resample_source({"sample_rate": 8000}, manifest, tmp_path / "resampled/manifest.json")
-    audio, _ = soundfile.read(tmp_path / "resampled/train/song/a.wav", dtype="int16")
-    assert audio.tolist() == [0, 1, 0, -1, 1000, -1000, 32767, -32768]
-
-
 def test_the_attribution_goes_with_the_audio(steps):
     texts = {(step.parent / "ATTRIBUTION.txt").read_text() for step in steps}
     assert len(texts) == 1 and "Tim Brechbill" in texts.pop()
@@ -103,27 +57,6 @@ def test_the_attribution_goes_with_the_audio(steps):
 def test_manifests_name_no_place_on_this_machine(steps):
     for step in steps:
         assert str(step.parents[1]) not in step.read_text()
-
-
-def test_a_step_that_fails_leaves_no_manifest_and_none_of_an_earlier_run(steps, tmp_path, monkeypatch):
-    manifest = tmp_path / "resampled" / "manifest.json"
-    resample.resample_source({"sample_rate": 8000}, steps[1], manifest)
-    before = bytes_below(manifest.parent)
-
-    def killed(*args, **options):
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        calls.append(args)
-        return resample_file(*args, **options)
-
-    calls, resample_file = [], resample.resample_file
-    monkeypatch.setattr(resample, "resample_file", killed)
-    with pytest.raises(KeyboardInterrupt):
-        resample.resample_source({"sample_rate": 8000}, steps[1], manifest)
-    assert not manifest.exists()
-    monkeypatch.undo()
-    resample.resample_source({"sample_rate": 8000}, steps[1], manifest)
-    assert bytes_below(manifest.parent) == before
 
 
 def test_files_that_the_source_no_longer_has_are_removed(tmp_path):
@@ -137,7 +70,7 @@ def test_files_that_the_source_no_longer_has_are_removed(tmp_path):
 
 
 def test_a_changed_file_stops_the_run_in_one_line_that_names_file_and_remedy(tmp_path):
-    manifest = _write_source(tmp_path, np.zeros(100), 8000)
+    manifest = write_source(tmp_path, [("a", np.zeros(100), 8000)])
     path = tmp_path / "train/song/a.wav"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"x")

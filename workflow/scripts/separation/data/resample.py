@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import soxr
 
-from separation.data.audio.pcm import pcm_file, quick_path
-from separation.data.audio.resampling import resample
+from separation.data.audio.pcm import pcm_file, quick_path, to_pcm
 from separation.data.manifests import crc32c, finish_source_manifest, read_source_manifest, start_manifest
 from separation.errors import UserError
 from separation.files.atomic import read_json, write_json
@@ -106,21 +106,17 @@ def resample_file(
     Raises:
         UserError: The file has another number of channels.
     """
-    with soundfile.SoundFile(organized / entry["path"]) as file:
-        source_rate = file.samplerate
-        # the same numbers of 16-bit files, read six times as fast
-        audio = file.read(dtype="int16" if file.subtype == "PCM_16" else "float64", always_2d=True)
+    audio, source_rate = soundfile.read(organized / entry["path"], dtype="float64", always_2d=True)
     if num_channels == 1 and audio.shape[1] > 1:
-        # the mean over few columns, column by column: many times as fast as audio.mean(axis=1)
-        total = sum(audio.T[1:], start=audio[:, 0].astype(np.float64))
-        audio = (total * (2.0**-15 if audio.dtype == np.int16 else 1) / audio.shape[1])[:, None]
+        # ten times as fast as audio.mean(axis=1), which adds up a few columns row by row
+        audio = (sum(audio.T[1:], start=audio[:, 0]) / audio.shape[1])[:, None]
     elif audio.shape[1] != num_channels:
         raise UserError(
             f"expected a file of {num_channels} channels, found {audio.shape[1]}",
             file=organized / entry["path"],
             key="num_channels",
         )
-    steps = resample(audio, source_rate, sample_rate)
+    steps = resample_audio(audio, source_rate, sample_rate)
     relative = str(Path(entry["path"]).with_suffix(".wav"))
     content = pcm_file(steps, sample_rate)
     (folder / relative).parent.mkdir(parents=True, exist_ok=True)
@@ -133,3 +129,17 @@ def resample_file(
         "size": len(content),
         "crc32c": crc32c(content),
     }
+
+
+def resample_audio(audio: np.ndarray, source_rate: int, sample_rate: int) -> np.ndarray:
+    """Resamples audio without delay, by soxr at quality VHQ.
+
+    Args:
+        audio: float64 (frames, channels).
+        source_rate: Present rate in Hz.
+        sample_rate: New rate in Hz.
+
+    Returns:
+        16-bit steps, int64 (round(frames * sample_rate / source_rate), channels); rounded half to even, clipped.
+    """
+    return to_pcm(soxr.resample(audio, source_rate, sample_rate, quality="VHQ"))
