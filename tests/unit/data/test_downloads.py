@@ -1,4 +1,4 @@
-"""Promises of what is fetched over the network, against a server on this machine."""
+"""Downloads, from a server on this machine."""
 
 import hashlib
 import http.server
@@ -8,6 +8,7 @@ import threading
 import zipfile
 
 import pytest
+import tenacity
 
 from separation.data.sources import downloads
 from separation.errors import UserError
@@ -19,8 +20,8 @@ SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
-        server.asked.append(self.headers.get("Range"))
-        status = server.answers.pop(0) if server.answers else 200
+        server.ranges.append(self.headers.get("Range"))
+        status = server.statuses.pop(0) if server.statuses else 200
         if status >= 400:
             self.send_error(status)
             return
@@ -28,18 +29,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
-        # -1 in `answers` breaks off in the middle
+        # status -1 ends the connection in the middle
         self.wfile.write(CONTENT[start : start + 300_000] if status == -1 else CONTENT[start:])
 
     def log_message(self, *arguments):
         pass
 
 
+@pytest.fixture(autouse=True)
+def waits(monkeypatch):
+    """Seconds waited between attempts; no test sleeps."""
+    seconds = []
+    monkeypatch.setattr(tenacity.nap.time, "sleep", seconds.append)
+    return seconds
+
+
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(downloads, "WAITS", (0,))
+def server():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.asked, server.answers = [], []
+    server.ranges, server.statuses = [], []
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     server.url = f"http://127.0.0.1:{server.server_port}/file"
@@ -53,45 +61,52 @@ def _download(server, **changes):
     return {"file": "data.bin", "urls": [server.url], "checksum": SHA256, "size": len(CONTENT)} | changes
 
 
-def test_a_file_is_fetched_once_and_checked(server, tmp_path):
+def test_a_file_is_downloaded_once_and_checked(server, tmp_path):
     path = downloads.fetch_file(_download(server), tmp_path, offline=False)
     assert path.read_bytes() == CONTENT
     assert downloads.fetch_file(_download(server), tmp_path, offline=True) == path
-    assert len(server.asked) == 1
+    assert len(server.ranges) == 1
     assert [each.name for each in tmp_path.iterdir()] == ["data.bin"]
 
 
-def test_what_broke_off_is_gone_on_with(server, tmp_path):
-    server.answers = [-1, 503, 200]
+def test_an_interrupted_download_resumes(server, tmp_path):
+    server.statuses = [-1, 503, 200]
     assert downloads.fetch_file(_download(server), tmp_path, offline=False).read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=300000-", "bytes=300000-"]
+    assert server.ranges == [None, "bytes=300000-", "bytes=300000-"]
 
 
-def test_a_part_of_an_earlier_run_is_gone_on_with(server, tmp_path):
+def test_a_partial_download_of_an_earlier_run_resumes(server, tmp_path):
     (tmp_path / "data.bin.part").write_bytes(CONTENT[:1000])
     assert downloads.fetch_file(_download(server), tmp_path, offline=False).read_bytes() == CONTENT
-    assert server.asked == ["bytes=1000-"]
+    assert server.ranges == ["bytes=1000-"]
 
 
-def test_attempts_are_bounded_and_the_next_address_is_tried(server, tmp_path):
-    server.answers = [503] * downloads.ATTEMPTS
+def test_a_server_that_fails_is_tried_five_times_with_growing_waits(server, tmp_path, waits, caplog):
+    server.statuses = [503] * 99
+    with pytest.raises(UserError, match=r"cannot be fetched: .*the server answers 503; put the file with sha256:"):
+        downloads.fetch_file(_download(server), tmp_path, offline=False)
+    assert len(server.ranges) == downloads.ATTEMPTS == 5
+    assert waits == [1, 2, 4, 8]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"attempt {number} of 5 at {server.url} failed: the server answers 503" for number in range(1, 6)
+    ]
+
+
+def test_the_next_url_is_tried_after_five_attempts(server, tmp_path):
+    server.statuses = [503] * downloads.ATTEMPTS
     urls = [server.url, f"{server.url}2"]
     assert downloads.fetch_file(_download(server, urls=urls), tmp_path, offline=False).read_bytes() == CONTENT
-    assert len(server.asked) == downloads.ATTEMPTS + 1
-    server.answers = [503] * 99
-    with pytest.raises(UserError, match=r"cannot be fetched: .*the server answers 503; put the file with sha256:"):
-        downloads.fetch_file(_download(server, file="other.bin"), tmp_path, offline=False)
-    assert len(server.asked) == 2 * downloads.ATTEMPTS + 1
+    assert len(server.ranges) == downloads.ATTEMPTS + 1
 
 
-def test_a_file_that_is_not_there_is_asked_for_once(server, tmp_path):
-    server.answers = [404] * 9
+def test_a_file_that_the_server_lacks_is_requested_once(server, tmp_path, waits):
+    server.statuses = [404] * 9
     with pytest.raises(UserError, match="404"):
         downloads.fetch_file(_download(server), tmp_path, offline=False)
-    assert len(server.asked) == 1
+    assert len(server.ranges) == 1 and not waits
 
 
-def test_other_content_is_never_taken(server, tmp_path):
+def test_a_wrong_checksum_is_an_error(server, tmp_path):
     wrong = "sha256:" + "0" * 64
     with pytest.raises(UserError, match=f"expected {wrong}, found {SHA256}"):
         downloads.fetch_file(_download(server, checksum=wrong), tmp_path, offline=False)
@@ -101,14 +116,14 @@ def test_other_content_is_never_taken(server, tmp_path):
         downloads.fetch_file(_download(server), tmp_path, offline=False)
 
 
-def test_offline_says_what_to_place_where(server, tmp_path):
+def test_offline_names_the_missing_file_its_folder_and_its_checksum(server, tmp_path):
     with pytest.raises(UserError) as error:
         downloads.fetch_file(_download(server), tmp_path, offline=True)
-    assert str(tmp_path / "data.bin") in str(error.value) and SHA256 in str(error.value) and server.asked == []
+    assert str(tmp_path / "data.bin") in str(error.value) and SHA256 in str(error.value) and server.ranges == []
 
 
 @pytest.mark.parametrize("python", ["with filters", "before 3.11.4"])
-def test_archives_are_unpacked_whole_or_not_at_all(tmp_path, monkeypatch, python):
+def test_archives_are_unpacked_completely_or_not_at_all(tmp_path, monkeypatch, python):
     if python == "before 3.11.4":
         monkeypatch.delattr(tarfile, "data_filter", raising=False)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
