@@ -92,11 +92,16 @@ test: _setup-tests lint ## set up, lint, run every test that runs anywhere: [arg
 test-services: _setup-tests ## tests on a real Slurm and in real containers, which they bring up and take down: [args="-k words"]
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest tests/services $(args)
 
+.PHONY: reference
+reference: setup ## write docs/reference.md from the schemas
+	@$(ENV) $(library) separation.commands.reference
+
 .PHONY: lint
-lint: setup ## check style and form of Python, Snakemake and shell files
+lint: setup ## check style and form of Python, Snakemake and shell files, and spelling
 	@$(ENV) ruff check --quiet . && ruff format --quiet --check .
 	@$(ENV) snakefmt --check Snakefile workflow/rules || { snakefmt --compact-diff Snakefile workflow/rules; exit 1; }
 	@$(ENV) snakemake --lint
+	@$(ENV) codespell
 	@if command -v shellcheck >/dev/null; then shellcheck -x envs/*.sh containers/*.sh config/environment/default.sh .ci/run; fi
 
 .PHONY: lock

@@ -36,7 +36,7 @@ LIGHT_MODULES = {
     *(f"separation.machine.{name}" for name in ("check_environment", "environment_variables", "gpu_leases", "gpus")),
     *(f"separation.machine.{name}" for name in ("snakemake_job", "signals", "threads")),
     *(f"separation.training.{name}" for name in ("events", "progress_file")),
-    *(f"separation.commands.{name}" for name in ("command_line", "plan", "prune", "status")),
+    *(f"separation.commands.{name}" for name in ("command_line", "plan", "prune", "reference", "status")),
     "separation.report.provenance",
 }
 HEAVY = {"torch", "numpy", "pandas", "nussl", "scaper", "zarr", "comet_ml"}

@@ -21,7 +21,7 @@ LOCK = ROOT / "envs" / "requirements.lock"
 EXTRAS = ("jupyter", "trackers", "pesq")  # installed where they are used, and for the tests
 TOOLS = ["bash", "awk", "cat", "cp", "cut", "date", "dirname", "env", "flock", "grep", "head", "kill", "mkdir", "mv"]
 TOOLS += ["rm", "sed", "sha256sum", "tail", "touch"]
-PROGRAMS = ["python", "snakemake", "snakefmt", "ruff", "tensorboard"]
+PROGRAMS = ["python", "snakemake", "snakefmt", "ruff", "codespell", "tensorboard"]
 
 PYTHON_STAND_IN = f"""#!{shutil.which("bash")}
 # $RECORD gets one line per call; $BREAK is a word that makes the call with it fail
@@ -449,7 +449,7 @@ def test_commit_hooks_run_what_lint_runs_and_find_private_keys():
     lint = re.search(r"^lint:.*?(?=^\.PHONY)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE | re.DOTALL)[0]
     entries = {hook["id"]: hook["entry"] for hook in hooks}
     assert {entry.split("/")[-1].split()[0] for name, entry in entries.items() if name != "private-keys"} == set(
-        re.findall(r"\b(ruff|snakefmt|snakemake)\b (?=-|check|format)", lint)
+        re.findall(r"\b(ruff|snakefmt|snakemake|codespell)\b(?= -| check| format|$)", lint, flags=re.MULTILINE)
     )
     private = re.compile(entries["private-keys"])
     assert private.search("-----BEGIN RSA " + "PRIVATE KEY-----")
