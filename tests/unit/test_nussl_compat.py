@@ -1,4 +1,4 @@
-"""Every mend of nussl and scaper, tried on the function of the library that needs it."""
+"""Patches of nussl and scaper, each tested on the library function that needs it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ seen["after scaper"] = [name for name in ("nussl", "torch") if name in sys.modul
 from separation.nussl_compat import nussl
 seen["after nussl"] = sorted(sys.modules)
 import numpy, scipy.signal
-seen["lent"] = [name for name in ("hamming", "hann", "blackman") if hasattr(scipy.signal, name)]
-seen["lent"] += [name for name in ("Inf", "mat") if hasattr(numpy, name)]
+seen["added"] = [name for name in ("hamming", "hann", "blackman") if hasattr(scipy.signal, name)]
+seen["added"] += [name for name in ("Inf", "mat") if hasattr(numpy, name)]
 try:
     nussl.musdb.audio_classes.stempeg.read_stems("song.stem.mp4")
 except RuntimeError as error:
@@ -55,9 +55,9 @@ json.dump(seen, open(sys.argv[1], "w"))
 
 @pytest.fixture(scope="module")
 def fresh_import(tmp_path_factory):
-    """What a process without ffmpeg says and holds while it imports both libraries."""
+    """Output and modules of a process without ffmpeg that imports both libraries."""
     folder = tmp_path_factory.mktemp("fresh_import")
-    if shutil.which("sox"):  # the one program that it shall find
+    if shutil.which("sox"):  # the only program on the PATH
         (folder / "sox").symlink_to(shutil.which("sox"))
     done = subprocess.run(
         [sys.executable, "-c", FRESH_PROCESS, str(folder / "seen.json")],
@@ -70,54 +70,54 @@ def fresh_import(tmp_path_factory):
     return {"stdout": done.stdout, "stderr": done.stderr, **json.loads((folder / "seen.json").read_text())}
 
 
-def test_the_import_says_nothing(fresh_import):
+def test_the_import_prints_nothing(fresh_import):
     assert (fresh_import["stdout"], fresh_import["stderr"]) == ("", "")
 
 
-def test_neither_library_is_imported_before_it_is_asked_for(fresh_import):
+def test_libraries_are_imported_on_first_use(fresh_import):
     assert fresh_import["early"] == []
     assert fresh_import["after scaper"] == [], "mixing with scaper must not wait for torch"
 
 
-def test_the_import_leaves_out_what_nussl_does_not_need(fresh_import):
+def test_modules_that_nussl_does_not_need_are_not_imported(fresh_import):
     assert not {"torch.distributed.optim", "sympy", "stempeg", "matplotlib"} & set(fresh_import["after nussl"])
 
 
-def test_nussl_imports_without_ffmpeg_and_only_stem_files_ask_for_it(fresh_import):
-    assert "museval" in fresh_import["after nussl"], "BSSEval v4 must be there without ffmpeg"
+def test_only_stem_files_need_ffmpeg(fresh_import):
+    assert "museval" in fresh_import["after nussl"], "BSSEval v4 must work without ffmpeg"
     assert "ffmpeg" in fresh_import["stempeg"]
 
 
-def test_scipy_and_numpy_are_left_as_they_were(fresh_import):
-    assert fresh_import["lent"] == []
+def test_scipy_and_numpy_are_unchanged(fresh_import):
+    assert fresh_import["added"] == []
 
 
-def test_old_names_of_scipy_ndimage_are_not_announced_but_other_warnings_are():
+def test_the_warning_of_scipy_ndimage_is_hidden_and_others_are_shown():
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        with nussl_compat.old_names_of_scipy_ndimage_unannounced():
+        with nussl_compat.scipy_ndimage_warning_hidden():
             exec("from scipy.ndimage.filters import convolve")
             warnings.warn("something else", DeprecationWarning, stacklevel=1)
     assert [str(warning.message) for warning in shown] == ["something else"]
 
 
 @pytest.mark.parametrize("library", ["nussl", "scaper"])
-def test_a_library_that_somebody_imported_unmended_is_refused(library, monkeypatch):
+def test_a_library_that_was_imported_unpatched_is_refused(library, monkeypatch):
     monkeypatch.delitem(vars(nussl_compat), library)
     monkeypatch.setitem(sys.modules, library, types.ModuleType(library))
     with pytest.raises(ImportError, match=f"from separation.nussl_compat import {library}"):
         getattr(nussl_compat, library)
 
 
-def test_a_mend_that_does_not_fit_says_so(monkeypatch):
+def test_a_patch_that_does_not_fit_names_the_cause(monkeypatch):
     monkeypatch.delitem(vars(nussl_compat), "scaper")
     monkeypatch.delitem(sys.modules, "scaper")
     monkeypatch.setitem(nussl_compat._IMPORTERS, "scaper", lambda: scaper.no_such_name)
-    with pytest.raises(ImportError, match=r"scaper cannot be mended.*no_such_name"):
+    with pytest.raises(ImportError, match=r"cannot patch scaper.*no_such_name"):
         exec("from separation.nussl_compat import scaper")
 
 
-def test_ignite_knows_a_zero_redundancy_optimizer_when_it_meets_one():
+def test_ignite_recognizes_a_zero_redundancy_optimizer():
     import ignite.handlers.checkpoint as checkpoint
 
     assert not isinstance(object(), checkpoint.ZeroRedundancyOptimizer)
@@ -131,14 +131,14 @@ def test_ignite_knows_a_zero_redundancy_optimizer_when_it_meets_one():
 
 
 @pytest.mark.parametrize("window", nussl.constants.ALL_WINDOWS)
-def test_every_window_of_nussl_gives_an_stft(window):
+def test_every_window_of_nussl_works_in_an_stft(window):
     mixture = noise()
     mixture.stft_params = nussl.STFTParams(window_length=256, hop_length=64, window_type=window)
     assert mixture.stft().shape[0] == 129
     assert {"hamming", "hann", "blackman"} < set(nussl.constants.ALL_WINDOWS)
 
 
-def test_an_stft_and_its_inverse_give_the_signal_back():
+def test_the_inverse_stft_restores_the_signal():
     mixture = noise(channels=2)
     before = mixture.audio_data.copy()
     mixture.stft_params = nussl.STFTParams(window_length=256, hop_length=64, window_type="sqrt_hann")
@@ -245,7 +245,7 @@ def test_duet_separates_two_panned_sources():
     assert max(np.trace(correlations), np.trace(correlations[::-1])) > 1.6
 
 
-def test_overlap_and_add_with_its_default_window_gives_the_mixture_back():
+def test_overlap_and_add_with_its_default_window_restores_the_mixture():
     mixture = noise(seconds=2)
     before = mixture.audio_data.copy()
     separation = nussl.separation.benchmark.MixAsEstimate(mixture, num_sources=2)
@@ -256,7 +256,7 @@ def test_overlap_and_add_with_its_default_window_gives_the_mixture_back():
 # ---------------------------------------------------------------- reports
 
 
-def test_a_report_card_gives_mean_deviation_and_median(tmp_path):
+def test_a_report_card_has_mean_deviation_and_median(tmp_path):
     for index, value in enumerate([1.0, 2.0, 6.0]):
         scores = {
             source: {"SI-SDR": [value], "SI-SIR": [value + offset]} for source, offset in (("vocals", 1), ("bass", 3))
@@ -276,7 +276,7 @@ def test_a_report_card_gives_mean_deviation_and_median(tmp_path):
 
 
 class Ramps(nussl.datasets.BaseDataset):
-    """Items that tell how often they were made."""
+    """Items that count how often they are computed."""
 
     made = 0
 
@@ -288,7 +288,7 @@ class Ramps(nussl.datasets.BaseDataset):
         return {"ramp": np.arange(1000) + item, "name": f"item {item}"}
 
 
-def test_the_cache_gives_back_what_was_written(tmp_path):
+def test_the_cache_returns_what_was_written(tmp_path):
     Cache = nussl.datasets.transforms.Cache
     dataset = Ramps(
         "unused", transform=Cache(str(tmp_path / "cache"), cache_size=5, overwrite=True), cache_populated=False
@@ -302,7 +302,7 @@ def test_the_cache_gives_back_what_was_written(tmp_path):
         for item in (read[index], again({"index": index})):
             assert item["name"] == written[index]["name"] == f"item {index}"
             np.testing.assert_array_equal(item["ramp"], np.arange(1000) + index)
-    assert Ramps.made == made, "a populated cache must not make items again"
+    assert Ramps.made == made, "a populated cache must not compute items again"
 
 
 def test_the_cache_holds_one_compressed_chunk_per_item(tmp_path):
@@ -326,7 +326,7 @@ def test_an_item_that_was_never_cached_is_an_error(tmp_path):
         cache({"index": 2})
 
 
-def test_a_cache_is_emptied_when_it_is_built_to_be_overwritten(tmp_path):
+def test_overwriting_empties_a_cache(tmp_path):
     nussl.datasets.transforms.Cache(str(tmp_path / "cache"), cache_size=2, overwrite=True)({"index": 0})
     cache = nussl.datasets.transforms.Cache(str(tmp_path / "cache"), cache_size=1, overwrite=True)
     assert cache.cache[0] is None
@@ -347,7 +347,7 @@ def test_loader_workers_fill_and_read_the_cache(tmp_path):
 
 @pytest.mark.skipif(not shutil.which("sox"), reason="scaper needs the sox program")
 @pytest.mark.parametrize("time_stretch", [None, ("const", 0.5)])
-def test_scaper_mixes_an_event_of_every_distribution_at_its_place(tmp_path, time_stretch):
+def test_scaper_mixes_an_event_at_its_time(tmp_path, time_stretch):
     (tmp_path / "sources" / "vocals").mkdir(parents=True)
     soundfile.write(
         tmp_path / "sources" / "vocals" / "song.wav", noise(seconds=2).audio_data[0], SAMPLE_RATE, subtype="PCM_16"
@@ -407,7 +407,7 @@ def imported_modules(code: str) -> set[str]:
 
 
 def _completion(line: str) -> str:
-    """What makes the first line of an import over several lines a whole statement."""
+    """Completes the first line of a multi-line import to a statement."""
     return " x" if line.rstrip().endswith(("(", "\\")) else ""
 
 
@@ -421,8 +421,8 @@ def test_imports_are_found_in_every_kind_of_code():
 
 
 def test_nussl_is_imported_only_through_nussl_compat():
-    places = [ROOT / "workflow", ROOT / "benchmarks", ROOT / "tests"]
-    files = [path for place in places for kind in ("*.py", "*.smk", "*.ipynb") for path in place.rglob(kind)]
+    folders = [ROOT / "workflow", ROOT / "benchmarks", ROOT / "tests"]
+    files = [path for folder in folders for kind in ("*.py", "*.smk", "*.ipynb") for path in folder.rglob(kind)]
     files += [ROOT / "Snakefile"] if (ROOT / "Snakefile").exists() else []
     compat = ROOT / "workflow" / "scripts" / "separation" / "nussl_compat.py"
     assert compat in files

@@ -1,11 +1,12 @@
-"""nussl 1.1.9 and scaper 1.6.5, mended for today's libraries: the one place where they are imported.
+"""nussl 1.1.9 and scaper 1.6.5, patched for current libraries.
 
-Use it as ``from separation.nussl_compat import nussl`` and ``from separation.nussl_compat import scaper``. Each is
-imported when it is first asked for, so a job that only mixes never waits for torch. Every mend is a function that says
-what breaks, where in the wheel, and why the mend is right. A mend replaces a name in the module that looks it up, never
-in numpy, scipy, librosa or torch themselves: other code in the process sees those libraries as they are.
+No other module imports them: use ``from separation.nussl_compat import nussl`` and
+``from separation.nussl_compat import scaper``. Each is imported on first use, so a job that only mixes does not wait
+for torch. Every patch is a function whose docstring names what breaks, the lines in the wheel, and why the patch is
+right. A patch replaces a name in the module that looks it up, never in numpy, scipy, librosa or torch themselves: other
+code in the process sees those libraries unchanged.
 
-nussl and scaper take pysox and the ``sox`` program where soxbindings is not installed; that needs no mend.
+nussl and scaper use pysox and the ``sox`` program where soxbindings is missing; that needs no patch.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = ["nussl", "scaper"]
 
 
 class _Overlay(types.ModuleType):
-    """A module with a few names replaced; every other name is looked up in the module itself, when it is used."""
+    """A module with a few names replaced; all others are looked up in the module itself on use."""
 
     def __init__(self, module: types.ModuleType, **names: Any):
         super().__init__(module.__name__, module.__doc__)
@@ -41,10 +42,10 @@ class _Overlay(types.ModuleType):
 
 
 class _ImportedOnUse(types.ModuleType):
-    """Stands for a module until one of its names is used, then imports it."""
+    """Placeholder for a module, which is imported when one of its names is used."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked for by the import machinery and by `inspect`, which do not use the module
+        if name.startswith("__"):  # read by the import machinery and by `inspect`, which do not use the module
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
@@ -53,19 +54,19 @@ class _ImportedOnUse(types.ModuleType):
 
 @contextlib.contextmanager
 def _imported_on_use(name: str, **names: Any) -> Iterator[None]:
-    """Whoever imports the module `name` inside the block gets a stand-in, which has `names` from the start.
+    """Inside the block, importing the module `name` returns a placeholder that has `names` from the start.
 
-    After the block, an import of the module gives the module again.
+    After the block, importing the module returns the module itself.
     """
     if name in sys.modules:
         yield
         return
-    stand_in = sys.modules[name] = _ImportedOnUse(name)
-    stand_in.__dict__.update(names)
+    placeholder = sys.modules[name] = _ImportedOnUse(name)
+    placeholder.__dict__.update(names)
     try:
         yield
     finally:
-        if sys.modules.get(name) is stand_in:
+        if sys.modules.get(name) is placeholder:
             del sys.modules[name]
 
 
@@ -76,18 +77,18 @@ def _imported_on_use(name: str, **names: Any) -> Iterator[None]:
 def window_functions_in_scipy_signal() -> Iterator[None]:
     """scipy >= 1.13 has no ``scipy.signal.{hamming,hann,blackman}`` (nussl core/constants.py:27,29,30).
 
-    constants.py reads their ``__name__`` once, while it is imported, and nothing else. The functions live on in
-    ``scipy.signal.windows``; they are lent to ``scipy.signal`` for the time of the import and taken away again.
+    constants.py reads only their ``__name__``, once, on import. The functions are now in ``scipy.signal.windows``; they
+    are added to ``scipy.signal`` during the import and removed afterwards.
     """
     import scipy.signal
 
-    lent = [name for name in ("hamming", "hann", "blackman") if not hasattr(scipy.signal, name)]
-    for name in lent:
+    added = [name for name in ("hamming", "hann", "blackman") if not hasattr(scipy.signal, name)]
+    for name in added:
         setattr(scipy.signal, name, getattr(scipy.signal.windows, name))
     try:
         yield
     finally:
-        for name in lent:
+        for name in added:
             delattr(scipy.signal, name)
 
 
@@ -96,7 +97,7 @@ def stempeg_imported_on_use() -> contextlib.AbstractContextManager[None]:
 
     evaluation/bss_eval.py:2 imports museval, which imports musdb, which imports stempeg. stempeg reads and writes the
     .stem.mp4 files of MUSDB18, and musdb uses it inside functions only (audio_classes.py:52,100,161, __init__.py:332,
-    tools.py:46,52). It is imported when one of them runs, which is where its own error about ffmpeg belongs.
+    tools.py:46,52). It is imported when one of them runs, and its error about ffmpeg appears there.
     """
     return _imported_on_use("stempeg")
 
@@ -107,21 +108,21 @@ class _ZeroRedundancyOptimizerType(type):
         return optimizers is not None and isinstance(instance, optimizers.ZeroRedundancyOptimizer)
 
 
-def distributed_optimizers_left_out() -> contextlib.AbstractContextManager[None]:
+def distributed_optimizers_not_imported() -> contextlib.AbstractContextManager[None]:
     """ignite imports ``torch.distributed.optim``, and with it sympy and much of torch: over a second in every job.
 
-    nussl's trainer imports ignite (ml/train/trainer.py:7), whose checkpoint handler needs one class of it, to ask
-    whether an object is an instance (ignite/handlers/checkpoint.py:16,534). It gets a class that answers the same.
+    nussl's trainer imports ignite (ml/train/trainer.py:7), whose checkpoint handler needs one class of it for an
+    isinstance check (ignite/handlers/checkpoint.py:16,534). It gets a class whose check has the same result.
     """
-    stand_in = _ZeroRedundancyOptimizerType("ZeroRedundancyOptimizer", (), {})
-    return _imported_on_use("torch.distributed.optim", ZeroRedundancyOptimizer=stand_in)
+    replacement = _ZeroRedundancyOptimizerType("ZeroRedundancyOptimizer", (), {})
+    return _imported_on_use("torch.distributed.optim", ZeroRedundancyOptimizer=replacement)
 
 
 @contextlib.contextmanager
-def old_names_of_scipy_ndimage_unannounced() -> Iterator[None]:
+def scipy_ndimage_warning_hidden() -> Iterator[None]:
     """``scipy.ndimage.filters`` works and warns (separation/primitive/ft2d.py:2, melodia.py:2; norbert/contrib.py:3).
 
-    No user of this workflow could do anything about it. What else is warned of during the import is shown.
+    Users of this workflow cannot act on it. All other warnings of the import are shown.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*`scipy\.ndimage\.filters` namespace", DeprecationWarning)
@@ -131,13 +132,13 @@ def old_names_of_scipy_ndimage_unannounced() -> Iterator[None]:
 # ---------------------------------------------------------------- after nussl is imported
 
 
-def mend_librosa_positional_arguments(nussl: types.ModuleType) -> None:
+def patch_librosa_arguments(nussl: types.ModuleType) -> None:
     """librosa >= 0.10 takes by keyword what nussl passes by position.
 
     That is ``resample`` (core/audio_signal.py:1491), ``feature.rms`` (core/audio_signal.py:1434) and ``filters.mel``
-    (ml/networks/modules/blocks.py:270). The replacements pass nussl's positions on under the names that they had. `rms`
-    pads by reflection again, as nussl's own test of it expects: librosa's zeros make the first and last window quieter.
-    The default resampler is librosa's of today (soxr_hq, once kaiser_best); a `res_type` is passed on.
+    (ml/networks/modules/blocks.py:270). The replacements pass the arguments on by name. `rms` pads by reflection, as
+    nussl's own test expects: librosa's zero padding makes the first and last window quieter. The default resampler is
+    librosa's current one (soxr_hq, formerly kaiser_best); a `res_type` is passed on.
     """
     import librosa
 
@@ -150,7 +151,7 @@ def mend_librosa_positional_arguments(nussl: types.ModuleType) -> None:
     def mel(sr, n_fft, n_mels, **options):
         return librosa.filters.mel(sr=sr, n_fft=n_fft, n_mels=n_mels, **options)
 
-    # not overlays: naming librosa.feature or librosa.filters imports them, which takes a second
+    # not overlays: access to librosa.feature or librosa.filters imports them, which takes a second
     feature, filters = types.ModuleType("librosa.feature"), types.ModuleType("librosa.filters")
     feature.rms, filters.mel = rms, mel
     audio_signal = importlib.import_module("nussl.core.audio_signal")
@@ -159,11 +160,11 @@ def mend_librosa_positional_arguments(nussl: types.ModuleType) -> None:
     blocks.librosa = _Overlay(librosa, filters=filters)
 
 
-def mend_loading_of_models(nussl: types.ModuleType) -> None:
+def patch_model_loading(nussl: types.ModuleType) -> None:
     """torch >= 2.6 loads with ``weights_only=True`` and refuses nussl's checkpoints (core/migration.py:81).
 
-    They hold pickled metadata (STFTParams, the transforms of the datasets). ``weights_only=False`` is given for this
-    one call, the only `torch.load` in nussl. A pickle can run code when it is read: load only what you trust.
+    They hold pickled metadata (STFTParams, the transforms of the datasets). ``weights_only=False`` applies to this one
+    call, the only `torch.load` in nussl. Unpickling can run code: load only trusted files.
     """
     import torch
 
@@ -171,32 +172,32 @@ def mend_loading_of_models(nussl: types.ModuleType) -> None:
     migration.torch = _Overlay(torch, load=functools.partial(torch.load, weights_only=False))
 
 
-def mend_matrix_in_duet(nussl: types.ModuleType) -> None:
-    """numpy >= 2.0 has no ``np.mat``, another name of ``np.asmatrix`` (separation/spatial/duet.py:227,364)."""
+def patch_duet(nussl: types.ModuleType) -> None:
+    """numpy >= 2.0 has no ``np.mat``, an alias of ``np.asmatrix`` (separation/spatial/duet.py:227,364)."""
     import numpy
 
     importlib.import_module("nussl.separation.spatial.duet").np = _Overlay(numpy, mat=numpy.asmatrix)
 
 
-def mend_hanning_window(nussl: types.ModuleType) -> None:
-    """scipy (1.17) does not know 'hanning', OverlapAdd's default (separation/composite/overlap_add.py:7,83).
+def patch_hanning_window(nussl: types.ModuleType) -> None:
+    """scipy (1.17) has no window 'hanning', OverlapAdd's default (separation/composite/overlap_add.py:7,83).
 
-    It was another name of 'hann' in ``scipy.signal.get_window``. `AudioSignal.get_window` is where nussl asks scipy.
+    It was an alias of 'hann' in ``scipy.signal.get_window``, which nussl calls in `AudioSignal.get_window` only.
     """
     get_window = nussl.AudioSignal.get_window
 
     @functools.wraps(get_window)
-    def get_window_by_todays_name(window_type, window_length):
+    def get_window_by_current_name(window_type, window_length):
         return get_window("hann" if window_type == "hanning" else window_type, window_length)
 
-    nussl.AudioSignal.get_window = staticmethod(get_window_by_todays_name)
+    nussl.AudioSignal.get_window = staticmethod(get_window_by_current_name)
 
 
-def mend_report_card(nussl: types.ModuleType) -> None:
-    """pandas >= 2.0 raises where mean, std or median meet the columns 'source' and 'file' (evaluation/report_card.py).
+def patch_report_card(nussl: types.ModuleType) -> None:
+    """pandas >= 2.0 raises in mean, std and median of the columns 'source' and 'file' (evaluation/report_card.py).
 
-    Those are lines 83, 87 and 107. pandas 1 left out the columns that are not numbers. So do these, before nussl's
-    functions see the table: the labels, which nussl takes from the column names, then agree with the values too.
+    Those are lines 83, 87 and 107. pandas 1 skipped columns that are not numeric. Here they are removed before nussl's
+    functions get the table, so that the labels, which nussl takes from the column names, match the values too.
     """
 
     def of_number_columns(summary):
@@ -212,10 +213,10 @@ def mend_report_card(nussl: types.ModuleType) -> None:
 
 
 class PickledItems:
-    """A zarr array of one pickled object per chunk, as nussl's Cache used it with zarr 2.
+    """A zarr array with one pickled object per chunk, as nussl's Cache used it with zarr 2.
 
     Args:
-        array: a one-dimensional zarr array of variable-length bytes; empty bytes are an item that was never written.
+        array: One-dimensional zarr array of variable-length bytes; empty bytes are an item that was never written.
     """
 
     def __init__(self, array: Any):
@@ -227,7 +228,7 @@ class PickledItems:
 
     @property
     def nchunks_initialized(self) -> int:
-        """How many items have been written; nussl's users compare it with the size of the dataset."""
+        """Number of items written so far; nussl's users compare it with the size of the dataset."""
         return self.array.nchunks_initialized
 
     def __setitem__(self, index: int, item: Any) -> None:
@@ -244,13 +245,13 @@ class PickledItems:
         return pickle.loads(pickled) if pickled else None
 
 
-def mend_cache(nussl: types.ModuleType) -> None:
+def patch_cache(nussl: types.ModuleType) -> None:
     """zarr 3 has no object arrays, ``object_codec`` or ``ThreadSynchronizer`` (datasets/transforms.py:646-654).
 
-    The items are pickled before zarr sees them and stored as byte strings in the same format (zarr format 2, one item
-    per chunk, the same compressor). The synchronizer kept two threads from writing one chunk at a time, which one item
-    per chunk does too. Nothing else of nussl's Cache is changed, nor that it empties its folder when it is built with
-    ``overwrite=True``. Like the original it unpickles what it reads: open only caches that you trust.
+    The items are pickled and stored as byte strings in the same format (zarr format 2, one item per chunk, the same
+    compressor). The synchronizer prevented two threads from writing to the same chunk; one item per chunk does so too.
+    Nothing else of nussl's Cache changes: with ``overwrite=True`` it still empties its folder. Like the original it
+    unpickles what it reads: open only trusted caches.
     """
 
     def _open_cache(self, location):
@@ -277,31 +278,33 @@ def mend_cache(nussl: types.ModuleType) -> None:
 # ---------------------------------------------------------------- after scaper is imported
 
 
-def mend_infinity_in_scaper(scaper: types.ModuleType) -> None:
-    """numpy >= 2.0 has no ``np.Inf``, another name of ``np.inf`` (scaper/core.py:1489,1512,1562,1598)."""
+def patch_scaper_infinity(scaper: types.ModuleType) -> None:
+    """numpy >= 2.0 has no ``np.Inf``, an alias of ``np.inf`` (scaper/core.py:1489,1512,1562,1598)."""
     import numpy
 
     scaper.core.np = _Overlay(numpy, Inf=numpy.inf)
 
 
-def spare_scaper_the_headers(scaper: types.ModuleType) -> None:
-    """scaper opens a source file for each event, to know its duration (scaper/core.py:1474): once is enough while the
-    file stays as it is."""
+def cache_source_headers(scaper: types.ModuleType) -> None:
+    """scaper opens the source file of every event for its duration (scaper/core.py:1474).
+
+    The duration is cached until the file's time or size changes.
+    """
     import soundfile
 
     @functools.lru_cache(maxsize=65536)
-    def known(path: str, time: int, size: int) -> Any:
+    def cached(path: str, time: int, size: int) -> Any:
         return soundfile.info(path)
 
     def info(path: str) -> Any:
         found = os.stat(path)
-        return known(path, found.st_mtime_ns, found.st_size)
+        return cached(path, found.st_mtime_ns, found.st_size)
 
     scaper.core.soundfile = _Overlay(soundfile, info=info)
 
 
 class _WavInfo:
-    """Of a WAV file, what musdb asks stempeg.Info for, as soundfile tells it."""
+    """The part of stempeg.Info that musdb uses, for a WAV file read by soundfile."""
 
     def __init__(self, info: Any):
         self._info = info
@@ -316,11 +319,11 @@ class _WavInfo:
         return self._info.samplerate
 
 
-def mend_wav_files_of_musdb(nussl: types.ModuleType) -> None:
+def patch_musdb_wav_files(nussl: types.ModuleType) -> None:
     """musdb reads the WAV files of MUSDB18-HQ through stempeg and ffmpeg, to 16 bits (audio_classes.py:52,100).
 
-    soundfile reads them without either, to all of their bits. Other files, and WAV files that musdb is asked to
-    resample, stay with stempeg.
+    soundfile needs neither and reads them at full bit depth. Other files, and WAV files to be resampled by musdb, are
+    still read by stempeg.
     """
     import soundfile
 
@@ -348,24 +351,24 @@ def _import_nussl() -> types.ModuleType:
     with (
         window_functions_in_scipy_signal(),
         stempeg_imported_on_use(),
-        distributed_optimizers_left_out(),
-        old_names_of_scipy_ndimage_unannounced(),
+        distributed_optimizers_not_imported(),
+        scipy_ndimage_warning_hidden(),
     ):
         nussl = importlib.import_module("nussl")
-    mend_librosa_positional_arguments(nussl)
-    mend_loading_of_models(nussl)
-    mend_matrix_in_duet(nussl)
-    mend_hanning_window(nussl)
-    mend_report_card(nussl)
-    mend_cache(nussl)
-    mend_wav_files_of_musdb(nussl)
+    patch_librosa_arguments(nussl)
+    patch_model_loading(nussl)
+    patch_duet(nussl)
+    patch_hanning_window(nussl)
+    patch_report_card(nussl)
+    patch_cache(nussl)
+    patch_musdb_wav_files(nussl)
     return nussl
 
 
 def _import_scaper() -> types.ModuleType:
     scaper = importlib.import_module("scaper")
-    mend_infinity_in_scaper(scaper)
-    spare_scaper_the_headers(scaper)
+    patch_scaper_infinity(scaper)
+    cache_source_headers(scaper)
     return scaper
 
 
@@ -373,21 +376,21 @@ _IMPORTERS = {"nussl": _import_nussl, "scaper": _import_scaper}
 
 
 def __getattr__(name: str) -> types.ModuleType:
-    """Imports and mends `nussl` or `scaper` when it is first asked for.
+    """Imports and patches `nussl` or `scaper` on first use.
 
     Raises:
-        ImportError: somebody imported it before, unmended, or a mend does not fit the version that is installed.
+        ImportError: It was imported unpatched before, or a patch does not fit the installed version.
     """
     if name not in _IMPORTERS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in sys.modules:
         raise ImportError(
-            f"{name} was imported before separation.nussl_compat could mend it; "
+            f"{name} was imported before separation.nussl_compat could patch it; "
             f"import it only by `from separation.nussl_compat import {name}`"
         )
     try:
         module = _IMPORTERS[name]()
     except AttributeError as error:  # from here it would read as "cannot import name", without its cause
-        raise ImportError(f"{name} cannot be mended, these mends fit nussl 1.1.9 and scaper 1.6.5: {error}") from error
+        raise ImportError(f"cannot patch {name}; the patches are for nussl 1.1.9 and scaper 1.6.5: {error}") from error
     globals()[name] = module
     return module
