@@ -35,14 +35,6 @@ def test_time_is_summed_memory_is_the_most_and_the_device_is_told(tmp_path):
     assert costs.loc["b", ["train_seconds", "memory_mb", "evaluate_seconds"]].isna().all()
 
 
-def test_energy_is_told_where_it_was_measured_in_every_epoch(tmp_path):
-    write_training(tmp_path, "a", {"energy_wh": [1.5, 2.0]})
-    write_training(tmp_path, "b", {"energy_wh": [1.5, None]})
-    energy = read_costs(POINTS, tmp_path, tmp_path)["energy_wh"]
-    assert energy[0] == 3.5
-    assert math.isnan(energy[1])
-
-
 def test_an_epoch_without_a_time_makes_the_sum_unknown(tmp_path):
     write_training(tmp_path, "a", {"seconds": [10.0, None]})
     write_training(tmp_path, "b", {"seconds": [1, 1]})

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from separation.analysis.summarize import collect_scores, summarize_sweep
+from separation.analysis.sweep_tables import mean_scores
 from separation.errors import UserError
 from separation.files.layout import SweepFiles
+from separation.publishing.sheet_table import POINT, Column, sheet_table
 from simulated_sweep import BASELINE_EVALUATION, BASELINE_GAINS, EVALUATION, simulate_sweep
 
 KEYS = ["train_config.learning_rate", "train_config.sample_strategy"]
@@ -83,6 +85,27 @@ def test_means_weigh_every_item_and_source_alike(summary, scores):
         np.testing.assert_allclose(summary[metric], expected, rtol=1e-5, atol=1e-8)
         assert (summary[f"{metric}_low"] <= summary[metric] + 1e-9).all()
         assert (summary[f"{metric}_high"] >= summary[metric] - 1e-9).all()
+
+
+def test_all_tables_and_the_event_log_agree_on_the_mean_of_a_point(small):
+    for path in small.score_files:
+        table = pd.read_parquet(path)
+        table.loc[[3, 8], ["SI-SDR", "SI-SDRi", "SI-SIR", "SI-SAR", "SNR"]] = np.nan  # silent sources have no scores
+        table.to_parquet(path)
+    summary, comparisons = analyze(small)
+    summary, groups = summary.set_index("point"), pd.read_csv(small.files.groups).set_index("group")
+    sheet = {row[POINT]: row for row in sheet_table(small.files.points, small.files.scores, {}).rows}
+    logged = {}
+    for point in small.points:
+        name = point["point"]
+        logged[name] = mean_scores(small.folder(name).evaluation(EVALUATION).scores)["metrics"]
+        for metric in ("SI-SDR", "SI-SIR", "SI-SAR"):
+            assert sheet[name][Column("Overall", metric)] == round(logged[name][metric], 2)
+            assert summary.loc[name, metric] == pytest.approx(logged[name][metric], rel=1e-5)
+            assert groups.loc[point["group"], metric] == pytest.approx(logged[name][metric], rel=1e-5)
+    best, other = sorted(logged, key=lambda name: summary.loc[name, "validation_loss"])
+    effect = comparisons[comparisons["kind"] == "effect"].iloc[0]
+    assert effect["difference"] == pytest.approx(logged[other]["SI-SDRi"] - logged[best]["SI-SDRi"], rel=1e-4)
 
 
 def test_medians_lie_within_their_intervals(summary, scores):

@@ -6,7 +6,8 @@ import pytest
 
 from separation.data.items import Items
 from separation.errors import UserError
-from separation.evaluation.baselines import BASELINES, FixedMask, evaluate_baselines, phase_sensitive_mask
+from separation.evaluation.baselines import FixedMask, evaluate_baselines, phase_sensitive_mask
+from separation.files.score_table import BASELINES
 from small_dataset import DATASET_CONFIG, SAMPLE_RATE, source_audio, write_split
 
 SPEC = {

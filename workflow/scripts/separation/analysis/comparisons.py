@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from separation.analysis import statistics
-from separation.analysis.sweep_tables import BASELINES, value_order, varying_keys
+from separation.analysis.statistics import mean_of_scores
+from separation.analysis.sweep_tables import value_order, varying_keys
+from separation.files.score_table import BASELINES
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +140,7 @@ class Comparisons:
                 # A unit that one of the pairs lacks would weigh the pairs unevenly: it is left out
                 mean = np.mean([difference.to_numpy() for difference in differences], axis=0)[:, None]
                 row = self._differences(mean, np.zeros_like(mean))[0]
-                row["pairs_better"] = sum(difference.mean() > 0 for difference in differences)
+                row["pairs_better"] = sum(int(mean_of_scores(difference) > 0) for difference in differences)
             elif len(values) < MOST_POINTS_FOR_ALL_PAIRS:
                 row = {"metric": self.metric, "items": 0, "songs": 0, "verdict": NEVER_MET}
             else:

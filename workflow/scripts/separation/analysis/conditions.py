@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from separation.analysis import statistics
-from separation.analysis.sweep_tables import SCORE_KEYS, UNIT, metric_columns
+from separation.analysis.sweep_tables import metric_columns
+from separation.files.score_table import SCORE_KEYS, UNIT
 
 #: values of one kind are put into so many bins of equal counts
 BINS = 4

@@ -1,4 +1,4 @@
-"""What the points of a sweep cost: time, device, memory, and energy where it was measured."""
+"""Costs of the points of a sweep: time, device and memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from separation.files.layout import PointFolder
 
 BENCHMARKS = Path("results/benchmarks")
 COST_COLUMNS = [
-    *("point", "evaluation", "epochs", "train_seconds", "device", "memory_mb", "energy_wh", "evaluate_seconds"),
+    *("point", "evaluation", "epochs", "train_seconds", "device", "memory_mb", "evaluate_seconds"),
 ]
 
 
@@ -29,8 +29,8 @@ def read_costs(points: pd.DataFrame, artifacts: Path, benchmarks: Path = BENCHMA
 
     Returns:
         one row per point and evaluation with COST_COLUMNS: `train_seconds` is the wall time of all epochs, over every
-        restart; `memory_mb` the most memory used; `energy_wh` of the device; `evaluate_seconds` the wall time of the
-        job. NaN and "" where it is not known.
+        restart; `memory_mb` the most memory used; `evaluate_seconds` the wall time of the job. NaN and "" where it is
+        not known.
     """
     trained = {point: _training(PointFolder(artifacts / point)) for point in points["point"].unique()}
     rows = []
@@ -54,11 +54,7 @@ def read_costs(points: pd.DataFrame, artifacts: Path, benchmarks: Path = BENCHMA
 def _training(point: PointFolder) -> dict[str, object]:
     history = read_history(point.history)
     found: dict[str, object] = {"epochs": len(history), "device": _device(point.progress)}
-    for column, name, reduce in (
-        ("seconds", "train_seconds", np.nansum),
-        ("memory_mb", "memory_mb", np.nanmax),
-        ("energy_wh", "energy_wh", np.nansum),
-    ):
+    for column, name, reduce in (("seconds", "train_seconds", np.sum), ("memory_mb", "memory_mb", np.max)):
         values = pd.to_numeric(history[column], errors="coerce") if column in history else pd.Series(dtype=float)
         # An epoch that was not measured would make a sum look cheaper than it was
         found[name] = float(reduce(values)) if len(values) and values.notna().all() else math.nan

@@ -10,19 +10,13 @@ from typing import Any
 import pandas as pd
 
 from separation.analysis.summarize import best_point
-from separation.analysis.sweep_tables import (
-    BASELINES,
-    lowest_validation_loss,
-    read_histories,
-    read_points,
-    read_scores,
-    written,
-)
+from separation.analysis.sweep_tables import lowest_validation_loss, read_histories, read_points, read_scores, written
 from separation.errors import UserError, nearest
 from separation.experiment import config as configuration
 from separation.experiment.key_paths import flatten
 from separation.files.atomic import read_json
 from separation.files.layout import SWEEPS, PointFolder, SweepFiles
+from separation.files.score_table import BASELINES
 from separation.files.yaml_reader import read_yaml
 
 # Of a point's config.yml, what only says where it lies and what it is called

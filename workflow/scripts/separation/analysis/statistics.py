@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import ndtr, stdtrit
 
 CONFIDENCE = 0.95
@@ -48,6 +49,22 @@ class PairedDifference:
     share_better: np.ndarray
     items: np.ndarray
     clusters: np.ndarray
+
+
+def mean_of_scores(values: ArrayLike) -> np.ndarray:
+    """The mean of scores over items and sources, each with the same weight; every table uses it.
+
+    Args:
+        values: Scores of shape (num_units,) or (num_units, num_columns); NaN counts as missing.
+
+    Returns:
+        One mean, or one per column; NaN where all scores are missing.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(values)
+    count = known.sum(axis=0)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    return np.divide(total, count, out=np.full(np.shape(count), np.nan), where=count > 0)
 
 
 def group_sums(values: np.ndarray, groups: np.ndarray, num_groups: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,8 +120,7 @@ def bootstrap_mean(
     values = np.asarray(values, dtype=np.float64)
     names, groups = np.unique(np.asarray(clusters), return_inverse=True)
     sums, counts = group_sums(values, groups, len(names))
-    total = counts.sum(axis=0)
-    mean = np.divide(sums.sum(axis=0), total, out=np.full(values.shape[1], np.nan), where=total > 0)
+    mean = mean_of_scores(np.where(np.isfinite(values), values, np.nan))
     low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     # Points evaluated on other items have other clusters: each set of clusters is resampled for itself
     patterns, members = np.unique(counts > 0, axis=1, return_inverse=True)
@@ -210,7 +226,7 @@ def mean_over_seeds(
     values, clusters = _complete(values, clusters)
     if not len(values):
         return (float("nan"),) * 4
-    mean, parts = float(values.mean()), [_cluster_variance(values.mean(axis=1), clusters)]
+    mean, parts = float(mean_of_scores(values.ravel())), [_cluster_variance(values.mean(axis=1), clusters)]
     of_seeds = values.mean(axis=0)
     spread = float(of_seeds.std(ddof=1)) if len(of_seeds) > 1 else float("nan")
     if len(of_seeds) > 1:
@@ -242,7 +258,7 @@ def difference_over_seeds(
         if len(seeds) > 1:
             parts.append((float(seeds.var(ddof=1)) / len(seeds), len(seeds) - 1))
     half = _half_width(parts, confidence)
-    mean = float(difference.mean())
+    mean = float(mean_of_scores(difference))
     return mean, mean - half, mean + half
 
 
@@ -331,7 +347,7 @@ def oracle_share(score: np.ndarray, mixture: np.ndarray, oracle: np.ndarray) -> 
     finite = np.isfinite(score) & np.isfinite(mixture) & np.isfinite(oracle)
     if not finite.any():
         return float("nan")
-    floor, ceiling = mixture[finite].mean(), oracle[finite].mean()
+    floor, ceiling = mean_of_scores(mixture[finite]), mean_of_scores(oracle[finite])
     if ceiling <= floor:
         return float("nan")
-    return float((score[finite].mean() - floor) / (ceiling - floor))
+    return float((mean_of_scores(score[finite]) - floor) / (ceiling - floor))

@@ -22,9 +22,6 @@ from separation.analysis.comparisons import (
 from separation.analysis.conditions import analyze_conditions
 from separation.analysis.seed_groups import SeedGroups
 from separation.analysis.sweep_tables import (
-    BASELINES,
-    SCORE_KEYS,
-    UNIT,
     lowest_validation_loss,
     metric_columns,
     primary_metric,
@@ -38,6 +35,7 @@ from separation.analysis.sweep_tables import (
 from separation.errors import UserError
 from separation.files.atomic import atomic_path
 from separation.files.layout import SweepFiles
+from separation.files.score_table import BASELINES, ORACLE, SCORE_KEYS, UNIT
 
 log = logging.getLogger(__name__)
 
@@ -210,8 +208,8 @@ def _oracle_shares(points: pd.DataFrame, summed: pd.DataFrame, matrix: pd.DataFr
             shares.append(float("nan"))
             continue
         baselines = baselines_for(points, row, matrix)
-        if "mixture" in baselines and "ideal_binary_mask" in baselines:
-            floor, ceiling = matrix[baselines["mixture"]], matrix[baselines["ideal_binary_mask"]]
+        if "mixture" in baselines and ORACLE in baselines:
+            floor, ceiling = matrix[baselines["mixture"]], matrix[baselines[ORACLE]]
             shares.append(statistics.oracle_share(matrix[row].to_numpy(), floor.to_numpy(), ceiling.to_numpy()))
         else:
             shares.append(float("nan"))

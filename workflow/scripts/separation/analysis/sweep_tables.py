@@ -10,19 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from separation.analysis.statistics import mean_of_scores
 from separation.files.layout import PointFolder
+from separation.files.score_table import BASELINES, SCORE_KEYS, UNIT
 
 # Columns of points.csv that are not swept keys; `baselines` names the baselines' evaluation where several are at hand
 POINT_COLUMNS = ("point", "label", "block", "seed", "group", "evaluation", "baselines")
-SCORE_KEYS = ("point", "evaluation", "dataset", "split", "item", "source")
-UNIT = ["dataset", "split", "item", "source"]
-BASELINES = {
-    "mixture": "Mixture (nothing done)",
-    "fixed_mask": "Fixed mask",
-    "ideal_binary_mask": "Ideal binary mask",
-    "ideal_ratio_mask": "Ideal ratio mask",
-    "phase_sensitive_mask": "Phase-sensitive mask",
-}
 # Metrics are written in capitals, as in the field; mixing conditions are not
 METRIC_NAME = re.compile(r"[A-Z][A-Z0-9-]*i?")
 PRIMARY_METRICS = ("SI-SDRi", "SI-SDR", "SDRi", "SDR")
@@ -117,9 +110,9 @@ def mean_scores(path: Path) -> dict[str, object]:
         "dataset": scores["dataset"].iloc[0],
         "split": scores["split"].iloc[0],
         "count": int(scores["item"].nunique()),
-        "metrics": {metric: float(scores[metric].mean()) for metric in metrics},
+        "metrics": {metric: float(mean_of_scores(scores[metric])) for metric in metrics},
         "sources": {
-            source: {metric: float(rows[metric].mean()) for metric in metrics}
+            source: {metric: float(mean_of_scores(rows[metric])) for metric in metrics}
             for source, rows in scores.groupby("source", sort=False)
         },
     }

@@ -15,9 +15,7 @@ import pandas as pd
 from separation.analysis import dataframes
 from separation.analysis.summarize import summarize_sweep
 from separation.analysis.sweep_tables import (
-    BASELINES,
     POINT_COLUMNS,
-    SCORE_KEYS,
     metric_columns,
     primary_metric,
     read_points,
@@ -27,6 +25,7 @@ from separation.analysis.sweep_tables import (
 from separation.errors import UserError
 from separation.files.atomic import atomic_path, read_json
 from separation.files.layout import SweepFiles
+from separation.files.score_table import BASELINES, SCORE_KEYS
 from separation.report.figures import plot_sweep
 from separation.report.render import render_report
 

@@ -26,13 +26,13 @@ from separation.errors import UserError
 from separation.evaluation.evaluate import conditions_of, score_estimates, score_rows, write_scores
 from separation.evaluation.metrics import ItemScores
 from separation.experiment.testers import read_testers
+from separation.files.score_table import BASELINES
 from separation.machine.parallel import run_in_order
 from separation.machine.threads import limited_threads
 
 logger = logging.getLogger(__name__)
 
 SHARE = 25  # items that one process takes at a time
-BASELINES = ("mixture", "fixed_mask", "ideal_binary_mask", "ideal_ratio_mask", "phase_sensitive_mask")
 
 
 def evaluate_baselines(

@@ -15,11 +15,10 @@ import torch
 
 from separation.data.items import Item
 from separation.errors import UserError
+from separation.experiment.nussl_signatures import OUTPUT_OF_ALGORITHM
 from separation.features.spectra import stft, window
 from separation.machine.jit import compiled
 
-# the output of the model that an algorithm reads
-_OUTPUT_OF = {"DeepClustering": "embedding", "DeepMaskEstimation": "mask", "DeepAudioEstimation": "audio"}
 _KIND_OF = {"embedding": "deep clustering", "mask": "deep mask estimation", "audio": "deep audio estimation"}
 
 
@@ -35,7 +34,7 @@ class DeepSeparation:
 
         self._algorithm = algorithm
         self._name = type(algorithm).__name__
-        self._output = _OUTPUT_OF[self._name]
+        self._output = OUTPUT_OF_ALGORITHM[self._name]
         self._binary = getattr(algorithm, "mask_type", None) is nussl.core.masks.BinaryMask
         self._mono = algorithm.metadata["num_channels"] == 1
         self._magnitude_only = _gives_magnitude_only(algorithm.transform)
@@ -50,7 +49,7 @@ class DeepSeparation:
         """Whether it is one of nussl's own deep algorithms; a class derived from one may do anything."""
         from separation.nussl_compat import nussl
 
-        return any(type(algorithm) is getattr(nussl.separation.deep, name, None) for name in _OUTPUT_OF)
+        return any(type(algorithm) is getattr(nussl.separation.deep, name, None) for name in OUTPUT_OF_ALGORITHM)
 
     def outputs(self, items: Sequence[Item]) -> list[np.ndarray]:
         """What the network says of each item; items of one length go through it together.

@@ -24,12 +24,12 @@ from separation.evaluation.metrics import ItemScores, score_item
 from separation.evaluation.separator import Separator, resolve_device
 from separation.experiment.testers import METRICS_OF, Tester, read_testers
 from separation.files.atomic import atomic_path, read_json, sha256_of, write_text
+from separation.files.score_table import SCORE_KEYS
 from separation.machine.parallel import run_in_order
 from separation.machine.threads import limited_threads
 
 logger = logging.getLogger(__name__)
 
-KEYS = ("point", "evaluation", "dataset", "split", "item", "source")
 ESTIMATES = "estimates"
 RANKING = ("SI-SDR", "SDR", "STOI", "ESTOI", "PESQ")  # the first that was measured ranks the items for listening
 
@@ -88,8 +88,8 @@ def evaluate_point(
         evaluation: the evaluation's id, for the table.
         checkpoint: a nussl model file. Its metadata say which STFT the model sees.
         test: the split; see `Items`.
-        scores: where the table goes (parquet): one row per item and source with the columns KEYS, the testers' metrics
-            in dB, and the conditions the item was mixed under. Audio that `test_config.keep_estimates` keeps goes to
+        scores: Table to write (parquet): one row per item and source with the columns SCORE_KEYS, the testers' metrics
+            in dB, and the mixing conditions of the item. Audio that `test_config.keep_estimates` keeps is written to
             the folder `estimates` beside it.
         state: a folder for the scores of finished shares of the items, from which an evaluation that was killed goes
             on; `.state` beside the table where left out. It is gone at the end.
@@ -268,14 +268,14 @@ def conditions_of(item: Item) -> dict[str, Any]:
 def score_rows(
     item: str, conditions: Mapping[str, Any], result: ItemScores, ids: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """The rows of the table for one item, one per source: KEYS, metrics, conditions.
+    """The rows of the table for one item, one per source: SCORE_KEYS, metrics, conditions.
 
     `ids` gives `point`, `evaluation`, `dataset` and `split`. Numbers among the conditions become floats. A condition
     that has the name of a column gets "condition_" in front.
     """
     rows = []
     for source, metrics in result.scores.items():
-        row = {**{key: ids[key] for key in KEYS[:4]}, "item": item, "source": source, **metrics}
+        row = {**{key: ids[key] for key in SCORE_KEYS[:4]}, "item": item, "source": source, **metrics}
         taken = set(row)
         for name, value in conditions.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -285,11 +285,11 @@ def score_rows(
 
 
 def write_scores(rows: Sequence[Mapping[str, Any]], scores: Path) -> None:
-    """Writes rows as parquet, atomically: KEYS, then metrics, then conditions in the order they first appear."""
+    """Writes rows as parquet, atomically: SCORE_KEYS, then metrics, then conditions in the order they first appear."""
     table = pandas.DataFrame(list(rows))
     metrics = [name for names in METRICS_OF.values() for name in names if name in table]
-    conditions = [name for name in table if name not in KEYS and name not in metrics]
-    table = table[[*KEYS, *metrics, *conditions]].astype(dict.fromkeys(metrics, "float64"))
+    conditions = [name for name in table if name not in SCORE_KEYS and name not in metrics]
+    table = table[[*SCORE_KEYS, *metrics, *conditions]].astype(dict.fromkeys(metrics, "float64"))
     with atomic_path(scores) as temporary:
         table.to_parquet(temporary, index=False)
 

@@ -18,6 +18,7 @@ from separation.experiment.nussl_signatures import (
     LOSSES,
     MODULES,
     OPTIMIZERS,
+    OUTPUT_OF_ALGORITHM,
     SPARSE_OPTIMIZERS,
     arguments_of,
     keys_of_loss,
@@ -36,8 +37,6 @@ _KEEPS_SHAPE = {"AmplitudeToDB", "BatchNorm", "InstanceNorm", "GroupNorm", "Laye
 # what a batch holds that a network can be given, by its size
 _SPECTROGRAMS = {"mix_magnitude"}
 _EMBEDDING_LOSSES = {"DeepClusteringLoss", "WhitenedKMeansLoss"}
-# which output of the model an algorithm separates with
-_ALGORITHM_OUTPUT = {"DeepClustering": "embedding", "DeepMaskEstimation": "mask", "DeepAudioEstimation": "audio"}
 
 
 def check_config(config: Mapping[str, Any], extras: Extras = NO_EXTRAS) -> Mistake | None:
@@ -320,7 +319,7 @@ def _check_algorithm(config: Mapping[str, Any], extras: Extras) -> Mistake | Non
         if argument not in ALGORITHMS[kind]:
             hint = nearest(argument, ALGORITHMS[kind])
             return ("algorithm_config", "args", argument), f"{kind} takes no such argument{hint}"
-    needed = _ALGORITHM_OUTPUT[kind]
+    needed = OUTPUT_OF_ALGORITHM[kind]
     outputs = config["model_config"]["output"]
     if needed not in outputs:
         return (

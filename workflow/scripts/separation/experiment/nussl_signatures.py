@@ -88,6 +88,9 @@ OPTIMIZERS: tuple[str, ...] = (
 # those of them that work on sparse gradients alone, which no network here has
 SPARSE_OPTIMIZERS = ("sparseadam",)
 
+# The output of the model that a deep algorithm of nussl reads
+OUTPUT_OF_ALGORITHM = {"DeepClustering": "embedding", "DeepMaskEstimation": "mask", "DeepAudioEstimation": "audio"}
+
 # What a loss of nussl.ml.train.loss takes from the model's output (first) and from the batch (rest)
 LOSSES: dict[str, tuple[str, ...]] = {
     "CombinationInvariantLoss": ("estimates", "source_magnitudes"),

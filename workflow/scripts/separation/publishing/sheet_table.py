@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from separation.analysis.comparisons import baselines_for
+from separation.analysis.statistics import mean_of_scores
 from separation.analysis.sweep_tables import (
-    BASELINES,
     metric_columns,
     primary_metric,
     read_points,
@@ -26,6 +26,7 @@ from separation.analysis.sweep_tables import (
     swept_keys,
 )
 from separation.files.atomic import atomic_path
+from separation.files.score_table import BASELINES
 
 # All metrics would make the sheet too wide; summary.csv has the others
 SHEET_METRICS = ("SI-SDR", "SI-SIR", "SI-SAR", "SDR", "SIR", "SAR")
@@ -201,7 +202,7 @@ def runs_of_groups(columns: Sequence[Column]) -> list[tuple[str, int, int]]:
 
 
 def _mean(values: pd.Series) -> float | None:
-    mean = float(values.astype(float).mean())
+    mean = float(mean_of_scores(values))
     return None if math.isnan(mean) else round(mean, DECIMALS)
 
 

@@ -12,14 +12,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from separation.analysis.sweep_tables import (
-    BASELINES,
-    as_number,
-    value_order,
-    varying_keys,
-)
+from separation.analysis.sweep_tables import as_number, value_order, varying_keys
 from separation.experiment.key_paths import short_names
 from separation.experiment.testers import PASSPORTS
+from separation.files.score_table import BASELINES, ORACLE
 
 BEST, POINT, BASELINE = "best point", "other points", "baselines"
 COLOURS = {BEST: "#e8710a", POINT: "#3f7fc4", BASELINE: "#7d8590"}
@@ -31,7 +27,7 @@ MOST_ROWS = 30
 MOST_COLOURS = 8
 # Points of learning curves in one chart: more only make the page slow
 MOST_CURVE_ROWS = 6000
-REFERENCE_LINES = ("mixture", "fixed_mask", "ideal_binary_mask")
+REFERENCE_LINES = ("mixture", "fixed_mask", ORACLE)
 
 
 @dataclass(frozen=True)
@@ -39,8 +35,7 @@ class SweepData:
     """What the charts draw.
 
     `rows` has one row per point and evaluation and per baseline: `point`, `evaluation`, `label` (unique), `kind`,
-    `validation_loss`, `score`, `low`, `high`, `gap` (share of the oracle's gap closed), swept keys; ordered by
-    validation loss, baselines last.
+    `validation_loss`, `score`, `low`, `high`, `oracle_share`, swept keys; ordered by validation loss, baselines last.
     """
 
     points: pd.DataFrame
@@ -54,11 +49,6 @@ class SweepData:
     comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
     groups: pd.DataFrame = field(default_factory=pd.DataFrame)
     conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
-
-    @property
-    def oracle(self) -> str:
-        """The oracle whose gap `gap` speaks of."""
-        return "ideal_ratio_mask" if f"{self.metric}_gap_closed" in self.rows else "ideal_binary_mask"
 
     @property
     def trained(self) -> pd.DataFrame:
@@ -81,8 +71,6 @@ def gather(
 ) -> SweepData:
     """Collects what the charts draw, from tables read by `separation.analysis.sweep_tables`; see SweepData."""
     rows = summary.rename(columns={metric: "score", f"{metric}_low": "low", f"{metric}_high": "high"})
-    gap = f"{metric}_gap_closed"
-    rows["gap"] = rows[gap] if gap in rows else rows.get("oracle_share", np.nan)
     rows["kind"] = np.where(rows["baseline"], BASELINE, np.where(rows["best"], BEST, POINT))
     rows["label"] = unique_labels(rows)
     rows = rows.sort_values(["baseline", "validation_loss"], kind="stable", na_position="last").reset_index(drop=True)

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from separation.analysis.costs import rate_unit
-from separation.analysis.sweep_tables import BASELINES, value_order, varying_keys
+from separation.analysis.sweep_tables import value_order, varying_keys
 from separation.experiment.key_paths import short_names
+from separation.files.score_table import BASELINES
 from separation.report.charts import (
     BASELINE,
     BEST,

@@ -18,6 +18,7 @@ from separation.analysis.sweep_tables import metric_columns
 from separation.experiment import metric_descriptions
 from separation.files.atomic import read_json, write_text
 from separation.files.layout import EvaluationFolder, PointFolder, SweepFiles
+from separation.files.score_table import BASELINES, ORACLE
 from separation.report import charts, tables, verdict
 from separation.report.figures import SECTIONS, gather_sweep, vega_lite_version
 from separation.report.players import read_items
@@ -55,7 +56,7 @@ def render_report(
     optional = [path for path in (files.groups, files.conditions) if path.exists()]
     downloads = [files.summary, files.comparisons, files.points, *optional]
     losses = verdict.loss_keys(data.points)
-    found = verdict.describe(data.points, data.rows, compared, data.scores, data.histories, metric, data.oracle)
+    found = verdict.describe(data.points, data.rows, compared, data.scores, data.histories, metric)
     found.cautions[:0] = notices
     page = (
         environment()
@@ -66,7 +67,7 @@ def render_report(
             verdict=found,
             losses=tables.best_of_each_loss(data.points, data, losses),
             metric=metric,
-            oracle=data.oracle.replace("_", " "),
+            oracle=BASELINES[ORACLE].lower(),
             table=tables.table_of_points(data, metrics),
             figures=read_figures(files),
             compared=tables.comparisons(compared, data),

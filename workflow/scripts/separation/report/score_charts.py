@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from separation.analysis import statistics
-from separation.analysis.sweep_tables import UNIT, score_matrix
+from separation.analysis.sweep_tables import score_matrix
+from separation.files.score_table import UNIT
 from separation.report.charts import (
     BASELINE,
     BEST,

@@ -57,7 +57,7 @@ def table_of_points(data: charts.SweepData, metrics: list[str]) -> dict:
                 "loss": row["validation_loss"],
                 "means": means,
                 "bar": bar,
-                "share": row["gap"],
+                "share": row["oracle_share"],
                 "more": [column["cells"][index - 1] for column in more],
                 "items": int(row["items"]),
             }
@@ -105,7 +105,6 @@ def costs(data: charts.SweepData) -> dict | None:
     unit, seconds = rate_unit(data.costs)
     ranks = {(row.point, row.evaluation): rank for rank, row in enumerate(data.rows.itertuples(), start=1)}
     labels = {(row.point, row.evaluation): (row.label, row.score) for row in data.rows.itertuples()}
-    energy = data.costs["energy_wh"].notna().any()
     rows = []
     for row in data.costs.to_dict("records"):
         key = (row["point"], row["evaluation"])
@@ -120,9 +119,8 @@ def costs(data: charts.SweepData) -> dict | None:
         "unknown": int(trained["train_seconds"].isna().sum()),
         "evaluate": duration(data.costs["evaluate_seconds"].sum(min_count=1)),
         "devices": sorted(set(trained["device"]) - {""}),
-        "energy": float(trained["energy_wh"].sum()) if trained["energy_wh"].notna().all() else math.nan,
     }
-    return {"unit": unit, "rows": rows, "total": total, "energy": bool(energy)}
+    return {"unit": unit, "rows": rows, "total": total}
 
 
 def condition_tables(data: charts.SweepData) -> list[dict]:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from separation.analysis import statistics
-from separation.analysis.sweep_tables import BASELINES, as_number, swept_keys, varying_keys
+from separation.analysis.sweep_tables import as_number, swept_keys, varying_keys
 from separation.experiment.key_paths import short_names
+from separation.files.score_table import BASELINES, ORACLE
 
 # Under that many songs an interval is a rough one
 FEW_SONGS = 10
@@ -81,7 +82,6 @@ def describe(
     scores: pd.DataFrame,
     histories: Mapping[str, pd.DataFrame],
     metric: str,
-    oracle: str = "ideal_binary_mask",
 ) -> Verdict:
     """Puts a sweep into words.
 
@@ -89,7 +89,6 @@ def describe(
         points, comparisons, scores, histories: as read from the files of the sweep.
         rows: `separation.report.charts.SweepData.rows`: the summary in the order of the validation loss.
         metric: the metric that points are compared by.
-        oracle: the baseline whose gap `rows` has the share of.
     """
     trained = rows[~rows["baseline"]]
     winners = trained[trained["best"]]
@@ -117,7 +116,7 @@ def describe(
         else f"the mean {what} is"
     )
     verdict.sentences.append(f"On {units} {gain} {decibels(best['score'])} dB on average ({span}).")
-    _against_baselines(verdict, best, rows, comparisons, oracle)
+    _against_baselines(verdict, best, rows, comparisons)
     _against_points(verdict, best, trained, comparisons)
     verdict.cautions = list(_cautions(points, rows, comparisons, scores, histories, metric, best))
     return verdict
@@ -127,9 +126,7 @@ def _clusters(scores: pd.DataFrame, row: pd.Series) -> int:
     return scores.loc[scores["point"] == row["point"], "cluster"].nunique()
 
 
-def _against_baselines(
-    verdict: Verdict, best: pd.Series, rows: pd.DataFrame, comparisons: pd.DataFrame, oracle: str
-) -> None:
+def _against_baselines(verdict: Verdict, best: pd.Series, rows: pd.DataFrame, comparisons: pd.DataFrame) -> None:
     found = comparisons[comparisons["kind"] == "baseline"].set_index("against")
     if "mixture" in found.index and found.loc["mixture", "verdict"] != statistics.BETTER:
         verdict.sentences.append("That is not shown to be better than leaving the mixture as it is.")
@@ -145,11 +142,11 @@ def _against_baselines(
         difference = f"{decibels(row['difference'], True)} dB"
         verdict.sentences.append(f"{words}: the difference is {difference} ({span}).")
         verdict.tiles.append(Tile("against the fixed mask", difference, span))
-    if math.isfinite(best["gap"]):
-        share = f"{100 * best['gap']:.0f} %".replace("-", "−")
+    if math.isfinite(best["oracle_share"]):
+        share = f"{100 * best['oracle_share']:.0f} %".replace("-", "−")
         means = rows[rows["baseline"]].drop_duplicates("point").set_index("point")["score"]
-        reached = f"{decibels(means.get(oracle, math.nan))} dB"
-        name = BASELINES[oracle].lower()
+        reached = f"{decibels(means.get(ORACLE, math.nan))} dB"
+        name = BASELINES[ORACLE].lower()
         verdict.sentences.append(
             f"The {name}, which is made from the true sources, reaches {reached}. "
             f"Of the gap between the mixture and that mask the point closes {share}."
