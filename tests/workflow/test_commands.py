@@ -95,7 +95,7 @@ def test_a_users_mistake_is_one_line_and_not_a_traceback(fresh, arguments, messa
     "before, after, line, message",
     [
         ("num_epochs: 2", "num_epoch: 2", 28, "train_config.num_epoch: unknown key; did you mean 'num_epochs'?"),
-        ("num_epochs: 2", "num_epochs: [", None, "YAML does not parse"),
+        ("num_epochs: 2", "num_epochs: [", None, "invalid YAML: "),
         ("num_epochs: 2", "num_epochs: ${EPOCHS_UNSET}", 28, "${EPOCHS_UNSET} is not set"),
         ("num_epochs: 2", "num_epochs: two", 28, "train_config.num_epochs: expected a whole number, found 'two'"),
         (

@@ -1,4 +1,4 @@
-"""Equal work has one id, changed work another."""
+"""Ids: equal work has the same id, changed work another."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from separation.files.yaml_writer import write_yaml
 from separation.planning.run_options import complete_config, options_of
 from separation.planning.workflow import load_workflow
 
-# what users have on disk under these ids
+# ids that users have on disk
 KNOWN = {
     "points": ["dpcl-tiny_music-s0-37c9f9c38539", "dpcl-tiny_music-s0-1bf21c7e67c4"],
     "caches": {"tiny_music-0b336944d2e3"},
@@ -31,7 +31,7 @@ def evaluations(workflow):
     return {evaluation for _, evaluation in workflow.evaluations}
 
 
-def test_number_spellings_agree_and_true_is_not_one():
+def test_number_spellings_have_the_same_json_and_true_differs_from_1():
     assert canonical_json({"a": 1}) == canonical_json({"a": 1.0}) == canonical_json({"a": 1e0}) == '{"a":1}'
     assert canonical_json(True) != canonical_json(1)
     assert canonical_json(-0.0) == "0" and canonical_json((1, 2)) == canonical_json([1, 2])
@@ -48,7 +48,7 @@ def test_numbers_that_are_not_finite_have_no_id(value):
         canonical_json(value)
 
 
-def test_key_order_comments_and_spelling_change_no_id(tmp_path):
+def test_key_order_comments_and_number_spelling_keep_ids(tmp_path):
     first = only(plan(experiment(train_config__learning_rate=0.01), tmp_path))
     content = experiment(train_config__learning_rate=0.01)
     turned = json.loads(json.dumps(content))
@@ -77,7 +77,7 @@ def test_key_order_comments_and_spelling_change_no_id(tmp_path):
         {"train_config__initial_length": None},
     ],
 )
-def test_what_does_not_determine_the_weights_leaves_the_point_its_id(tmp_path, changes):
+def test_settings_without_effect_on_weights_keep_the_id_of_a_point(tmp_path, changes):
     assert only(plan(experiment(**changes), tmp_path)) == only(plan(experiment(), tmp_path))
 
 
@@ -93,7 +93,7 @@ def test_what_does_not_determine_the_weights_leaves_the_point_its_id(tmp_path, c
         {"model_config__output": ["embedding", "recurrent_stack"]},
     ],
 )
-def test_what_determines_the_weights_gives_another_id(tmp_path, changes):
+def test_settings_with_effect_on_weights_change_the_id_of_a_point(tmp_path, changes):
     assert only(plan(experiment(**changes), tmp_path)) != only(plan(experiment(), tmp_path))
 
 
@@ -103,7 +103,7 @@ def test_points_that_differ_in_evaluation_alone_share_a_training(tmp_path):
     assert len(workflow.trainings) == 2 and len(workflow.evaluations) == 4 and len(workflow.rows) == 4
 
 
-def test_directories_take_no_part_in_ids(tmp_path):
+def test_ids_do_not_depend_on_directories(tmp_path):
     here = plan(experiment(dataset_config__cache="x"), tmp_path)
     there = plan(experiment(dataset_config__cache="y"), tmp_path, environment={"DATA_DIRECTORY": "/elsewhere"})
     assert list(here.trainings) == list(there.trainings) and list(here.caches) == list(there.caches)
@@ -116,7 +116,7 @@ def test_two_sweeps_share_the_points_they_have_in_common(tmp_path):
     assert len(set(one.trainings) & set(two.trainings)) == 1
 
 
-def test_training_keys_do_not_enter_a_caches_id_and_stft_keys_do(tmp_path):
+def test_cache_ids_depend_on_stft_keys_and_not_on_training_keys(tmp_path):
     base = list(plan(experiment(dataset_config__cache="x"), tmp_path).caches)
     trained = plan(
         experiment(dataset_config__cache="x", train_config__num_epochs=9, dataset_config__length=9), tmp_path
@@ -126,7 +126,7 @@ def test_training_keys_do_not_enter_a_caches_id_and_stft_keys_do(tmp_path):
     assert not set(finer.caches) & set(base)
 
 
-def test_a_cache_of_audio_is_another_cache_and_another_point_and_serves_all_targets(tmp_path):
+def test_audio_caches_have_their_own_ids_and_serve_all_targets(tmp_path):
     features = plan(experiment(dataset_config__cache="x"), tmp_path)
     audio = plan(experiment(dataset_config__cache="x", dataset_config__cache_kind="audio"), tmp_path)
     assert not set(features.caches) & set(audio.caches)
@@ -138,7 +138,7 @@ def test_a_cache_of_audio_is_another_cache_and_another_point_and_serves_all_targ
     assert set(other_targets.caches) == set(audio.caches) and only(other_targets) != only(audio)
 
 
-def test_a_users_folder_is_known_by_its_listing_and_not_by_its_place(tmp_path):
+def test_ids_of_user_folders_depend_on_the_listing_and_not_on_the_path(tmp_path):
     ids = []
     for name in ("here", "there"):
         folder = tmp_path / name / "mixtures"
@@ -151,7 +151,7 @@ def test_a_users_folder_is_known_by_its_listing_and_not_by_its_place(tmp_path):
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_a_points_complete_config_leads_to_the_same_point(tmp_path):
+def test_the_complete_config_of_a_point_gives_the_same_point(tmp_path):
     sweep = [{"learning_rate": [0.1, 0.2], "cache": "x"}]
     workflow = plan(experiment(sweep=sweep, info__notes="a: b # c"), tmp_path)
     for point, training in workflow.trainings.items():
@@ -164,20 +164,20 @@ def test_a_points_complete_config_leads_to_the_same_point(tmp_path):
         assert again.experiment.name == point
 
 
-def test_an_option_at_its_neutral_value_keeps_the_ids_of_before_it_existed(monkeypatch):
+def test_options_at_neutral_values_keep_older_ids(monkeypatch):
     before = {"optimizer": "adam"}
     monkeypatch.setitem(ids.NEUTRAL, "train_config.new_option", 0.0)
     assert ids.without_excluded({**before, "new_option": 0}, "train_config") == before
     assert ids.without_excluded({**before, "new_option": 1}, "train_config") == {**before, "new_option": 1}
 
 
-def test_two_points_that_would_share_an_id_are_an_error(tmp_path, monkeypatch):
+def test_different_points_with_the_same_id_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("separation.planning.workflow.text_digest", lambda text: "0" * 12)
     with pytest.raises(UserError, match="two different points have the id dpcl-tiny_music-s0-000000000000"):
         plan(experiment(sweep=[{"learning_rate": [0.1, 0.2]}]), tmp_path)
 
 
-def test_every_excluded_key_is_one_that_a_user_can_write():
+def test_excluded_keys_exist_in_the_schema():
     for path in ids.EXCLUDED:
         parts = tuple(path.split("."))
         part, rest = schema.subschema("experiment", parts)
@@ -195,7 +195,7 @@ def test_the_experiment_key_is_filled_in_after_hashing(tmp_path):
 
 
 def test_the_ids_of_the_tiny_experiment_are_known():
-    # ids that users have on disk: a change here makes all their work anew, so raise a stage's version instead
+    # a change here rebuilds all results that users have on disk; raise a stage's version instead
     workflow = load_workflow({"sweep": str(TINY)}, {})
     assert list(workflow.trainings) == KNOWN["points"]
     assert {cache for cache, _ in workflow.caches} == KNOWN["caches"]

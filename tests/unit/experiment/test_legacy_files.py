@@ -1,4 +1,4 @@
-"""Experiment files in the words of cookiecutter-nussl and of older nussl."""
+"""Experiment files written for cookiecutter-nussl and for older versions of nussl."""
 
 import json
 
@@ -20,7 +20,7 @@ def specs(workflow):
     return [json.loads(training.spec) for training in workflow.trainings.values()]
 
 
-def test_a_clustering_experiment_in_the_originals_words_plans_its_points(tmp_path, folder):
+def test_legacy_clustering_experiments_are_migrated(tmp_path, folder):
     workflow = plan(original(folder), tmp_path)
     assert len(workflow.trainings) == 2
     spec = specs(workflow)[0]
@@ -35,13 +35,13 @@ def test_a_clustering_experiment_in_the_originals_words_plans_its_points(tmp_pat
     assert evaluation["test_config"]["testers"] == [{"BSSEvalScale": {"compute_permutation": True}}]
 
 
-def test_what_was_left_out_is_told_with_its_line(tmp_path, folder):
+def test_ignored_keys_give_notices_with_their_lines(tmp_path, folder):
     notices = "\n".join(plan(original(folder), tmp_path).notices)
     for key in ("blocking", "num_gpus", "overwrite_cache", "use_librosa_stft", "use_blocking_executor", "testers"):
         assert f": {key}: " in notices
 
 
-def test_masks_under_another_name_are_given_to_nussl_as_mask(tmp_path, folder):
+def test_masks_under_another_name_become_the_output_mask(tmp_path, folder):
     content = with_masks(original(folder))
     workflow = plan(content, tmp_path)
     (spec,) = specs(workflow)
@@ -49,7 +49,7 @@ def test_masks_under_another_name_are_given_to_nussl_as_mask(tmp_path, folder):
     assert spec["train_config"]["loss_function"] == [
         ["PermutationInvariantLoss", "estimates", 1, {"loss_function": "MSELoss"}]
     ]
-    assert any("num_sources sets nothing" in notice for notice in workflow.notices)
+    assert any("num_sources has no effect" in notice for notice in workflow.notices)
 
 
 def test_directories_without_braces_are_read_as_variables(tmp_path, folder):
@@ -60,14 +60,14 @@ def test_directories_without_braces_are_read_as_variables(tmp_path, folder):
     assert len(workflow.trainings) == 2
 
 
-def test_old_and_new_names_of_a_loss_are_one_point(tmp_path):
+def test_old_and_new_names_of_a_loss_give_the_same_point(tmp_path):
     new = plan(experiment(), tmp_path)
     old = plan(experiment(train_config__loss_function=[["dpcl", "embedding", 1.0]]), tmp_path)
     assert list(new.trainings) == list(old.trainings)
 
 
-def test_what_is_gone_says_what_replaces_it(tmp_path, folder):
+def test_removed_features_are_errors_that_name_the_remedy(tmp_path, folder):
     content = original(folder)
     content["algorithm_config"]["args"]["enhancement_amount"] = 0.4
-    with pytest.raises(UserError, match="enhancement is gone"):
+    with pytest.raises(UserError, match="enhancement is no longer supported; remove this key"):
         plan(content, tmp_path)

@@ -1,4 +1,4 @@
-"""What planning knows of nussl without importing it is what nussl is."""
+"""Tables of nussl's signatures match the installed nussl."""
 
 import inspect
 
@@ -15,7 +15,7 @@ def arguments(kind):
     ]
 
 
-def test_modules_take_the_arguments_that_the_table_names():
+def test_arguments_of_modules_match_the_table():
     modules = nussl.ml.networks.modules
     for name, known in nussl_signatures.MODULES.items():
         assert list(known) == arguments(getattr(modules, name)), name
@@ -23,7 +23,7 @@ def test_modules_take_the_arguments_that_the_table_names():
     assert classes == set(nussl_signatures.MODULES)
 
 
-def test_modules_that_hand_arguments_on_are_those_of_the_table():
+def test_modules_with_open_arguments_match_the_table():
     for name in nussl_signatures.MODULES:
         kinds = {
             parameter.kind
@@ -33,12 +33,12 @@ def test_modules_that_hand_arguments_on_are_those_of_the_table():
         assert opens == (name in nussl_signatures.OPEN_MODULES), name
 
 
-def test_losses_take_what_the_table_names():
+def test_inputs_of_losses_match_the_table():
     for name, keys in nussl_signatures.LOSSES.items():
         assert list(getattr(nussl.ml.train.loss, name).DEFAULT_KEYS) == list(keys), name
 
 
-def test_algorithms_take_the_arguments_that_the_table_names():
+def test_arguments_of_algorithms_match_the_table():
     for name, known in nussl_signatures.ALGORITHMS.items():
         taken = {
             argument
@@ -49,7 +49,7 @@ def test_algorithms_take_the_arguments_that_the_table_names():
         assert taken - {"input_audio_signal"} <= set(known), name
 
 
-def test_datasets_take_the_arguments_that_the_table_names():
+def test_arguments_of_datasets_match_the_table():
     classes = {
         name: kind
         for name, kind in vars(nussl.datasets).items()

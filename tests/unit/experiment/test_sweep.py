@@ -1,4 +1,4 @@
-"""The language of sweeps."""
+"""Sweep language: expansion of blocks, command-line changes and messages."""
 
 import itertools
 import json
@@ -40,12 +40,12 @@ def test_a_plain_key_sets_every_match_and_a_dotted_key_one(tmp_path):
     assert values == [4, 6]
 
 
-def test_a_plain_key_reaches_a_key_that_only_the_schema_gives_a_default_for(tmp_path):
+def test_a_plain_key_sets_keys_that_only_the_schema_defines(tmp_path):
     workflow = plan(experiment(sweep=[{"weight_decay": [0, 0.1]}]), tmp_path)
     assert [config["train_config"]["weight_decay"] for config in configs(workflow)] == [0, 0.1]
 
 
-def test_a_plain_key_reaches_an_argument_that_the_module_takes_and_the_file_leaves_out(tmp_path):
+def test_a_plain_key_sets_module_arguments_that_the_file_omits(tmp_path):
     workflow = plan(experiment(sweep=[{"init_forget": False}]), tmp_path)
     assert configs(workflow)[0]["model_config"]["modules"]["recurrent_stack"]["args"]["init_forget"] is False
 
@@ -65,7 +65,7 @@ def test_multiple_parameters_change_together(tmp_path):
     assert seen == {(True, 16), (False, 8)}
 
 
-def test_several_blocks_are_joined_and_every_varying_key_has_a_value_in_every_row(tmp_path):
+def test_blocks_are_concatenated_and_rows_have_values_for_all_swept_keys(tmp_path):
     blocks = [{"n_fft": 128, "patience": [1, 2]}, {"n_fft": 64, "num_features": 33, "learning_rate": [0.1, 0.2]}]
     workflow = plan(experiment(sweep=blocks), tmp_path)
     assert len(workflow.trainings) == 4
@@ -73,7 +73,7 @@ def test_several_blocks_are_joined_and_every_varying_key_has_a_value_in_every_ro
     assert [row["n_fft"] for row in swept(workflow)] == [128, 128, 64, 64]
 
 
-def test_points_of_several_blocks_that_are_equal_are_trained_once_with_a_notice(tmp_path):
+def test_duplicate_points_of_several_blocks_are_trained_once_with_a_notice(tmp_path):
     blocks = [{"learning_rate": [0.1, 0.2]}, {"train_config.learning_rate": [0.2, 0.3]}]
     workflow = plan(experiment(sweep=blocks), tmp_path)
     assert len(workflow.trainings) == 3
@@ -83,18 +83,18 @@ def test_points_of_several_blocks_that_are_equal_are_trained_once_with_a_notice(
 
 
 @pytest.mark.parametrize("cache, count", [("", 0), ("any name", 3), (None, 0)])
-def test_a_name_turns_the_cache_on_and_an_empty_one_turns_it_off(tmp_path, cache, count):
+def test_cache_is_enabled_by_a_name_and_disabled_by_an_empty_one(tmp_path, cache, count):
     workflow = plan(experiment(sweep=[{"cache": cache, "learning_rate": [0.1, 0.2]}]), tmp_path)
     assert len(workflow.caches) == count
     assert {len(training.caches) for training in workflow.trainings.values()} == {count}
 
 
-def test_populate_cache_false_without_the_cache_names_the_command_that_fills_it(tmp_path):
+def test_populate_cache_false_with_a_missing_cache_names_the_command_that_fills_it(tmp_path):
     with pytest.raises(UserError, match=r"snakemake cache --config sweep=.* set=populate_cache=true"):
         plan(experiment(sweep=[{"cache": "x", "populate_cache": False}]), tmp_path)
 
 
-def test_seeds_become_the_seed_and_points_of_one_group(tmp_path):
+def test_points_that_differ_only_in_seeds_share_a_group(tmp_path):
     workflow = plan(experiment(sweep=[{"learning_rate": [0.1, 0.2], "seeds": [0, 1, 2]}]), tmp_path)
     rows = workflow.table()
     assert [row["seed"] for row in rows] == [0, 1, 2, 0, 1, 2]
@@ -107,7 +107,7 @@ def test_zip_pairs_values(tmp_path):
     assert swept(workflow) == [{"learning_rate": 0.1, "batch_size": 1}, {"learning_rate": 0.2, "batch_size": 2}]
 
 
-def test_random_draws_are_the_same_every_time_and_within_bounds(tmp_path):
+def test_random_draws_are_reproducible_and_within_bounds(tmp_path):
     random = {
         "count": 5,
         "seed": 3,
@@ -126,7 +126,7 @@ def test_random_draws_are_the_same_every_time_and_within_bounds(tmp_path):
     assert [row["learning_rate"] for row in alone] == [row["learning_rate"] for row in first]
 
 
-def test_exclude_leaves_points_out(tmp_path):
+def test_exclude_removes_points(tmp_path):
     block = {
         "learning_rate": [0.1, 0.2],
         "batch_size": [1, 2],
@@ -168,7 +168,7 @@ def test_the_command_line_sets_and_sweeps(tmp_path, text, expected):
     assert swept(plan(experiment(), tmp_path, overrides=text)) == expected
 
 
-def test_the_command_line_wins_over_the_sweep(tmp_path):
+def test_the_command_line_takes_precedence_over_the_sweep(tmp_path):
     workflow = plan(experiment(sweep=[{"learning_rate": [0.1, 0.2]}]), tmp_path, overrides="learning_rate=0.5")
     assert [config["train_config"]["learning_rate"] for config in configs(workflow)] == [0.5]
 
@@ -188,10 +188,10 @@ def test_the_command_line_wins_over_the_sweep(tmp_path):
         ),
         ({"train_config.batch_size": [0]}, "expected at least 1, found 0"),
         ({"train_config.batch_size": True}, "expected a whole number, found true"),
-        ({"learning_rate": []}, "an empty list gives no point"),
+        ({"learning_rate": []}, "an empty list yields no points"),
         (
             {"zip": {"learning_rate": [1, 2], "batch_size": [1]}},
-            "expected lists of one length, found learning_rate has 2, batch_size has 1",
+            "expected lists of equal length, found learning_rate (2), batch_size (1)",
         ),
         (
             {"random": {"count": 2, "distributions": {"learning_rate": ["lognormal", 1, 2]}}},
@@ -204,15 +204,18 @@ def test_the_command_line_wins_over_the_sweep(tmp_path):
         ({"random": {"conut": 2}}, "did you mean 'count'?"),
         ({"seeds": []}, "expected a list of whole numbers"),
         ({"seeds": [-1]}, "expected at least 0, found -1"),
-        ({"learning_rate": [0.1], "exclude": [{"learning_rate": 0.1}]}, "this block gives no point"),
+        (
+            {"learning_rate": [0.1], "exclude": [{"learning_rate": 0.1}]},
+            "this block yields no points: `exclude` removes every combination",
+        ),
         ({"when": [{"learning_rate": 1}]}, "expected a condition under 'if'"),
         ({"populate_cache": "yes"}, "expected true or false, found 'yes'"),
         ({"multiple_parameters_1": [1]}, "expected a list of mappings"),
-        ({"num_cache_workers": -1}, "expected a whole number, found -1"),
+        ({"num_cache_workers": -1}, "expected a whole number of at least 0, found -1"),
         ({"learning_rate": [float("inf")]}, "expected a finite number"),
     ],
 )
-def test_a_wrong_block_is_one_line_with_file_line_and_key(tmp_path, block, message):
+def test_mistakes_in_blocks_are_one_line_with_file_line_and_key(tmp_path, block, message):
     with pytest.raises(UserError) as raised:
         plan(experiment(sweep=[block]), tmp_path)
     text = str(raised.value)
@@ -221,18 +224,18 @@ def test_a_wrong_block_is_one_line_with_file_line_and_key(tmp_path, block, messa
     assert Path(file).name == "experiment.yml" and int(line) > 1
 
 
-def test_a_key_known_to_other_modules_sets_nothing_and_says_so(tmp_path):
+def test_arguments_of_unused_modules_have_no_effect_and_give_a_notice(tmp_path):
     workflow = plan(experiment(sweep=[{"num_mels": -1}]), tmp_path)
-    assert any("num_mels sets nothing" in notice for notice in workflow.notices)
+    assert any("num_mels has no effect" in notice for notice in workflow.notices)
 
 
-def test_an_optimizer_for_sparse_gradients_alone_is_refused_before_anything_runs(tmp_path):
+def test_optimizers_for_sparse_gradients_are_rejected_while_planning(tmp_path):
     content = experiment(train_config__optimizer="SparseAdam")
     with pytest.raises(UserError, match=r"train_config.optimizer: 'SparseAdam' needs sparse gradients"):
         plan(content, tmp_path)
 
 
-def test_every_value_of_a_sweep_is_checked_not_the_first_alone(tmp_path):
+def test_every_value_of_a_sweep_is_checked(tmp_path):
     content = experiment(sweep=[{"train_config.optimizer": ["adam", "adman"]}])
     with pytest.raises(UserError, match=r"train_config.optimizer: torch.optim has no 'adman'; did you mean 'ada"):
         plan(content, tmp_path)

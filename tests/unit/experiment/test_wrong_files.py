@@ -1,4 +1,4 @@
-"""Wrong experiment files, each with the one line that it must produce."""
+"""Wrong experiment files and recipes, each with its error message."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from separation.planning.workflow import load_workflow
 
 LEARNING_RATE = "learning_rate: 0.01"
 
-# (what stands in the file, what is put there instead, the key that is named, what is said)
+# (text in the file, its replacement, reported key, message)
 EDITS = [
     ("num_epochs: 2", "num_epoch: 2", "train_config.num_epoch", "unknown key; did you mean 'num_epochs'?"),
     ("num_epochs: 2", "", "train_config", "missing key 'num_epochs'"),
@@ -32,27 +32,27 @@ EDITS = [
     (LEARNING_RATE, "sample_strategy: randon", "train_config.sample_strategy", "did you mean 'random'?"),
     (LEARNING_RATE, "patience: -1", "train_config.patience", "expected at least 0, found -1"),
     (LEARNING_RATE, "data_parallel: yes", "train_config.data_parallel", "expected true or false, found 'yes'"),
-    (LEARNING_RATE, "device: gpu", "train_config.device", "expected text like"),
+    (LEARNING_RATE, "device: gpu", "train_config.device", "expected text that matches"),
     (LEARNING_RATE, "curriculum_learning: [{command: set_length, args: [1], num_epoch: 0}]", "train_config.curriculum_learning[0].command", "expected one of 'set_current_length'"),
     (LEARNING_RATE, "curriculum_learning: [{args: [1], num_epoch: 0}]", "train_config.curriculum_learning[0]", "missing key 'command'"),
     (LEARNING_RATE, "weight_decay: -0.1", "train_config.weight_decay", "expected at least 0, found -0.1"),
-    (LEARNING_RATE, f"{LEARNING_RATE}\n  {LEARNING_RATE}", "train_config.learning_rate", "this key stands twice"),
+    (LEARNING_RATE, f"{LEARNING_RATE}\n  {LEARNING_RATE}", "train_config.learning_rate", "duplicate key"),
     ("[DeepClusteringLoss, embedding, 1.0]", "[DeepClusterLoss, embedding, 1.0]", "train_config.loss_function[0]", "unknown loss 'DeepClusterLoss'; did you mean 'DeepClusteringLoss'?"),
-    ("[DeepClusteringLoss, embedding, 1.0]", "[DeepClusteringLoss, embeding, 1.0]", "train_config.loss_function[0]", "the model does not give 'embeding'; did you mean 'embedding'?"),
+    ("[DeepClusteringLoss, embedding, 1.0]", "[DeepClusteringLoss, embeding, 1.0]", "train_config.loss_function[0]", "the model has no output 'embeding'; did you mean 'embedding'?"),
     ("[DeepClusteringLoss, embedding, 1.0]", "[DeepClusteringLoss]", "train_config.loss_function[0]", "expected at least 2 entries, found 1"),
     ("[DeepClusteringLoss, embedding, 1.0]", "[L1Loss, embedding, 1.0]", "train_config.loss_function[0]", "L1Loss needs 'source_magnitudes' in dataset_config.data_keys_for_training"),
-    ("    - [DeepClusteringLoss, embedding, 1.0]", "    []", "train_config.loss_function", "expected at least 1 entries, found 0"),
-    ("sample_rate: 8000", "sample_rate: 16000", "dataset_config.sample_rate", "expected 8000 (the dataset tiny_music's), found 16000"),
+    ("    - [DeepClusteringLoss, embedding, 1.0]", "    []", "train_config.loss_function", "expected at least 1 entry, found 0"),
+    ("sample_rate: 8000", "sample_rate: 16000", "dataset_config.sample_rate", "expected 8000 (sample_rate of dataset tiny_music), found 16000"),
     ("sample_rate: 8000", "sample_rate: 8k", "dataset_config.sample_rate", "expected a whole number, found '8k'"),
     ("sample_rate: 8000", "num_channels: 2\n  sample_rate: 8000", "model_config.modules.recurrent_stack.args.num_features", "expected 130 ((n_fft // 2 + 1) x num_channels), found 65"),
     ("n_fft: 128", "n_fft: 256", "model_config.modules.recurrent_stack.args.num_features", "expected 129 (n_fft // 2 + 1), found 65"),
     ("n_fft: 128", "n_fft: 1", "dataset_config.n_fft", "expected at least 2, found 1"),
     ("n_fft: 128", "window_type: hanning\n  n_fft: 128", "dataset_config.window_type", "found 'hanning'"),
-    ("n_fft: 128", "weight_type: [threshold]\n  n_fft: 128", "dataset_config.weight_type", "'threshold' is gone; use dataset_config.weight_threshold"),
-    ("n_fft: 128", "excerpt_selection_strategy: balanced\n  n_fft: 128", "dataset_config.excerpt_selection_strategy", "'balanced' is gone; use random"),
+    ("n_fft: 128", "weight_type: [threshold]\n  n_fft: 128", "dataset_config.weight_type", "'threshold' is no longer supported; use dataset_config.weight_threshold"),
+    ("n_fft: 128", "excerpt_selection_strategy: balanced\n  n_fft: 128", "dataset_config.excerpt_selection_strategy", "'balanced' is no longer supported; use random"),
     ("n_fft: 128", "fraction_of_dataset: 0\n  n_fft: 128", "dataset_config.fraction_of_dataset", "expected more than 0, found 0"),
-    ("n_fft: 128", "remix: {}\n  n_fft: 128", "dataset_config.remix", "expected cache_kind: audio, of which mixtures can be made, found features"),
-    ("n_fft: 128", "cache_kind: audio\n  remix: {gain: [3, -3]}\n  n_fft: 128", "dataset_config.remix.gain", "expected the least gain first, found [3, -3]"),
+    ("n_fft: 128", "remix: {}\n  n_fft: 128", "dataset_config.remix", "expected cache_kind: audio, because remixing needs the audio of the sources, found features"),
+    ("n_fft: 128", "cache_kind: audio\n  remix: {gain: [3, -3]}\n  n_fft: 128", "dataset_config.remix.gain", "expected the lower gain first, found [3, -3]"),
     ("n_fft: 128", "cache_kind: audio\n  remix: {gains: [0, 3]}\n  n_fft: 128", "dataset_config.remix.gains", "did you mean 'gain'?"),
     ("n_fft: 128", "cache_kind: audio\n  remix: {probability: 0}\n  n_fft: 128", "dataset_config.remix.probability", "expected more than 0, found 0"),
     ("n_fft: 128", "format: cnn\n  n_fft: 128", "dataset_config.format", "expected one of 'rnn', found 'cnn'"),
@@ -66,7 +66,7 @@ EDITS = [
     ("train: {dataset: tiny_music}", "train: {dataset: tiny_music, split: trian}", "datasets.train", "the dataset tiny_music has no split 'trian'; it has train, val, test"),
     ("train: {dataset: tiny_music}", "train: {folder: no/such, class: Scaper}", "datasets.train.folder", "no such folder: no/such"),
     ("train: {dataset: tiny_music}", "train: {folder: config, class: MixSourcesFolder}", "datasets.train.class", "unknown class 'MixSourcesFolder'; did you mean 'MixSourceFolder'?"),
-    ("train: {dataset: tiny_music}", "train: {folder: config, class: OnTheFly, num_mixtures: 9}", "datasets.train.class", "dataset_config.remix makes new mixtures in each epoch"),
+    ("train: {dataset: tiny_music}", "train: {folder: config, class: OnTheFly, num_mixtures: 9}", "datasets.train.class", "use dataset_config.remix for new mixtures in each epoch"),
     ("train: {dataset: tiny_music}", "train: {folder: config, class: WHAM, mix_foldr: mix_both}", "datasets.train.mix_foldr", "unknown argument; did you mean 'mix_folder'?"),
     ("train: {dataset: tiny_music}", "train: {folder: no/such}", "datasets.train", "expected 'dataset' or 'folder' and 'class'"),
     ("train: {dataset: tiny_music}", "train: tiny_music", "datasets.train", "expected a mapping"),
@@ -78,24 +78,24 @@ EDITS = [
     ("embedding_size: 4", "embeding_size: 4", "model_config.modules.embedding.args.embeding_size", "did you mean 'embedding_size'?"),
     ("num_layers: 1, ", "", "model_config.modules.recurrent_stack.args", "missing argument 'num_layers'"),
     ("class: RecurrentStack", "class: recurrentstack", "model_config.modules.recurrent_stack.class", "did you mean 'RecurrentStack'?"),
-    ("{class: BatchNorm}", "{class: GaussianMixture}", "model_config.modules.normalization.class", "'GaussianMixture' is gone; use GaussianMixtureTorch"),
+    ("{class: BatchNorm}", "{class: GaussianMixture}", "model_config.modules.normalization.class", "'GaussianMixture' is no longer supported; use GaussianMixtureTorch"),
     ("{class: BatchNorm}", "{klass: BatchNorm}", "model_config.modules.normalization.klass", "did you mean 'class'?"),
     ("[normalization, [log_spectrogram]]", "[normalisation, [log_spectrogram]]", "model_config.connections[1]", "unknown module 'normalisation'; did you mean 'normalization'?"),
     ("[normalization, [log_spectrogram]]", "[normalization, [log_spektrogram]]", "model_config.connections[1]", "unknown input 'log_spektrogram'; did you mean 'log_spectrogram'?"),
-    ("[normalization, [log_spectrogram]]", "[normalization, [embedding]]", "model_config.connections[1]", "is given 'embedding' before that has been computed"),
+    ("[normalization, [log_spectrogram]]", "[normalization, [embedding]]", "model_config.connections[1]", "'normalization' uses 'embedding' before it is computed"),
     ("[normalization, [log_spectrogram]]", "[normalization]", "model_config.connections[1]", "expected at least 2 entries, found 1"),
     ("output: [embedding]", "output: [embed]", "model_config.output[0]", "no connection computes 'embed'"),
-    ("output: [embedding]", "output: []", "model_config.output", "expected at least 1 entries, found 0"),
+    ("output: [embedding]", "output: []", "model_config.output", "expected at least 1 entry, found 0"),
     ("class: DeepClustering\n", "class: DeepClusterin\n", "algorithm_config.class", "did you mean 'DeepClustering'?"),
-    ("class: DeepClustering\n", "class: DeepMaskEstimation\n", "algorithm_config.class", "needs a model that gives 'mask', this one gives embedding"),
+    ("class: DeepClustering\n", "class: DeepMaskEstimation\n", "algorithm_config.class", "DeepMaskEstimation needs a model with the output 'mask', found embedding"),
     ("num_sources: 2, ", "", "algorithm_config.args", "missing argument 'num_sources'"),
     ("num_sources: 2, ", "num_sources: 2, mask_typ: soft, ", "algorithm_config.args.mask_typ", "did you mean 'mask_type'?"),
-    ("num_sources: 2, ", "num_sources: 2, enhancement_amount: 0.5, ", "algorithm_config.args.enhancement_amount", "enhancement is gone"),
-    ("name: tiny_dpcl", "name: a/b", "info.name", "expected text like"),
+    ("num_sources: 2, ", "num_sources: 2, enhancement_amount: 0.5, ", "algorithm_config.args.enhancement_amount", "enhancement is no longer supported; remove this key"),
+    ("name: tiny_dpcl", "name: a/b", "info.name", "expected text that matches"),
     ("name: tiny_dpcl", "seed: -1", "info.seed", "expected at least 0, found -1"),
     ("notes: tiny", "note: tiny", "info.note", "did you mean 'notes'?"),
     ("info:", "inof:", "inof", "did you mean 'info'?"),
-    ("sweep:\n", "test_config: {testers: []}\nsweep:\n", "test_config.testers", "expected at least 1 entries, found 0"),
+    ("sweep:\n", "test_config: {testers: []}\nsweep:\n", "test_config.testers", "expected at least 1 entry, found 0"),
     ("sweep:\n  - ", "sweep:\n    ", "sweep", "expected a list"),
     ("sweep:\n", "test_config: {testers: [{BSSScale: {}}]}\nsweep:\n", "test_config.testers", "BSSEvalScale, BSSEvalV4"),
     ("sweep:\n", "test_config: {testers: [{BSSEvalV4: {win: 1}}]}\nsweep:\n", "test_config.testers.BSSEvalV4", "'win'"),
@@ -104,7 +104,7 @@ EDITS = [
 
 
 @pytest.mark.parametrize("before, after, key, message", EDITS, ids=[f"{e[2]}-{i}" for i, e in enumerate(EDITS)])
-def test_a_wrong_file_is_one_line_with_file_line_and_key(tmp_path, before, after, key, message):
+def test_mistakes_in_experiment_files_are_one_line_with_file_line_and_key(tmp_path, before, after, key, message):
     text = TINY.read_text()
     assert before in text
     path = tmp_path / "wrong.yml"
@@ -117,7 +117,7 @@ def test_a_wrong_file_is_one_line_with_file_line_and_key(tmp_path, before, after
         return
     file, number, named, _ = line.split(":", 3)
     assert Path(file).name == "wrong.yml" and named.strip() == key
-    # the line is that of the key, or of what it stands in
+    # the line is that of the key, or of the section around it
     written = path.read_text().splitlines()
     last = key.rsplit(".", 1)[-1].split("[")[0]
     window = "\n".join(written[: int(number)])
@@ -138,7 +138,7 @@ RECIPE_EDITS = [
 
 
 @pytest.mark.parametrize("before, after, key, message", RECIPE_EDITS)
-def test_a_wrong_recipe_is_one_line_with_file_line_and_key(tmp_path, monkeypatch, before, after, key, message):
+def test_mistakes_in_recipes_are_one_line_with_file_line_and_key(tmp_path, monkeypatch, before, after, key, message):
     text = (TINY.parents[2] / "config/datasets/tiny_music.yml").read_text()
     assert before in text
     (tmp_path / "config/datasets").mkdir(parents=True)
@@ -155,13 +155,13 @@ def test_a_wrong_recipe_is_one_line_with_file_line_and_key(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "text, message", [("", "the file is empty"), ("just words", "expected a mapping"), ("[1]", "expected a mapping")]
 )
-def test_a_file_that_holds_no_experiment(tmp_path, text, message):
+def test_files_without_an_experiment_are_rejected(tmp_path, text, message):
     (tmp_path / "wrong.yml").write_text(text)
     with pytest.raises(UserError, match=message):
         load_workflow({"sweep": str(tmp_path / "wrong.yml")}, {})
 
 
-def test_a_size_that_a_sweep_makes_wrong_points_at_the_sweep(tmp_path):
+def test_a_wrong_size_from_a_sweep_is_reported_at_the_line_of_the_sweep(tmp_path):
     with pytest.raises(UserError) as raised:
         plan(experiment(sweep=[{"hidden_size": [8, 16]}]), tmp_path)
     assert (

@@ -177,9 +177,9 @@ def test_mistakes_in_own_code_are_told_in_one_line(folder, splits, tmp_path):
     with pytest.raises(UserError, match=r"own\.py: cannot be imported: RuntimeError: not today"):
         loop.train_point(own_experiment(folder), folder=tmp_path / "point", splits=splits)
     (folder / "other.py").write_text("class Doubled:\n    pass\n")
-    with pytest.raises(UserError, match=r"own\.py: the class Doubled is in .*other\.py too"):
+    with pytest.raises(UserError, match=r"own\.py: the class Doubled is also defined in .*other\.py"):
         find_extras(folder)
     (folder / "other.py").write_text("class :\n")
-    with pytest.raises(UserError, match=r"other\.py:1: not Python: invalid syntax"):
+    with pytest.raises(UserError, match=r"other\.py:1: invalid Python: invalid syntax"):
         find_extras(folder)
     assert find_extras(None).classes == {}

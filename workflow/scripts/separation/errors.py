@@ -1,4 +1,4 @@
-"""The error that a user's mistake leads to."""
+"""Errors that users read."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake in what the user wrote or placed, told in one line and never as a traceback.
+    """A mistake in the user's files or settings, shown as one line and never as a traceback.
 
     Args:
-        message: what is wrong, with what was expected and what was found.
-        file: the file in which it stands.
-        line: its line, counted from 1.
-        key: the dotted key.
+        message: Fault, with the expected and the found value.
+        file: File with the mistake.
+        line: Line in the file, counted from 1.
+        key: Dotted key.
     """
 
     def __init__(
         self, message: str, *, file: str | Path | None = None, line: int | None = None, key: str | None = None
     ):
         self.message, self.file, self.line, self.key = message, file, line, key
-        place = "" if file is None else f"{file}:{line}: " if line else f"{file}: "
+        location = "" if file is None else f"{file}:{line}: " if line else f"{file}: "
         subject = f"{key}: " if key else ""
-        super().__init__(" ".join(f"{place}{subject}{message}".split()))
+        super().__init__(" ".join(f"{location}{subject}{message}".split()))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

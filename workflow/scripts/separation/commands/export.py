@@ -16,7 +16,7 @@ from separation.analysis.sweep_tables import mean_scores
 from separation.commands.trained_point import EXPORTED, TrainedPoint, find_point
 from separation.errors import UserError
 from separation.experiment.config import default_config, load_settings
-from separation.experiment.testers import PASSPORTS
+from separation.experiment.metric_descriptions import DESCRIPTIONS
 from separation.files.atomic import sha256_of, write_json, write_text
 from separation.files.yaml_reader import read_yaml
 from separation.planning.workflow import load_workflow
@@ -101,7 +101,7 @@ def _card(point: TrainedPoint, made: Mapping[str, Any], metrics: Sequence[Mappin
         rows = {"all": told["metrics"], **told["sources"]}
         for name, row in rows.items():
             lines.append(f"| {name} | " + " | ".join(f"{row[key]:.2f}" for key in names) + " |")
-        lines += ["", *[f"- {key}: {PASSPORTS[key].definition}" for key in names if key in PASSPORTS], ""]
+        lines += ["", *[f"- {key}: {DESCRIPTIONS[key].definition}" for key in names if key in DESCRIPTIONS], ""]
     shown = ", ".join(f"{key}={value!r}" for key, value in args.items() if key not in ("model_path", "device"))
     lines += [
         "## Use", "", "```python",

@@ -35,7 +35,7 @@ class ItemScores:
     """Scores of one item.
 
     Attributes:
-        scores: source -> metric -> value; see `testers.PASSPORTS` for units, channels and windows.
+        scores: source -> metric -> value; see `experiment.metric_descriptions` for units, channels and windows.
         assignment: source -> index of the estimate that the first tester took for it.
     """
 

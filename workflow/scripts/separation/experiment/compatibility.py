@@ -1,7 +1,7 @@
-"""Whether a network, its losses, its algorithm and its data fit together, told before anything runs.
+"""Checks, before anything runs, that network, losses, algorithm and data fit together.
 
-Sizes are followed through the modules of nussl 1.1.9 that are known here; behind a module of another kind (a torch
-layer, one's own) they are unknown, and nothing is said about them.
+Tensor sizes are followed through the known modules of nussl 1.1.9. After any other module (a torch layer, the user's
+own) they are unknown and not checked.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from separation.errors import UserError, nearest
-from separation.experiment import schema
 from separation.experiment.nussl_signatures import (
     ALGORITHMS,
     DATASETS,
@@ -23,28 +22,29 @@ from separation.experiment.nussl_signatures import (
     arguments_of,
     keys_of_loss,
 )
+from separation.experiment.schema import format_value
 from separation.experiment.testers import read_testers
 from separation.experiment.user_classes import Extras
 from separation.files.yaml_reader import KeyPath
 
-# of a module's output, what comes after batch and time; None where it is unknown
+# dimensions of a module's output after batch and time; None where unknown
 Shape = tuple[int, ...] | None
 Mistake = tuple[KeyPath, str]
 
 NO_EXTRAS = Extras()
 
 _KEEPS_SHAPE = {"AmplitudeToDB", "BatchNorm", "InstanceNorm", "GroupNorm", "LayerNorm", "ShiftAndScale"}
-# what a batch holds that a network can be given, by its size
+# inputs of networks that are spectrograms
 _SPECTROGRAMS = {"mix_magnitude"}
 _EMBEDDING_LOSSES = {"DeepClusteringLoss", "WhitenedKMeansLoss"}
 
 
 def check_config(config: Mapping[str, Any], extras: Extras = NO_EXTRAS) -> Mistake | None:
-    """The first thing in a config that does not fit, as the path of the key and what was expected and found.
+    """The first mismatch in a config: key path and message; None where everything fits.
 
     Args:
-        config: with all defaults.
-        extras: the user's own classes, which it may name too.
+        config: Complete config of a point.
+        extras: User classes that the config may name.
     """
     model = config["model_config"]
     return (
@@ -71,43 +71,43 @@ def _check_testers(config: Mapping[str, Any]) -> Mistake | None:
 
 def _check_connections(model: Mapping[str, Any]) -> Mistake | None:
     modules = model["modules"]
-    made: set[str] = {name for name, module in modules.items() if "class" not in module}
+    computed: set[str] = {name for name, module in modules.items() if "class" not in module}
     for number, connection in enumerate(model["connections"]):
         name, sources = connection[0], connection[1]
-        place = ("model_config", "connections", number)
+        path = ("model_config", "connections", number)
         if name not in modules:
-            return place, f"unknown module '{name}'{nearest(name, modules)}"
+            return path, f"unknown module '{name}'{nearest(name, modules)}"
         if "class" not in modules[name]:
-            return place, f"'{name}' has no class, it is an input and takes nothing"
+            return path, f"'{name}' has no class: it is an input and takes no inputs itself"
         for source in sources:
             for used in source.values() if isinstance(source, dict) else [source]:
-                if isinstance(used, str) and used.split(":")[0] not in made and not isinstance(source, dict):
+                if isinstance(used, str) and used.split(":")[0] not in computed and not isinstance(source, dict):
                     if used in modules:
-                        return place, f"'{name}' is given '{used}' before that has been computed"
-                    return place, f"unknown input '{used}'{nearest(used, modules)}"
-        made.add(name)
+                        return path, f"'{name}' uses '{used}' before it is computed"
+                    return path, f"unknown input '{used}'{nearest(used, modules)}"
+        computed.add(name)
     return None
 
 
 def _check_arguments(model: Mapping[str, Any]) -> Mistake | None:
     for name, module in model["modules"].items():
-        place: KeyPath = ("model_config", "modules", name)
+        path: KeyPath = ("model_config", "modules", name)
         kind = module.get("class")
         if kind is None:
             if module.get("args"):
-                return (*place, "args"), "an input has no arguments; give the module a class"
+                return (*path, "args"), "an input takes no arguments; give the module a class"
             continue
         known = arguments_of(kind)
         if kind not in MODULES or known is None:
             hint = nearest(kind, MODULES)
-            # a near miss is a slip, anything else may be a module of torch or of the user's own
+            # another spelling is a typo; any other name may be a torch module or the user's own
             if hint and kind.lower() in {other.lower() for other in MODULES}:
-                return (*place, "class"), f"unknown class '{kind}'{hint}"
+                return (*path, "class"), f"unknown class '{kind}'{hint}"
             continue
         for argument in module.get("args", {}):
             if argument not in known:
                 hint = nearest(argument, known) or f"; {kind} takes {', '.join(known) or 'none'}"
-                return (*place, "args", argument), f"unknown argument{hint}"
+                return (*path, "args", argument), f"unknown argument{hint}"
     return None
 
 
@@ -137,47 +137,47 @@ class _Sizes:
 
     def _pass(self, name: str, module: Mapping[str, Any], sources: Sequence[Any], given: list[Shape]) -> Mistake | None:
         kind, arguments = module["class"], module.get("args", {})
-        place: KeyPath = ("model_config", "modules", name, "args")
+        path: KeyPath = ("model_config", "modules", name, "args")
         first = given[0] if given else None
         source = sources[0] if sources and isinstance(sources[0], str) else "its input"
         if kind in _KEEPS_SHAPE:
             self.shapes[name] = first
             self.why[name] = self.why.get(source, "")
         elif kind == "MelProjection":
-            return self._mel(name, arguments, place, first)
+            return self._mel(name, arguments, path, first)
         elif kind == "RecurrentStack":
-            return self._recurrent(name, arguments, place, first, source)
+            return self._recurrent(name, arguments, path, first, source)
         elif kind == "Embedding":
-            return self._embedding(name, arguments, place, first, source)
+            return self._embedding(name, arguments, path, first, source)
         elif kind == "Mask":
             mask = first
             if mask is not None and len(given) > 1 and given[1] is not None and mask[:-1] != given[1]:
-                return place[:-1], f"expected a mask over {_size(given[1])}, found one over {_size(mask[:-1])}"
+                return path[:-1], f"expected a mask of size {_size(given[1])}, found {_size(mask[:-1])}"
             self.shapes[name] = mask
         else:
             self.shapes[name] = None
         return None
 
-    def _mel(self, name: str, arguments: Mapping[str, Any], place: KeyPath, given: Shape) -> Mistake | None:
+    def _mel(self, name: str, arguments: Mapping[str, Any], path: KeyPath, given: Shape) -> Mistake | None:
         frequencies, mels = arguments.get("num_frequencies"), arguments.get("num_mels", -1)
         if given is not None and isinstance(frequencies, int) and frequencies != given[0]:
-            return (*place, "num_frequencies"), f"expected {given[0]} (n_fft // 2 + 1), found {frequencies}"
+            return (*path, "num_frequencies"), f"expected {given[0]} (n_fft // 2 + 1), found {frequencies}"
         if given is None:
             self.shapes[name] = None
         else:
             self.shapes[name] = (mels if isinstance(mels, int) and mels > 0 else given[0], *given[1:])
-        self.why[name] = f"{name} gives {_size(self.shapes[name])}"
+        self.why[name] = f"{name} outputs {_size(self.shapes[name])}"
         return None
 
     def _recurrent(
-        self, name: str, arguments: Mapping[str, Any], place: KeyPath, given: Shape, source: str
+        self, name: str, arguments: Mapping[str, Any], path: KeyPath, given: Shape, source: str
     ) -> Mistake | None:
         features, hidden = arguments.get("num_features"), arguments.get("hidden_size")
         for required in ("num_features", "hidden_size", "num_layers", "bidirectional", "dropout"):
             if required not in arguments:
-                return place, f"missing argument '{required}'"
+                return path, f"missing argument '{required}'"
         if given is not None and isinstance(features, int) and features != math.prod(given):
-            return (*place, "num_features"), f"expected {self._reason(given, source)}, found {features}"
+            return (*path, "num_features"), f"expected {self._reason(given, source)}, found {features}"
         if isinstance(hidden, int):
             self.shapes[name] = (hidden * (2 if arguments.get("bidirectional") else 1),)
             both = "2 x " if arguments.get("bidirectional") else ""
@@ -185,20 +185,20 @@ class _Sizes:
         return None
 
     def _embedding(
-        self, name: str, arguments: Mapping[str, Any], place: KeyPath, given: Shape, source: str
+        self, name: str, arguments: Mapping[str, Any], path: KeyPath, given: Shape, source: str
     ) -> Mistake | None:
         for required in ("num_features", "hidden_size", "embedding_size", "activation"):
             if required not in arguments:
-                return place, f"missing argument '{required}'"
+                return path, f"missing argument '{required}'"
         features, hidden = arguments["num_features"], arguments["hidden_size"]
         dims = arguments.get("dim_to_embed", -1)
         if given is not None and dims in (-1, [-1]) and isinstance(hidden, int) and hidden != given[-1]:
-            return (*place, "hidden_size"), f"expected {self._reason(given[-1:], source)}, found {hidden}"
+            return (*path, "hidden_size"), f"expected {self._reason(given[-1:], source)}, found {hidden}"
         channels = arguments.get("num_audio_channels", 1)
         if not all(isinstance(value, int) for value in (features, channels, arguments["embedding_size"])):
             return None
         if channels != self.channels:
-            return (*place, "num_audio_channels"), (
+            return (*path, "num_audio_channels"), (
                 f"expected {self.channels} (dataset_config.num_channels), found {channels}"
             )
         whole = given is None or len(given) == 1
@@ -210,7 +210,7 @@ class _Sizes:
         why = self.why.get(source)
         if shape == (self.frequencies, self.channels):
             why = "n_fft // 2 + 1" if self.channels == 1 else "(n_fft // 2 + 1) x num_channels"
-        return f"{math.prod(shape)} ({why or f'what {source} gives'})"
+        return f"{math.prod(shape)} ({why or f'the output of {source}'})"
 
 
 def _size(shape: Shape) -> str:
@@ -221,19 +221,19 @@ def _check_folders(datasets: Mapping[str, Any]) -> Mistake | None:
     for split, entry in datasets.items():
         if "folder" not in entry:
             continue
-        kind, place = entry["class"], ("datasets", split)
+        kind, path = entry["class"], ("datasets", split)
         if kind == "OnTheFly":
-            return (*place, "class"), (
-                "OnTheFly takes a function, which a file cannot hold; dataset_config.remix makes new mixtures in each "
-                "epoch"
+            return (*path, "class"), (
+                "OnTheFly needs a Python function, which a YAML file cannot contain; use dataset_config.remix for new "
+                "mixtures in each epoch"
             )
         if kind not in DATASETS:
-            hint = nearest(kind, DATASETS) or f"; there are {', '.join(DATASETS)}"
-            return (*place, "class"), f"unknown class '{kind}'{hint}"
+            hint = nearest(kind, DATASETS) or f"; expected one of {', '.join(DATASETS)}"
+            return (*path, "class"), f"unknown class '{kind}'{hint}"
         for argument in entry:
             if argument not in ("folder", "class", *DATASETS[kind]):
                 hint = nearest(argument, DATASETS[kind]) or f"; {kind} takes {', '.join(DATASETS[kind])}"
-                return (*place, argument), f"unknown argument{hint}"
+                return (*path, argument), f"unknown argument{hint}"
     return None
 
 
@@ -242,68 +242,71 @@ def _check_remix(section: Mapping[str, Any]) -> Mistake | None:
     if remix is None:
         return None
     if section["cache_kind"] != "audio":
-        return ("dataset_config", "remix"), "expected cache_kind: audio, of which mixtures can be made, found features"
+        return (
+            "dataset_config",
+            "remix",
+        ), "expected cache_kind: audio, because remixing needs the audio of the sources, found features"
     least, largest = remix["gain"]
     if least > largest:
-        return ("dataset_config", "remix", "gain"), f"expected the least gain first, found [{least}, {largest}]"
+        return ("dataset_config", "remix", "gain"), f"expected the lower gain first, found [{least}, {largest}]"
     return None
 
 
 def _check_outputs(config: Mapping[str, Any]) -> Mistake | None:
     model = config["model_config"]
-    made = [connection[0] for connection in model["connections"]]
+    computed = [connection[0] for connection in model["connections"]]
     inputs = [name for name, module in model["modules"].items() if "class" not in module]
     for number, name in enumerate(model["output"]):
-        if name.split(":")[0] not in made:
-            hint = nearest(name, made) or f"; there are {', '.join(made)}"
+        if name.split(":")[0] not in computed:
+            hint = nearest(name, computed) or f"; the connections compute {', '.join(computed)}"
             return ("model_config", "output", number), f"no connection computes '{name}'{hint}"
     keys = config["dataset_config"]["data_keys_for_training"]
     for name in inputs:
         if name not in keys:
-            hint = nearest(name, keys) or f"; it holds {', '.join(keys)}"
-            return ("model_config", "modules", name), f"data_keys_for_training does not hold this input{hint}"
+            hint = nearest(name, keys) or f"; it contains {', '.join(keys)}"
+            return ("model_config", "modules", name), f"this input is not in data_keys_for_training{hint}"
     return None
 
 
 def _check_losses(config: Mapping[str, Any], extras: Extras) -> Mistake | None:
-    own_losses = {name: found.keys for name, found in extras.classes.items() if found.keys}
-    losses = {**LOSSES, **own_losses}
+    user_losses = {name: found.keys for name, found in extras.classes.items() if found.keys}
+    losses = {**LOSSES, **user_losses}
     outputs = config["model_config"]["output"]
     keys = config["dataset_config"]["data_keys_for_training"]
     frequencies = config["dataset_config"]["n_fft"] // 2 + 1
     for number, (name, output, *rest) in enumerate(config["train_config"]["loss_function"]):
-        place: KeyPath = ("train_config", "loss_function", number)
+        path: KeyPath = ("train_config", "loss_function", number)
         if not isinstance(name, str):
-            return place, f"expected a loss's name, found {schema.shown(name)}"
+            return path, f"expected the name of a loss, found {format_value(name)}"
         kind = name.split(":")[0]
         if kind not in losses:
-            hint = nearest(kind, losses) or f"; known are {', '.join(losses)}"
-            return place, f"unknown loss '{name}'{hint}"
+            hint = nearest(kind, losses) or f"; expected one of {', '.join(losses)}"
+            return path, f"unknown loss '{name}'{hint}"
         arguments = rest[1] if len(rest) > 1 and isinstance(rest[1], dict) else {}
         loss_keys = keys_of_loss(kind, arguments, losses)
         wanted = output if isinstance(output, str) else loss_keys[0]
         if wanted not in outputs:
-            hint = nearest(wanted, outputs) or f"; it gives {', '.join(outputs)}"
-            return place, f"the model does not give '{wanted}'{hint}"
+            hint = nearest(wanted, outputs) or f"; its outputs are {', '.join(outputs)}"
+            return path, f"the model has no output '{wanted}'{hint}"
         for key in loss_keys[1:]:
             if key not in keys and key in ("ideal_binary_mask", "weights", "source_magnitudes", "source_audio"):
-                return place, f"{kind} needs '{key}' in dataset_config.data_keys_for_training"
+                return path, f"{kind} needs '{key}' in dataset_config.data_keys_for_training"
         module = config["model_config"]["modules"].get(wanted, {})
         if module.get("class") == "Embedding" and kind in _EMBEDDING_LOSSES:
             features = module["args"].get("num_features")
             if isinstance(features, int) and features != frequencies:
-                path = ("model_config", "modules", wanted, "args", "num_features")
-                return path, f"expected {frequencies} (n_fft // 2 + 1), found {features}"
+                features_path = ("model_config", "modules", wanted, "args", "num_features")
+                return features_path, f"expected {frequencies} (n_fft // 2 + 1), found {features}"
     return None
 
 
 def _check_optimizer(config: Mapping[str, Any]) -> Mistake | None:
     name = config["train_config"]["optimizer"]
     if name.lower() in SPARSE_OPTIMIZERS:
-        return ("train_config", "optimizer"), f"'{name}' needs sparse gradients, and those of networks here are dense"
+        return ("train_config", "optimizer"), f"'{name}' needs sparse gradients, but networks here have dense ones"
     if name.lower() in OPTIMIZERS:
         return None
-    hint = nearest(name.lower(), OPTIMIZERS) or f"; known are {', '.join(OPTIMIZERS)}"
+    hint = nearest(name.lower(), OPTIMIZERS) or f"; expected one of {', '.join(OPTIMIZERS)}"
     return ("train_config", "optimizer"), f"torch.optim has no '{name}'{hint}"
 
 
@@ -313,35 +316,34 @@ def _check_algorithm(config: Mapping[str, Any], extras: Extras) -> Mistake | Non
     if kind in extras.classes:
         return None
     if kind not in ALGORITHMS:
-        hint = nearest(kind, ALGORITHMS) or f"; known are {', '.join(ALGORITHMS)}"
+        hint = nearest(kind, ALGORITHMS) or f"; expected one of {', '.join(ALGORITHMS)}"
         return ("algorithm_config", "class"), f"unknown algorithm '{kind}'{hint}"
     for argument in section["args"]:
         if argument not in ALGORITHMS[kind]:
             hint = nearest(argument, ALGORITHMS[kind])
-            return ("algorithm_config", "args", argument), f"{kind} takes no such argument{hint}"
+            return ("algorithm_config", "args", argument), f"{kind} has no such argument{hint}"
     needed = OUTPUT_OF_ALGORITHM[kind]
     outputs = config["model_config"]["output"]
     if needed not in outputs:
-        return (
-            "algorithm_config",
-            "class",
-        ), f"{kind} needs a model that gives '{needed}', this one gives {', '.join(outputs)}"
+        found = ", ".join(outputs)
+        return ("algorithm_config", "class"), f"{kind} needs a model with the output '{needed}', found {found}"
     if kind == "DeepClustering" and "num_sources" not in section["args"]:
         return ("algorithm_config", "args"), "missing argument 'num_sources'"
     return None
 
 
 def check_data(config: Mapping[str, Any], split: str, recipe: Mapping[str, Any]) -> Mistake | None:
-    """What of dataset_config does not fit the recipe of a split."""
+    """The first mismatch of dataset_config with the recipe of a split: key path and message."""
     section = config["dataset_config"]
     name = config["datasets"][split].get("dataset")
     if recipe["sample_rate"] != section["sample_rate"]:
         return ("dataset_config", "sample_rate"), (
-            f"expected {recipe['sample_rate']} (the dataset {name}'s), found {section['sample_rate']}"
+            f"expected {recipe['sample_rate']} (sample_rate of dataset {name}), found {section['sample_rate']}"
         )
     if recipe.get("num_channels", 1) != section["num_channels"]:
         return ("dataset_config", "num_channels"), (
-            f"expected {recipe.get('num_channels', 1)} (the dataset {name}'s), found {section['num_channels']}"
+            f"expected {recipe.get('num_channels', 1)} (num_channels of dataset {name}), "
+            f"found {section['num_channels']}"
         )
     labels = recipe["mixture_parameters"][config["datasets"][split].get("split", split)].get("labels")
     if not labels:

@@ -1,4 +1,4 @@
-"""Reading what users write: the workflow's configuration, experiments and dataset recipes."""
+"""Reader of user files: the workflow's configuration, experiments and dataset recipes."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Settings:
     """The workflow's configuration, checked.
 
     Attributes:
-        sweep: the experiment file.
-        overrides: changes to it from the command line.
-        data, cache, artifacts: directories, as written (a relative one starts at the working directory).
-        container: the image in which jobs may run, as Snakemake names it.
-        resources: what a job of each rule asks for, by rule.
-        offline: whether nothing may be fetched from the network.
-        shards: how many `mixtures` and `files` one job takes on.
-        variables: what `${VAR}` in an experiment or recipe is replaced by.
-        tracking: `mode` (live, offline or none), `names` of the trackers that are fed, and the options of each by name.
-        publishing: where the table of a sweep goes; `sheet` says whether there are credentials for Google Sheets.
+        sweep: Experiment file.
+        overrides: Changes to it from the command line.
+        data, cache, artifacts: Directories, as written; relative paths start at the working directory.
+        container: Container image for jobs, in Snakemake's notation.
+        resources: Resources of a job, by rule.
+        offline: Whether downloads are forbidden.
+        shards: Number of `mixtures` and of `files` per job.
+        variables: Values of `${VAR}` in experiments and recipes.
+        tracking: `mode` (live, offline or none), `names` of the active trackers, and the options of each by name.
+        publishing: Destinations of a sweep's table; `sheet` is whether there are credentials for Google Sheets.
     """
 
     sweep: Path
@@ -57,10 +57,10 @@ class Experiment:
     """An experiment file.
 
     Attributes:
-        name: of the sweep, under results/sweeps.
-        document: the file as written.
-        base: its content with all defaults, without `sweep`.
-        notices: what was left out of a file in the original's words.
+        name: Name of the sweep, under results/sweeps.
+        document: File as written.
+        base: Its content with all defaults, without `sweep`.
+        notices: Keys of a legacy file that are ignored, one line each.
     """
 
     name: str
@@ -82,7 +82,7 @@ def load_settings(config: Mapping[str, Any], environment: Mapping[str, str]) -> 
     """Checks Snakemake's config and reads the directories from the environment.
 
     Raises:
-        UserError: a key is unknown or of the wrong type, or the sweep names no experiment.
+        UserError: A key is unknown or of the wrong type, or there is no such experiment.
     """
     document = Document("config/config.yaml and --config", dict(config))
     schema.check(document, "config")
@@ -90,7 +90,7 @@ def load_settings(config: Mapping[str, Any], environment: Mapping[str, str]) -> 
     directories = {}
     for key, variable in DIRECTORY_VARIABLES.items():
         directories[key] = Path(environment.get(variable) or value["directories"][key])
-    # what a file may name without the user having set it
+    # files may use these although the user has not set them
     variables = {variable: str(directories[key]) for key, variable in DIRECTORY_VARIABLES.items()}
     return Settings(
         sweep=find_experiment(str(value["sweep"])),
@@ -107,7 +107,7 @@ def load_settings(config: Mapping[str, Any], environment: Mapping[str, str]) -> 
 
 
 def _tracking(value: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """Which trackers are fed, and how. No key is read here, only whether it is set."""
+    """Active trackers and their options. No API key is read here, only whether it is set."""
     names = value["trackers"]
     if names == "auto":
         names = [name for name, variable in TRACKER_VARIABLES.items() if environment.get(variable)]
@@ -119,20 +119,20 @@ def _tracking(value: Mapping[str, Any], environment: Mapping[str, str]) -> dict[
 
 
 def _container(image: str) -> str:
-    """An image as Snakemake names it: files, folders and URLs as they are, names in a registry by docker://."""
+    """An image in Snakemake's notation: files, folders and URLs unchanged, names in a registry with docker://."""
     return image if "://" in image or Path(image).exists() else f"docker://{image}"
 
 
 def default_config() -> dict[str, Any]:
-    """What stands in config/config.yaml."""
+    """The content of config/config.yaml."""
     return read_yaml(ROOT / "config" / "config.yaml").value
 
 
 def find_experiment(sweep: str) -> Path:
-    """The file that `sweep` names: a path, or the name of a file in config/experiments.
+    """The experiment file for `sweep`, which is a path or the name of a file in config/experiments.
 
     Raises:
-        UserError: there is none.
+        UserError: There is no such file.
     """
     if sweep.endswith((".yml", ".yaml")) or "/" in sweep:
         path = Path(sweep)
@@ -146,7 +146,7 @@ def find_experiment(sweep: str) -> Path:
             if (folder / f"{sweep}{suffix}").exists():
                 return folder / f"{sweep}{suffix}"
     known = sorted(path.stem for path in (ROOT / EXPERIMENTS).glob("*.y*ml"))
-    hint = nearest(sweep, known) or f"; there are {', '.join(known)}"
+    hint = nearest(sweep, known) or f"; expected one of {', '.join(known)}"
     raise UserError(f"no such experiment{hint}", file=f"{EXPERIMENTS}/{sweep}.yml")
 
 
@@ -154,7 +154,7 @@ def load_experiment(path: Path, variables: Mapping[str, str]) -> Experiment:
     """Reads and checks an experiment file.
 
     Raises:
-        UserError: in one line, where the file is missing or wrong.
+        UserError: The file is missing or wrong.
     """
     document, notices = translate(read_yaml(path, variables), variables)
     schema.check(document, "experiment")
@@ -168,7 +168,7 @@ def load_recipe(name: str, variables: Mapping[str, str]) -> Recipe:
     """Reads and checks config/datasets/<name>.yml.
 
     Raises:
-        UserError: there is no such recipe, or it is wrong.
+        UserError: There is no such recipe, or it is wrong.
     """
     for folder in (DATASETS, ROOT / DATASETS):
         path = folder / f"{name}.yml"
@@ -178,15 +178,15 @@ def load_recipe(name: str, variables: Mapping[str, str]) -> Recipe:
             _check_finite(document, document.value, ())
             return Recipe(name, document, schema.with_defaults(document.value, "dataset"))
     known = sorted(path.stem for path in (ROOT / DATASETS).glob("*.yml"))
-    hint = nearest(name, known) or f"; there are {', '.join(known)}"
+    hint = nearest(name, known) or f"; expected one of {', '.join(known)}"
     raise UserError(f"no such dataset{hint}", file=f"{DATASETS}/{name}.yml")
 
 
 def parse_overrides(text: str) -> tuple[Override, ...]:
-    """Reads `a.b=1,c.d=[x,y]`: commas within brackets, braces or quotes do not part.
+    """Reads `a.b=1,c.d=[x,y]`; commas inside brackets, braces or quotes do not separate.
 
     Raises:
-        UserError: a part has no `=` or its value does not parse.
+        UserError: A part has no `=`, or its value does not parse.
     """
     overrides = []
     for part in _parts(text):

@@ -1,7 +1,7 @@
-"""Ids from contents: equal work has one id, changed work another.
+"""Content-based ids: equal work has the same id, changed work another.
 
-An id's hex digits come from a SHA-256 (FIPS 180-4) of the canonical JSON of everything that determines the work's
-result, and of the version of the stage that does it.
+The hex digits of an id come from the SHA-256 (FIPS 180-4) of the canonical JSON of everything that determines a
+result, including the version of the stage that produces it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# Raised when a stage gives other results for the same settings than it did before: what was made by the old
-# version is then made again under a new id. Speed, logging and layout do not count.
+# Raise a version when a stage's results change for the same settings: they are then rebuilt under a new id. Changes of
+# speed, logging and layout do not count.
 STAGE_VERSIONS = {
     "fetch_source": 1,
     "organize_source": 1,
@@ -72,10 +72,10 @@ HEX_DIGITS = 12
 
 
 def normalized(value: Any) -> Any:
-    """`value` with numbers in one spelling: 1.0 and 1e0 are 1, -0.0 is 0, and true stays true.
+    """`value` with normalized numbers: 1.0 and 1e0 are 1, -0.0 is 0, and true stays true.
 
     Raises:
-        ValueError: a number is not finite.
+        ValueError: A number is not finite.
     """
     if isinstance(value, dict):
         return {str(key): normalized(inner) for key, inner in value.items()}
@@ -91,11 +91,11 @@ def normalized(value: Any) -> Any:
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of `value`: sorted keys, normalised numbers, no spaces, ASCII.
+    """Canonical JSON of `value`: sorted keys, normalized numbers, no spaces, ASCII.
 
     Raises:
-        ValueError: a number is not finite.
-        TypeError: a value is not of JSON's types.
+        ValueError: A number is not finite.
+        TypeError: A value is of a type that JSON does not have.
     """
     return json.dumps(normalized(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 

@@ -1,4 +1,4 @@
-"""Finding and changing values in a config by a sweep's keys: dotted ones name one place, plain ones every match."""
+"""Values in a config by sweep key: a dotted key is an exact path, a plain key is every match."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CACHE_PATH: KeyPath = ("dataset_config", "cache")
 
 
 def matches(config: dict[str, Any], condition: dict[str, Any]) -> bool:
-    """Whether a config has the values of a condition; a list of values matches any of them, a plain key anywhere."""
+    """Whether a config meets a condition; a list of values matches any of them, a plain key matches anywhere."""
     for key, expected in condition.items():
         values = values_of(config, key)
         wanted = [canonical_json(item) for item in expected] if isinstance(expected, list) else []
@@ -23,7 +23,7 @@ def matches(config: dict[str, Any], condition: dict[str, Any]) -> bool:
 
 
 def values_of(config: dict[str, Any], key: str) -> list[Any]:
-    """The values that a key of a sweep names in a config: one for a dotted key, all matches for a plain one."""
+    """The values of a sweep key in a config: one for a dotted key, all matches for a plain one."""
     if "." not in key:
         if key == "cache":
             return [value_at(config, CACHE_PATH)]
@@ -47,7 +47,7 @@ def value_at(config: Any, path: KeyPath) -> Any:
 
 
 def replaced(value: Any, path: KeyPath, new: Any) -> Any:
-    """A copy of `value` with `new` at `path`; parts off the path are shared, not copied."""
+    """A copy of `value` with `new` at `path`; unchanged parts are shared, not copied."""
     if not path:
         return new
     key, rest = path[0], path[1:]
@@ -93,13 +93,13 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: value}
 
 
-def whole(value: Any) -> bool:
-    """Whether a value is a whole number, which true is not."""
+def is_whole_number(value: Any) -> bool:
+    """Whether a value is a whole number; true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_list(config: dict[str, Any], path: KeyPath) -> bool:
-    """Whether a list stands at a path."""
+    """Whether the value at a path is a list."""
     try:
         return isinstance(value_at(config, path), list)
     except (KeyError, IndexError, TypeError):
@@ -107,7 +107,7 @@ def is_list(config: dict[str, Any], path: KeyPath) -> bool:
 
 
 def short_names(keys: list[str]) -> dict[str, str]:
-    """Each dotted key's shortest ending that no other key shares."""
+    """The shortest unique ending of each dotted key."""
     names = {}
     for key in keys:
         parts = key.split(".")

@@ -1,7 +1,7 @@
-"""Experiment files written for cookiecutter-nussl and for older nussl, put into today's words.
+"""Migration of experiment files written for cookiecutter-nussl and for older versions of nussl.
 
-What still exists under another name is renamed, what no longer has a meaning is left out with a notice, and what cannot
-be had any more is an error that says what replaces it. docs/migration.md is the table of it.
+Renamed keys and values are replaced, keys without a meaning are ignored with a notice, and features that no longer
+exist are an error that names the replacement. docs/migration.md has the table.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ _DATA_KEYS = {
     "assignments": "ideal_binary_mask",
     "source_spectrograms": "source_magnitudes",
 }
-# by section, keys that mean nothing any more, and why
-_IDLE = {
+# keys that have no effect any more, by section, and why
+_IGNORED = {
     "info": {
-        "blocking": "rules are ordered by their files",
-        "num_gpus": "profiles give GPUs to jobs",
-        "num_jobs": "profiles say how many jobs run at once",
+        "blocking": "Snakemake orders jobs by their inputs and outputs",
+        "num_gpus": "profiles assign GPUs to jobs",
+        "num_jobs": "profiles set the number of parallel jobs",
         "run_in": "`--sdm apptainer` runs jobs in the container",
     },
     "dataset_config": {
-        "use_librosa_stft": "there is one STFT",
-        "overwrite_cache": "a cache is known by its contents and never goes stale",
+        "use_librosa_stft": "there is only one STFT implementation",
+        "overwrite_cache": "the id of a cache depends on its contents, so it never goes stale",
     },
     "train_config": {"use_tensorboard": "TensorBoard events are always written"},
     "test_config": {"use_blocking_executor": "items are separated in batches"},
 }
-_WEIGHT_TYPES_GONE = {
+_REMOVED_WEIGHT_TYPES = {
     "threshold": "dataset_config.weight_threshold, which is always applied",
     "class": "weight_type: [magnitude]",
     "equal": "weight_type: [] with weight_threshold: null",
 }
-_MODULES_GONE = {
+_REMOVED_MODULES = {
     "GaussianMixture": "GaussianMixtureTorch",
     "ConvolutionalStack": "ConvolutionalStack2D",
     "SkipConnection": "DualPath with skip_connection",
@@ -63,14 +63,14 @@ _BARE_VARIABLE = re.compile(r"^(DATA_DIRECTORY|CACHE_DIRECTORY|ARTIFACTS_DIRECTO
 
 
 def translate(document: Document, variables: Mapping[str, str]) -> tuple[Document, list[str]]:
-    """An experiment file in today's words, and notices of what was left out.
+    """An experiment file with current names, and notices of ignored keys.
 
     Args:
-        document: the file as written.
-        variables: the directories that the original named without `${}`.
+        document: File as written.
+        variables: Directories that cookiecutter-nussl allowed without `${}`.
 
     Raises:
-        UserError: it asks for something that is gone; the line says what replaces it.
+        UserError: The file uses something that no longer exists; the message names the replacement.
     """
     if not isinstance(document.value, dict):
         return document, []
@@ -82,7 +82,7 @@ class _Translation:
     def __init__(self, document: Document, variables: Mapping[str, str]):
         self.document, self.notices = document, []
         self.value = _with_directories(copy.deepcopy(document.value), variables)
-        self._leave_out()
+        self._remove_ignored()
         section = self._section
         if section("dataset_config"):
             self._dataset_config(section("dataset_config"))
@@ -103,26 +103,27 @@ class _Translation:
     def _notice(self, path: KeyPath, key: str, message: str) -> None:
         self.notices.append(f"{self.document.file}:{self.document.line((*path, key))}: {key}: {message}")
 
-    def _leave_out(self) -> None:
-        for name, idle in _IDLE.items():
+    def _remove_ignored(self) -> None:
+        for name, ignored in _IGNORED.items():
             section = self._section(name)
-            for key in [key for key in section if key in idle]:
+            for key in [key for key in section if key in ignored]:
                 del section[key]
-                self._notice((name,), key, f"has no effect; {idle[key]}")
+                self._notice((name,), key, f"has no effect; {ignored[key]}")
 
     def _dataset_config(self, section: dict[str, Any]) -> None:
         if isinstance(section.get("data_keys_for_training"), list):
             section["data_keys_for_training"] = _data_keys(section["data_keys_for_training"])
-        for gone in section.get("weight_type") or []:
-            if gone in _WEIGHT_TYPES_GONE:
+        for name in section.get("weight_type") or []:
+            if name in _REMOVED_WEIGHT_TYPES:
                 raise self.document.error(
-                    f"'{gone}' is gone; use {_WEIGHT_TYPES_GONE[gone]}", ("dataset_config", "weight_type")
+                    f"'{name}' is no longer supported; use {_REMOVED_WEIGHT_TYPES[name]}",
+                    ("dataset_config", "weight_type"),
                 )
         if section.get("excerpt_selection_strategy") == "balanced":
             raise self.document.error(
-                "'balanced' is gone; use random", ("dataset_config", "excerpt_selection_strategy")
+                "'balanced' is no longer supported; use random", ("dataset_config", "excerpt_selection_strategy")
             )
-        # these are arguments of the class that reads a folder
+        # these are arguments of the dataset class
         for key in ("mix_folder", "source_folders"):
             if key in section:
                 value = section.pop(key)
@@ -156,12 +157,14 @@ class _Translation:
         section["connections"] = first + connections
 
     def _module(self, name: str, module: dict[str, Any]) -> None:
-        place: KeyPath = ("model_config", "modules", name)
-        # nussl 1.1.9 needs no shapes; the original's were often left at another n_fft
+        path: KeyPath = ("model_config", "modules", name)
+        # nussl 1.1.9 needs no shapes, and legacy files often have those of another n_fft
         module.pop("input_shape", None)
         kind, arguments = module.get("class"), module.get("args")
-        if kind in _MODULES_GONE:
-            raise self.document.error(f"'{kind}' is gone; use {_MODULES_GONE[kind]}", (*place, "class"))
+        if kind in _REMOVED_MODULES:
+            raise self.document.error(
+                f"'{kind}' is no longer supported; use {_REMOVED_MODULES[kind]}", (*path, "class")
+            )
         if not isinstance(arguments, dict):
             return
         for flag in ("use_batch_norm", "use_instance_norm"):
@@ -171,7 +174,7 @@ class _Translation:
             arguments["num_audio_channels"] = arguments.pop("num_channels")
 
     def _name_mask(self, modules: dict[str, Any], connections: list[Any], output: list[Any]) -> None:
-        """nussl's DeepMaskEstimation asks the model for `mask`, whatever the file calls the masks."""
+        """Adds the output `mask`, which nussl's DeepMaskEstimation needs, under whatever name the file has it."""
         if (self._section("algorithm_config").get("class")) != "DeepMaskEstimation" or "mask" in output:
             return
         if "mask" in modules:
@@ -197,7 +200,8 @@ class _Translation:
             amount = arguments.pop("enhancement_amount")
             if amount:
                 raise self.document.error(
-                    "enhancement is gone; leave it out", ("algorithm_config", "args", "enhancement_amount")
+                    "enhancement is no longer supported; remove this key",
+                    ("algorithm_config", "args", "enhancement_amount"),
                 )
         for key in ("model_path", "use_cuda"):
             arguments.pop(key, None)
@@ -240,10 +244,10 @@ class _Translation:
     def _block(self, block: dict[str, Any], path: KeyPath) -> None:
         for key in list(block):
             last = key.rsplit(".", 1)[-1]
-            idle = next((names[last] for names in _IDLE.values() if last in names), None)
-            if idle is not None or last == "input_shape":
+            reason = next((names[last] for names in _IGNORED.values() if last in names), None)
+            if reason is not None or last == "input_shape":
                 del block[key]
-                self._notice(path, key, f"has no effect; {idle or 'nussl 1.1.9 needs no shapes'}")
+                self._notice(path, key, f"has no effect; {reason or 'nussl 1.1.9 needs no shapes'}")
             elif last == "loss_function" and isinstance(block[key], list):
                 block[key] = [[_loss(loss) for loss in losses] for losses in block[key]]
             elif last == "data_keys_for_training" and isinstance(block[key], list):
@@ -264,7 +268,7 @@ def _data_keys(keys: list[Any]) -> list[Any]:
 
 
 def _loss(loss: Any) -> Any:
-    """[name, output, weight] with the loss's class as name, and what a wrapper wraps as its argument."""
+    """[name, output, weight] with the class of the loss as name, and the loss inside a wrapper as its argument."""
     if not isinstance(loss, list) or not loss or not isinstance(loss[0], str):
         return loss
     name, *rest = loss

@@ -1,36 +1,149 @@
-"""What the report says of each metric: in a sentence, and its passport."""
+"""Descriptions of metrics, for the report and docs/metrics.md."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
-from separation.experiment.testers import PASSPORTS
 
-IN_WORDS = {
+@dataclass(frozen=True)
+class MetricDescription:
+    """Description of a metric, shown wherever its scores are.
+
+    Attributes:
+        unit: Unit of the scores.
+        definition: Definition in one sentence.
+        source: Paper or document, and implementation.
+        filter_length: Length of the allowed distortion filter, in samples.
+        permutation: How estimates are assigned to sources.
+        aggregation: How channels and windows are combined into the score of an item.
+    """
+
+    unit: str
+    definition: str
+    source: str
+    filter_length: str
+    permutation: str
+    aggregation: str
+
+
+_LE_ROUX = 'Le Roux, Wisdom, Erdogan, Hershey: "SDR - half-baked or well done?", ICASSP 2019'
+_ORDER = "with compute_permutation, that with the highest mean best_permutation_key ({}); otherwise the given order"
+
+
+def _scale(definition: str) -> MetricDescription:
+    return MetricDescription(
+        "dB", definition, f"{_LE_ROUX}; computed as nussl.evaluation.BSSEvalScale", "1 (a gain)",
+        _ORDER.format("SI-SDR"), "mean over channels; zero-mean signals; limited to +-100 dB",
+    )  # fmt: skip
+
+
+def _improvement(metric: str) -> MetricDescription:
+    return _scale(f"{metric} of the estimate minus {metric} of the unprocessed mixture.")
+
+
+def _bss_eval(definition: str) -> MetricDescription:
+    return MetricDescription(
+        "dB",
+        definition,
+        'BSS Eval v4: Stoeter, Liutkus, Ito: "The 2018 Signal Separation Evaluation Campaign", LVA/ICA 2018; computed '
+        "by museval through nussl.evaluation.BSSEvalV4",
+        "512",
+        _ORDER.format("SDR"),
+        "median over windows (by default 88,200 samples every 66,150; see window and hop), all channels together",
+    )
+
+
+def _stoi(definition: str, source: str) -> MetricDescription:
+    return MetricDescription(
+        "0 to 1", definition, f"{source}; computed by pystoi", "-", _ORDER.format("STOI"),
+        "mean over channels; resampled to 10 kHz, silent frames of the source removed",
+    )  # fmt: skip
+
+
+#: description by metric
+DESCRIPTIONS: Mapping[str, MetricDescription] = {
+    "SI-SDR": _scale("Energy of the optimally scaled source relative to the energy of the rest of the estimate."),
+    "SI-SDRi": _improvement("SI-SDR"),
+    "SI-SIR": _scale("As SI-SDR, relative to the part of the error that the other sources explain (interference)."),
+    "SI-SIRi": _improvement("SI-SIR"),
+    "SI-SAR": _scale("As SI-SDR, relative to the part of the error that no source explains (artifacts)."),
+    "SD-SDR": _scale("Scale-dependent SDR: as SI-SDR, but a wrong gain of the estimate lowers the score."),
+    "SD-SDRi": _improvement("SD-SDR"),
+    "SNR": _scale("Energy of the source relative to the energy of estimate minus source."),
+    "SNRi": _improvement("SNR"),
+    "SRR": _scale("Energy of the optimally scaled source relative to the energy of its difference from the source."),
+    "SDR": _bss_eval("Energy of the source relative to all distortion that a filter of the sources does not explain."),
+    "ISR": _bss_eval("Energy of the source relative to its spatial and filtering distortion."),
+    "SIR": _bss_eval("Energy of the filtered source relative to the interference of the other sources."),
+    "SAR": _bss_eval("Energy of everything that filtered sources explain, relative to artifacts."),
+    "STOI": _stoi(
+        "Short-time objective intelligibility: mean correlation of third-octave envelopes over 384 ms.",
+        'Taal, Hendriks, Heusdens, Jensen: "An Algorithm for Intelligibility Prediction of Time-Frequency Weighted '
+        'Noisy Speech", IEEE TASLP 19(7), 2011',
+    ),
+    "ESTOI": _stoi(
+        "Extended STOI, which does not assume independent frequency bands.",
+        'Jensen, Taal: "An Algorithm for Predicting the Intelligibility of Speech Masked by Modulated Noise Maskers", '
+        "IEEE/ACM TASLP 24(11), 2016",
+    ),
+    "PESQ": MetricDescription(
+        "MOS-LQO, 1 to 4.6",
+        "Perceptual evaluation of speech quality: predicted mean opinion score.",
+        "ITU-T P.862, P.862.1 (narrow band) and P.862.2 (wide band); computed by pesq",
+        "-",
+        _ORDER.format("PESQ"),
+        "mean over channels; no score where no speech is detected",
+    ),
+}  # fmt: skip
+
+#: explanations for readers who do not know the metric
+EXPLANATIONS: Mapping[str, str] = {
     "SI-SDR": "Scale-invariant signal-to-distortion ratio: the energy of the part of the estimate that is a scaled "
-    "copy of the source, against all the rest. Higher is better; 0 dB means as much error as signal.",
-    "SI-SDRi": "SI-SDR improvement: SI-SDR of the estimate minus SI-SDR of the mixture taken as the estimate. 0 dB is "
-    "what doing nothing reaches.",
-    "SI-SIR": "Scale-invariant signal-to-interference ratio: of the error, only what comes from the other sources.",
-    "SI-SAR": "Scale-invariant signal-to-artifacts ratio: of the error, only what comes from no source. An untouched "
-    "mixture has none, so that this is high where little was done.",
+    "copy of the source, relative to all the rest. Higher is better; at 0 dB there is as much error as signal.",
+    "SI-SDRi": "SI-SDR improvement: SI-SDR of the estimate minus SI-SDR of the mixture. Leaving the mixture as it is "
+    "gives 0 dB.",
+    "SI-SIR": "Scale-invariant signal-to-interference ratio: counts only errors from the other sources.",
+    "SI-SAR": "Scale-invariant signal-to-artifacts ratio: counts only errors that come from no source. An unprocessed "
+    "mixture has none, so the value is high where little was changed.",
     "SD-SDR": "Scale-dependent SDR: as SI-SDR, but a wrong level counts as an error.",
-    "SNR": "Signal-to-noise ratio: the energy of the source against that of estimate minus source, as they are.",
-    "SRR": "Source-to-rescaled-source ratio: how far the level of the estimate is off.",
-    "SDR": "Signal-to-distortion ratio of BSSEval v4: filters of 512 taps on the source are forgiven.",
+    "SNR": "Signal-to-noise ratio: the energy of the source relative to the energy of estimate minus source, without "
+    "rescaling.",
+    "SRR": "Source-to-rescaled-source ratio: how accurate the level of the estimate is.",
+    "SDR": "Signal-to-distortion ratio of BSSEval v4: ignores errors that a filter of 512 taps on the source explains.",
     "ISR": "Image-to-spatial-distortion ratio of BSSEval v4.",
-    "SIR": "Signal-to-interference ratio of BSSEval v4: only what comes from the other sources.",
-    "SAR": "Signal-to-artifacts ratio of BSSEval v4: only what comes from no source.",
+    "SIR": "Signal-to-interference ratio of BSSEval v4: counts only errors from the other sources.",
+    "SAR": "Signal-to-artifacts ratio of BSSEval v4: counts only errors that come from no source.",
     "STOI": "Short-time objective intelligibility, 0 to 1: how much of the speech can be understood.",
     "PESQ": "Perceptual evaluation of speech quality, about 1 to 4.5: how good the speech sounds.",
 }
 
 
 def describe(names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """For each metric its `words` ("" for one that has none) and the fields of its passport, as words."""
+    """Explanation (`words`, maybe empty) and description fields of the known metrics among `names`."""
     found = {}
     for name in names:
-        passport = vars(PASSPORTS[name]) if name in PASSPORTS else {}
-        if name in IN_WORDS or passport:
-            found[name] = {"words": IN_WORDS.get(name, ""), **{field: str(value) for field, value in passport.items()}}
+        description = vars(DESCRIPTIONS[name]) if name in DESCRIPTIONS else {}
+        if name in EXPLANATIONS or description:
+            found[name] = {"words": EXPLANATIONS.get(name, ""), **description}
     return found
+
+
+def definitions() -> str:
+    """The section "Definitions" of docs/metrics.md."""
+    lines = ["| metric | unit | definition |", "|---|---|---|"]
+    lines += [f"| `{name}` | {metric.unit} | {metric.definition} |" for name, metric in DESCRIPTIONS.items()]
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for name, metric in DESCRIPTIONS.items():
+        shared.setdefault(tuple(vars(metric).values())[2:], []).append(f"`{name}`")
+    titles = [field.name.replace("_", " ").capitalize() for field in fields(MetricDescription)][2:]
+    for values, names in shared.items():
+        lines += ["", f"{', '.join(names)}:", ""]
+        items = [f"- {title}: {value}." for title, value in zip(titles, values, strict=True) if value != "-"]
+        lines += [textwrap.fill(item, 100, subsequent_indent="  ", break_on_hyphens=False) for item in items]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(definitions())

@@ -1,6 +1,6 @@
-"""What nussl 1.1.9's modules, algorithms and losses are called and take, known without importing nussl.
+"""Names and arguments of nussl 1.1.9's modules, algorithms, datasets and losses, without importing nussl.
 
-Planning checks experiments against these tables; a test keeps them equal to nussl's signatures.
+Planning checks experiments against these tables; a test compares them with nussl's signatures.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "Split": ("split_sizes", "dim"),
 }  # fmt: skip
 
-# Modules that hand further arguments on to a module of torch, whose names are therefore not all known here
+# Modules that pass further arguments on to a torch module; the list of these arguments may be incomplete
 OPEN_MODULES: dict[str, tuple[str, ...]] = {
     "BatchNorm": ("eps", "momentum", "affine", "track_running_stats"),
     "GroupNorm": ("eps", "affine"),
@@ -57,13 +57,13 @@ OPEN_MODULES: dict[str, tuple[str, ...]] = {
 
 _MASKS = ("mask_type", "mask_threshold")
 _CLUSTERING = ("num_sources", "clustering_type", "fit_clusterer", "percentile", "beta", *_MASKS)
-# of sklearn's KMeans, MiniBatchKMeans and GaussianMixture, which nussl's clustering hands its further arguments to
+# arguments of sklearn's KMeans, MiniBatchKMeans and GaussianMixture, which nussl's clustering passes on
 _CLUSTERERS = (
     "init", "n_init", "max_iter", "tol", "random_state", "algorithm", "batch_size", "max_no_improvement", "init_size",
     "reassignment_ratio", "covariance_type", "reg_covar", "init_params", "warm_start",
 )  # fmt: skip
 
-# Arguments by class of nussl.separation.deep, the audio signal aside
+# Arguments by class of nussl.separation.deep, without the audio signal
 ALGORITHMS: dict[str, tuple[str, ...]] = {
     "DeepAudioEstimation": ("model_path", "device"),
     "DeepClustering": ("model_path", "device", *_CLUSTERING, *_CLUSTERERS),
@@ -71,7 +71,7 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
 }
 
 _AUDIO = ("sample_rate", "num_channels", "strict_sample_rate")
-# Arguments by class of nussl.datasets that reads a folder, beside the folder; nothing is downloaded here
+# Arguments, without the folder, by class of nussl.datasets that reads a folder; nothing is downloaded here
 DATASETS: dict[str, tuple[str, ...]] = {
     "FUSS": ("split", "num_channels"),
     "MUSDB18": ("is_wav", "subsets", "split", *_AUDIO),
@@ -85,13 +85,13 @@ OPTIMIZERS: tuple[str, ...] = (
     "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw",
     "asgd", "lbfgs", "muon", "nadam", "radam", "rmsprop", "rprop", "sgd", "sparseadam",
 )  # fmt: skip
-# those of them that work on sparse gradients alone, which no network here has
+# optimizers that need sparse gradients, which no network here has
 SPARSE_OPTIMIZERS = ("sparseadam",)
 
-# The output of the model that a deep algorithm of nussl reads
+# Model output that each deep algorithm of nussl reads
 OUTPUT_OF_ALGORITHM = {"DeepClustering": "embedding", "DeepMaskEstimation": "mask", "DeepAudioEstimation": "audio"}
 
-# What a loss of nussl.ml.train.loss takes from the model's output (first) and from the batch (rest)
+# Inputs by loss of nussl.ml.train.loss: the model's output (first), then keys of the batch
 LOSSES: dict[str, tuple[str, ...]] = {
     "CombinationInvariantLoss": ("estimates", "source_magnitudes"),
     "DeepClusteringLoss": ("embedding", "ideal_binary_mask", "weights"),
@@ -105,23 +105,21 @@ LOSSES: dict[str, tuple[str, ...]] = {
 
 
 def keys_of_loss(name: str, arguments: Mapping[str, Any], losses: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """What a loss takes: the output of the model, then data keys. The losses that try permutations take what the loss
-    within takes."""
+    """Inputs of a loss: the output of the model, then data keys. Permutation losses take those of their inner loss."""
     inner = arguments.get("loss_function")
     if name in ("PermutationInvariantLoss", "CombinationInvariantLoss") and inner == "SISDRLoss":
         return losses[inner]
     return losses[name]
 
 
-# Arguments that some module or algorithm takes: a plain key of a sweep that this file has no place for may be one
+# Arguments of any module or algorithm; a plain sweep key that matches nothing in a file may be one of them
 ARGUMENT_NAMES: frozenset[str] = frozenset(
     name for table in (MODULES, OPEN_MODULES, ALGORITHMS) for names in table.values() for name in names
 )
 
 
 def arguments_of(class_name: str) -> tuple[str, ...] | None:
-    """The arguments that a module or algorithm takes; () where it is not one of nussl's (a torch module, an own
-    one)."""
+    """Arguments of a module or algorithm; () for classes outside nussl (of torch, or the user's own)."""
     if class_name in MODULES:
         return MODULES[class_name] + OPEN_MODULES.get(class_name, ())
     return ALGORITHMS.get(class_name, ())

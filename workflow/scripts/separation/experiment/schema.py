@@ -1,27 +1,40 @@
-"""Checking what users write against the JSON schemas in workflow/schemas, with one line per mistake."""
+"""Checks of user files against the JSON schemas in workflow/schemas, with one line per mistake."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-# jsonschema loads it, where a notebook server has brought it along, for a format that no schema here uses; that takes
-# longer than all the rest of planning a small sweep. None makes the import fail, which jsonschema passes over.
-_unused = "rfc3987_syntax" not in sys.modules
-if _unused:
-    sys.modules["rfc3987_syntax"] = None
-import jsonschema  # noqa: E402
+from separation.errors import nearest
+from separation.files.yaml_reader import Document, KeyPath
 
-if _unused:
-    del sys.modules["rfc3987_syntax"]
 
-from separation.errors import nearest  # noqa: E402
-from separation.files.yaml_reader import Document, KeyPath  # noqa: E402
+@contextlib.contextmanager
+def _import_blocked(name: str) -> Iterator[None]:
+    """Makes `import name` fail while the block runs, unless the module is already imported.
+
+    jsonschema imports rfc3987_syntax where it is installed (a notebook server needs it), for a format that no schema
+    here uses. The import takes longer than the rest of planning a small sweep. jsonschema works without the module.
+    """
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with _import_blocked("rfc3987_syntax"):
+    import jsonschema
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 
@@ -49,7 +62,7 @@ def _validator(name: str) -> jsonschema.Draft202012Validator:
 
 
 def check(document: Document, schema: str) -> None:
-    """Raises a UserError for the first mistake (in the file's order) of `document` against a schema."""
+    """Raises a UserError for the first mistake in `document`, in the file's order."""
     if document.value is None:
         raise document.error("the file is empty")
     mistake = first_mistake(document.value, schema)
@@ -59,11 +72,11 @@ def check(document: Document, schema: str) -> None:
 
 
 def first_mistake(value: Any, schema: str) -> tuple[KeyPath, str] | None:
-    """The first mistake of `value` as its path and what was expected and found; None where there is none."""
+    """The first mistake in `value`: key path and message; None where there is none."""
     errors = list(_validator(schema).iter_errors(value))
-    # a key that is missing is most often one that is spelled wrongly: say that
-    mistakes = [_described(error) for error in errors if error.validator != "required"]
-    mistakes = mistakes or [_described(error) for error in errors]
+    # a missing key is most often a misspelled one: report the misspelled key
+    mistakes = [_describe(error) for error in errors if error.validator != "required"]
+    mistakes = mistakes or [_describe(error) for error in errors]
     if not mistakes:
         return None
     order = {path: index for index, path in enumerate(_paths(value))}
@@ -71,19 +84,19 @@ def first_mistake(value: Any, schema: str) -> tuple[KeyPath, str] | None:
 
 
 def value_mistake(value: Any, path: KeyPath, schema: str) -> tuple[KeyPath, str] | None:
-    """The first mistake of `value` where it is put at `path` of a document; None where there is none."""
+    """The first mistake in `value` at `path` of a document: key path and message; None where there is none."""
     part, rest = subschema(schema, path)
     if rest or part is None:
         return None
     validator = jsonschema.Draft202012Validator({**part, "$defs": load_schema(schema).get("$defs", {})})
     for error in validator.iter_errors(value):
-        inner, message = _described(error)
+        inner, message = _describe(error)
         return (*path, *inner), message
     return None
 
 
 def subschema(schema: str, path: KeyPath) -> tuple[dict[str, Any] | None, KeyPath]:
-    """The part of a schema that describes `path`, and what of the path lies below the last described key.
+    """The part of a schema that describes `path`, and the rest of the path below the last key in the schema.
 
     (None, path) where a key is not allowed.
     """
@@ -118,7 +131,7 @@ def accepts_list(schema: str, path: KeyPath) -> bool:
 
 
 def with_defaults(value: Any, schema: str) -> Any:
-    """A copy of `value` in which every key that the schema gives a default for is present."""
+    """A copy of `value` with every missing key that has a default in the schema."""
     whole = load_schema(schema)
 
     def fill(value: Any, part: dict[str, Any]) -> Any:
@@ -143,8 +156,8 @@ def _property(part: dict[str, Any], key: str) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else {}
 
 
-def shown(value: Any) -> str:
-    """A value as an error line shows it: short, and in YAML's words."""
+def format_value(value: Any) -> str:
+    """A value as messages show it: short, in YAML spelling."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -166,11 +179,11 @@ def _paths(value: Any, path: KeyPath = ()) -> list[KeyPath]:
     return found
 
 
-def _described(error: jsonschema.ValidationError) -> tuple[KeyPath, str]:
+def _describe(error: jsonschema.ValidationError) -> tuple[KeyPath, str]:
     path: KeyPath = tuple(error.absolute_path)
-    found = shown(error.instance)
+    found = format_value(error.instance)
     if error.validator in ("anyOf", "oneOf"):
-        return _described_choice(error, path)
+        return _describe_choice(error, path)
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
         unknown = next(key for key in error.instance if key not in known)
@@ -183,7 +196,10 @@ def _described(error: jsonschema.ValidationError) -> tuple[KeyPath, str]:
         return path, f"expected {_types(error.validator_value)}, found {found}"
     if error.validator == "enum":
         hint = nearest(str(error.instance), [str(item) for item in error.validator_value])
-        return path, f"expected one of {', '.join(shown(item) for item in error.validator_value)}, found {found}{hint}"
+        return (
+            path,
+            f"expected one of {', '.join(format_value(item) for item in error.validator_value)}, found {found}{hint}",
+        )
     bounds = {
         "minimum": "at least",
         "maximum": "at most",
@@ -193,31 +209,35 @@ def _described(error: jsonschema.ValidationError) -> tuple[KeyPath, str]:
     if error.validator in bounds:
         return path, f"expected {bounds[error.validator]} {error.validator_value}, found {found}"
     if error.validator in ("minItems", "minProperties"):
-        return path, f"expected at least {error.validator_value} entries, found {len(error.instance)}"
+        return path, f"expected at least {_entries(error.validator_value)}, found {len(error.instance)}"
     if error.validator in ("maxItems", "maxProperties"):
-        return path, f"expected at most {error.validator_value} entries, found {len(error.instance)}"
+        return path, f"expected at most {_entries(error.validator_value)}, found {len(error.instance)}"
     if error.validator == "pattern":
-        return path, f"expected text like {error.validator_value}, found {found}"
+        return path, f"expected text that matches {error.validator_value}, found {found}"
     return path, error.message
 
 
-def _described_choice(error: jsonschema.ValidationError, path: KeyPath) -> tuple[KeyPath, str]:
-    """The complaint of the alternative that came nearest, or all types that would have done."""
+def _describe_choice(error: jsonschema.ValidationError, path: KeyPath) -> tuple[KeyPath, str]:
+    """The message of the best matching alternative, or all types that are allowed."""
     if error.validator == "oneOf" and not error.context:
-        return path, f"fits more than one of the forms that are allowed, found {shown(error.instance)}"
+        return path, f"matches more than one of the allowed forms, found {format_value(error.instance)}"
     types = [item.get("type") for item in error.validator_value]
     shallow = all(not inner.path for inner in error.context)
     if shallow and all(isinstance(item, (str, list)) for item in types):
         flat = [name for item in types for name in ([item] if isinstance(item, str) else item)]
         kinds = {"object": dict, "array": list, "string": str}
         if not any(isinstance(error.instance, kinds[name]) for name in flat if name in kinds):
-            return path, f"expected {_types(flat)}, found {shown(error.instance)}"
+            return path, f"expected {_types(flat)}, found {format_value(error.instance)}"
     best = jsonschema.exceptions.best_match([error])
     if isinstance(error.instance, dict) and (best is error or best is None or best.validator == "required"):
         required = [item["required"] for item in error.validator_value if "required" in item]
         forms = [" and ".join(f"'{key}'" for key in keys) for keys in required]
         return path, f"expected {' or '.join(forms)}, found {', '.join(map(repr, error.instance)) or 'nothing'}"
-    return (path, error.message) if best is error or best is None else _described(best)
+    return (path, error.message) if best is error or best is None else _describe(best)
+
+
+def _entries(count: int) -> str:
+    return f"{count} entry" if count == 1 else f"{count} entries"
 
 
 def _types(names: str | list[str]) -> str:

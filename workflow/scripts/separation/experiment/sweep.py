@@ -1,4 +1,4 @@
-"""The language of `sweep`: from one experiment file to the settings of every point.
+"""The sweep language: expansion of one experiment file into the settings of every point.
 
 `sweep` is a list of blocks. In a block a list is swept (Cartesian product, the last key changing fastest), anything
 else is set. A dotted key is an exact path; a plain key sets every matching key anywhere. See docs/sweeps.md.
@@ -14,13 +14,13 @@ from typing import Any
 from separation.errors import UserError, nearest
 from separation.experiment import schema
 from separation.experiment.ids import normalized
-from separation.experiment.key_paths import CACHE_PATH, all_keys, is_list, matches, paths_of, replaced, whole
+from separation.experiment.key_paths import CACHE_PATH, all_keys, is_list, is_whole_number, matches, paths_of, replaced
 from separation.experiment.nussl_signatures import ARGUMENT_NAMES, arguments_of
 from separation.experiment.sweep_axes import Axes, Choice, Setting
 from separation.files.yaml_reader import Document, KeyPath
 
 SCHEMA = "experiment"
-# where a plain key is looked for
+# sections in which a plain key is searched
 _SECTIONS = (
     "info",
     "dataset_config",
@@ -34,7 +34,7 @@ _SECTIONS = (
 
 @dataclass
 class Point:
-    """One point of a sweep before it has an id: its whole config, and the settings that led to it."""
+    """One point of a sweep before it has an id: its complete config and the settings it results from."""
 
     config: dict[str, Any]
     block: int
@@ -45,13 +45,13 @@ class Point:
 
     @property
     def swept(self) -> dict[str, Any]:
-        """The swept keys, as they are written in the sweep, and their values."""
+        """Values by swept key, with the keys as written in the sweep."""
         return {setting.key: setting.value for setting in self.settings if setting.swept}
 
 
 @dataclass(frozen=True)
 class Override:
-    """A change given on the command line."""
+    """A change from the command line."""
 
     key: str
     value: Any
@@ -61,9 +61,9 @@ class Sweep:
     """Expands an experiment.
 
     Args:
-        document: the experiment file, checked against its schema.
-        base: its content with all defaults and without `sweep`.
-        overrides: changes from the command line; they win over the file and its sweep.
+        document: Experiment file, checked against its schema.
+        base: Its content with all defaults and without `sweep`.
+        overrides: Changes from the command line; they take precedence over the file and its sweep.
     """
 
     def __init__(self, document: Document, base: dict[str, Any], overrides: tuple[Override, ...] = ()):
@@ -75,10 +75,10 @@ class Sweep:
         self._sections: dict[tuple, tuple[Any, list]] = {}
 
     def points(self) -> Iterator[Point]:
-        """All points in the sweep's order, excluded ones left out; equal points of several blocks come several times.
+        """All points that are not excluded, in the sweep's order; equal points of several blocks are repeated.
 
         Raises:
-            UserError: a key matches nothing, a value does not fit its key, a block is malformed or gives no point.
+            UserError: A key matches nothing, a value does not fit its key, a block is malformed or yields no points.
         """
         blocks = self.document.value.get("sweep") or [{}]
         for index, block in enumerate(blocks):
@@ -87,44 +87,45 @@ class Sweep:
     # one block ---------------------------------------------------------------------------------------------------
 
     def _block(self, index: int, block: dict[str, Any]) -> Iterator[Point]:
-        where: KeyPath = ("sweep", index)
+        path: KeyPath = ("sweep", index)
         block = dict(block)
         command_line = self._override_block(block)
-        populate = self._flag(block, "populate_cache", where, default=True)
-        cache_workers = self._cache_workers(block, where)
-        exclude = self._conditions(block.pop("exclude", []), (*where, "exclude"))
-        when = self._whens(block.pop("when", []), (*where, "when"))
-        axes = self.axes.axes(block, where) + command_line
-        given = False
+        populate = self._flag(block, "populate_cache", path, default=True)
+        cache_workers = self._cache_workers(block, path)
+        exclude = self._conditions(block.pop("exclude", []), (*path, "exclude"))
+        when = self._whens(block.pop("when", []), (*path, "when"))
+        axes = self.axes.axes(block, path) + command_line
+        empty = True
         for combination in itertools.product(*axes):
             settings = tuple(itertools.chain.from_iterable(combination))
             for more in self._conditional(settings, when):
                 point = self._point(index, settings + more, populate, cache_workers)
                 if any(matches(point.config, condition) for condition in exclude):
                     continue
-                given = True
+                empty = False
                 yield point
-        if not given:
-            raise self.document.error("this block gives no point: every combination is excluded", where)
+        if empty:
+            raise self.document.error("this block yields no points: `exclude` removes every combination", path)
 
     # options of a block ------------------------------------------------------------------------------------------
 
-    def _flag(self, block: dict[str, Any], key: str, where: KeyPath, *, default: bool) -> bool:
+    def _flag(self, block: dict[str, Any], key: str, path: KeyPath, *, default: bool) -> bool:
         value = block.pop(key, default)
         if not isinstance(value, bool):
-            raise self.document.error(f"expected true or false, found {schema.shown(value)}", (*where, key))
+            raise self.document.error(f"expected true or false, found {schema.format_value(value)}", (*path, key))
         return value
 
-    def _cache_workers(self, block: dict[str, Any], where: KeyPath) -> int | None:
+    def _cache_workers(self, block: dict[str, Any], path: KeyPath) -> int | None:
         value = block.pop("num_cache_workers", None)
-        if value is not None and (not whole(value) or value < 0):
+        if value is not None and (not is_whole_number(value) or value < 0):
             raise self.document.error(
-                f"expected a whole number, found {schema.shown(value)}", (*where, "num_cache_workers")
+                f"expected a whole number of at least 0, found {schema.format_value(value)}",
+                (*path, "num_cache_workers"),
             )
         return value
 
     def _override_block(self, block: dict[str, Any]) -> list[list[Choice]]:
-        """Applies the command line to a block; what is swept or set there comes after the block's own axes."""
+        """Removes overridden keys from a block; returns the axes of the command line, which follow the block's own."""
         axes: list[list[Choice]] = []
         for override in self.overrides:
             key, value = override.key, override.value
@@ -143,33 +144,32 @@ class Sweep:
     def _conditions(self, value: Any, origin: KeyPath) -> list[dict[str, Any]]:
         conditions = value if isinstance(value, list) else [value]
         for number, condition in enumerate(conditions):
-            place = (*origin, number) if isinstance(value, list) else origin
-            self._check_condition(condition, place)
+            self._check_condition(condition, (*origin, number) if isinstance(value, list) else origin)
         return conditions
 
-    def _check_condition(self, condition: Any, place: KeyPath) -> None:
+    def _check_condition(self, condition: Any, path: KeyPath) -> None:
         if not isinstance(condition, dict) or not condition:
-            raise self.document.error("expected a mapping of keys to values (or lists of values)", place)
+            raise self.document.error("expected a mapping of keys to values (or lists of values)", path)
         for key in condition:
-            self._find(key, (*place, key), required=True)
+            self._find(key, (*path, key), required=True)
 
     def _whens(self, value: Any, origin: KeyPath) -> list[tuple[dict[str, Any], list[list[Choice]]]]:
         whens = value if isinstance(value, list) else [value]
         parsed = []
         for number, when in enumerate(whens):
-            place = (*origin, number) if isinstance(value, list) else origin
+            path = (*origin, number) if isinstance(value, list) else origin
             if not isinstance(when, dict) or "if" not in when or len(when) < 2:
-                raise self.document.error("expected a condition under 'if' and keys that it sets or sweeps", place)
+                raise self.document.error("expected a condition under 'if' and keys to set or sweep", path)
             rest = dict(when)
             condition = rest.pop("if")
-            self._check_condition(condition, (*place, "if"))
-            parsed.append((condition, self.axes.axes(rest, place)))
+            self._check_condition(condition, (*path, "if"))
+            parsed.append((condition, self.axes.axes(rest, path)))
         return parsed
 
     def _conditional(
         self, settings: tuple[Setting, ...], whens: list[tuple[dict[str, Any], list[list[Choice]]]]
     ) -> list[tuple[Setting, ...]]:
-        """The further settings of a combination: one entry per combination of the conditional keys that apply."""
+        """Further settings of a combination from `when`: one entry per combination of the keys that apply."""
         if not whens:
             return [()]
         combinations: list[tuple[Setting, ...]] = [()]
@@ -191,9 +191,9 @@ class Sweep:
         return Point(config, block, settings, populate, workers, origins)
 
     def _apply(self, settings: tuple[Setting, ...]) -> tuple[dict[str, Any], dict[KeyPath, KeyPath]]:
-        """The config under some settings, and by path of what they changed where they stand.
+        """The config with some settings applied, and the origin in the file of each changed path.
 
-        A section is built once for all points that set the same in it, so that equal sections are one object.
+        A section is built once for all points with the same settings in it, so that equal sections are one object.
         """
         origins: dict[KeyPath, KeyPath] = {}
         changes: dict[str | int, list[tuple[KeyPath, Setting]]] = {}
@@ -209,7 +209,7 @@ class Sweep:
                 for path, setting in changed:
                     self._check_value(setting, path)
                     value = replaced(value, path[1:], setting.value)
-                # the settings are kept, so that their ids stay their own
+                # the settings are kept so that id() stays unique
                 self._sections[key] = (value, changed)
             config[section] = self._sections[key][0]
         return config, origins
@@ -233,7 +233,7 @@ class Sweep:
         return UserError(message, file="command line", key=f"set={setting.key}")
 
     def _find(self, key: str, origin: KeyPath, *, required: bool = False) -> list[KeyPath]:
-        """The paths that a sweep's key sets: itself where it is dotted, every match where it is plain."""
+        """The paths that a sweep key sets: one for a dotted key, every match for a plain key."""
         if key not in self._targets:
             self._targets[key] = self._exact(key, origin) if "." in key else self._matches(key, origin)
         if required and not self._targets[key]:
@@ -266,23 +266,23 @@ class Sweep:
             return [CACHE_PATH]
         found = [path for section in _SECTIONS for path in paths_of(self.base.get(section), key, (section,))]
         if not found:
-            # a module or an algorithm takes the argument though the file leaves it at its default
-            found = [path for path in self._argument_places() if key in arguments_of(self._class_at(path))]
+            # an argument of a module or algorithm that the file leaves at its default
+            found = [path for path in self._argument_paths() if key in arguments_of(self._class_at(path))]
             found = [(*path, key) for path in found]
         if not found and key in ARGUMENT_NAMES:
             self.notices.append(
-                f"{self._place(origin)}{key} sets nothing: no module or algorithm of this file takes it"
+                f"{self._location(origin)}{key} has no effect: no module or algorithm in this file takes it"
             )
         elif not found:
             raise self._unknown(key, origin)
         return found
 
-    def _argument_places(self) -> list[KeyPath]:
+    def _argument_paths(self) -> list[KeyPath]:
         modules = self.base["model_config"].get("modules", {})
-        places: list[KeyPath] = [
+        paths: list[KeyPath] = [
             ("model_config", "modules", name, "args") for name, module in modules.items() if "class" in module
         ]
-        return [*places, ("algorithm_config", "args")]
+        return [*paths, ("algorithm_config", "args")]
 
     def _class_at(self, path: KeyPath) -> str:
         value: Any = self.base
@@ -291,14 +291,14 @@ class Sweep:
         return value["class"]
 
     def _may_be_added(self, parent: KeyPath, key: str) -> bool:
-        """Whether `key` may be set under `parent` though the file and the schema's defaults do not hold it."""
+        """Whether `key` may be set under `parent` although neither the file nor the defaults contain it."""
         part, rest = schema.subschema(SCHEMA, parent)
         if not rest and part is not None and key in part.get("properties", {}):
             return True
         if parent and parent[-1] == "args":
             known = arguments_of(self._class_at(parent))
             return known is None or key in known
-        # a nussl dataset class takes arguments of its own
+        # a dataset class of nussl takes its own arguments
         return parent[:1] == ("datasets",) and len(parent) == 2 and "class" in self.base["datasets"][parent[1]]
 
     def _addable(self, parent: KeyPath) -> list[str]:
@@ -319,6 +319,6 @@ class Sweep:
             return self.document.error(message, origin)
         return UserError(message, file="command line", key=f"set={key}")
 
-    def _place(self, origin: KeyPath) -> str:
+    def _location(self, origin: KeyPath) -> str:
         line = self.document.line(origin) if origin else None
         return f"{self.document.file}:{line}: " if line else "command line: "

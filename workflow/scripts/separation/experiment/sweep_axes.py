@@ -1,4 +1,4 @@
-"""The keys of one block of a sweep as axes: what is swept, set, paired, drawn."""
+"""Axes of a sweep block: swept, fixed, zipped and random keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from separation.errors import nearest
 from separation.experiment import schema
-from separation.experiment.key_paths import whole
+from separation.experiment.key_paths import is_whole_number
+from separation.experiment.schema import format_value
 from separation.files.yaml_reader import Document, KeyPath
 
 _DISTRIBUTIONS = {"uniform": 2, "log_uniform": 2, "randint": 2, "choice": 1}
@@ -18,7 +19,7 @@ _DISTRIBUTIONS = {"uniform": 2, "log_uniform": 2, "randint": 2, "choice": 1}
 
 @dataclass(frozen=True)
 class Setting:
-    """One key of a sweep at one value, and where it stands in the file."""
+    """One value of a sweep key, and its key path in the experiment file (`origin`)."""
 
     key: str
     value: Any
@@ -26,7 +27,7 @@ class Setting:
     swept: bool
 
 
-# Settings that change together; a swept key has one such tuple per value
+# Settings that change together; a swept key has one tuple per value
 Choice = tuple[Setting, ...]
 
 
@@ -34,19 +35,20 @@ class Axes:
     """Reads the keys of a block.
 
     Args:
-        document: the experiment file, for the places of mistakes.
-        find: gives the paths that a key sets, where it stands being given for the mistake of one that sets none.
+        document: Experiment file, for the lines of mistakes.
+        find: Function that returns the paths that a key sets; its second argument, the key's own path in the file, is
+            for the message where there are none.
     """
 
     def __init__(self, document: Document, find: Callable[[str, KeyPath], list[KeyPath]]):
         self.document, self._find = document, find
 
-    def axes(self, block: dict[str, Any], where: KeyPath) -> list[list[Choice]]:
-        """The block's axes in the file's order; groups that change together come last, so that they win."""
+    def axes(self, block: dict[str, Any], path: KeyPath) -> list[list[Choice]]:
+        """Axes of a block in the file's order; groups that change together come last and so take precedence."""
         axes: list[list[Choice]] = []
         groups: list[list[Choice]] = []
         for key, value in block.items():
-            origin = (*where, key)
+            origin = (*path, key)
             if key.startswith("multiple_parameters"):
                 groups.append(self._groups(value, origin))
             elif key == "seeds":
@@ -57,7 +59,7 @@ class Axes:
                 axes.append(self._random(value, origin))
             elif isinstance(value, list):
                 if not value:
-                    raise self.document.error("an empty list gives no point", origin)
+                    raise self.document.error("an empty list yields no points", origin)
                 axes.append([(Setting(key, item, (*origin, number), swept=True),) for number, item in enumerate(value)])
             else:
                 axes.append([(Setting(key, value, origin, swept=False),)])
@@ -85,20 +87,20 @@ class Axes:
         zips = value if isinstance(value, list) else [value]
         axes = []
         for number, mapping in enumerate(zips):
-            place = (*origin, number) if isinstance(value, list) else origin
+            path = (*origin, number) if isinstance(value, list) else origin
             if not isinstance(mapping, dict) or not mapping:
-                raise self.document.error("expected a mapping of keys to lists of one length", place)
+                raise self.document.error("expected a mapping of keys to lists of equal length", path)
             for key, inner in mapping.items():
                 if not isinstance(inner, list) or not inner:
-                    raise self.document.error(f"expected a list, found {schema.shown(inner)}", (*place, key))
+                    raise self.document.error(f"expected a list, found {format_value(inner)}", (*path, key))
             lengths = {key: len(inner) for key, inner in mapping.items()}
             if len(set(lengths.values())) > 1:
-                told = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-                raise self.document.error(f"expected lists of one length, found {told}", place)
+                found = ", ".join(f"{key} ({length})" for key, length in lengths.items())
+                raise self.document.error(f"expected lists of equal length, found {found}", path)
             axes.append(
                 [
-                    tuple(Setting(key, mapping[key][row], (*place, key, row), swept=True) for key in mapping)
-                    for row in range(next(iter(lengths.values())))
+                    tuple(Setting(key, mapping[key][index], (*path, key, index), swept=True) for key in mapping)
+                    for index in range(next(iter(lengths.values())))
                 ]
             )
         return axes
@@ -115,50 +117,52 @@ class Axes:
                 hint = nearest(key, ["count", "seed", "distributions"])
                 raise self.document.error(f"unknown key{hint or '; ' + form}", (*origin, key))
         count, seed, distributions = value.get("count"), value.get("seed", 0), value.get("distributions")
-        if not whole(count) or count < 1:
+        if not is_whole_number(count) or count < 1:
             raise self.document.error(
-                f"expected a whole number of at least 1, found {schema.shown(count)}", (*origin, "count")
+                f"expected a whole number of at least 1, found {format_value(count)}", (*origin, "count")
             )
-        if not whole(seed):
-            raise self.document.error(f"expected a whole number, found {schema.shown(seed)}", (*origin, "seed"))
+        if not is_whole_number(seed):
+            raise self.document.error(f"expected a whole number, found {format_value(seed)}", (*origin, "seed"))
         if not isinstance(distributions, dict) or not distributions:
             raise self.document.error(form, (*origin, "distributions"))
         for key, distribution in distributions.items():
             self._check_distribution(distribution, (*origin, "distributions", key))
-        # a key's draws depend on its name and the seed alone: adding a key leaves the others' values as they were
+        # a key's draws depend on its name and the seed only, so adding a key does not change the values of others
         draws = {
             key: self._draws(key, distribution, random.Random(f"{seed}:{key}"), count, (*origin, "distributions", key))
             for key, distribution in distributions.items()
         }
         return [
-            tuple(Setting(key, draws[key][row], (*origin, "distributions", key), swept=True) for key in draws)
-            for row in range(count)
+            tuple(Setting(key, draws[key][index], (*origin, "distributions", key), swept=True) for key in draws)
+            for index in range(count)
         ]
 
     def _check_distribution(self, distribution: Any, origin: KeyPath) -> None:
         names = ", ".join(_DISTRIBUTIONS)
         if not isinstance(distribution, list) or not distribution or not isinstance(distribution[0], str):
             raise self.document.error(
-                f"expected a distribution like [uniform, 0, 1], found {schema.shown(distribution)}", origin
+                f"expected a distribution like [uniform, 0, 1], found {format_value(distribution)}", origin
             )
         name = distribution[0].replace("-", "_")
         if name not in _DISTRIBUTIONS:
             hint = nearest(name, _DISTRIBUTIONS)
-            raise self.document.error(f"unknown distribution '{distribution[0]}'{hint}; known are {names}", origin)
+            raise self.document.error(
+                f"unknown distribution '{distribution[0]}'{hint}; expected one of {names}", origin
+            )
         parameters = distribution[1:]
         if name == "choice":
             if len(parameters) != 1 or not isinstance(parameters[0], list) or not parameters[0]:
                 raise self.document.error("expected [choice, [value, value, ...]]", origin)
             return
-        good = len(parameters) == 2 and all(
+        valid = len(parameters) == 2 and all(
             isinstance(bound, (int, float)) and not isinstance(bound, bool) and math.isfinite(bound)
             for bound in parameters
         )
-        if not good or parameters[0] > parameters[1]:
+        if not valid or parameters[0] > parameters[1]:
             raise self.document.error(f"expected [{name}, low, high] with numbers low <= high", origin)
         if name == "log_uniform" and parameters[0] <= 0:
-            raise self.document.error(f"expected bounds above 0, found {schema.shown(parameters[0])}", origin)
-        if name == "randint" and not all(whole(bound) for bound in parameters):
+            raise self.document.error(f"expected bounds above 0, found {format_value(parameters[0])}", origin)
+        if name == "randint" and not all(is_whole_number(bound) for bound in parameters):
             raise self.document.error("expected whole numbers as bounds", origin)
 
     def _draws(
@@ -177,5 +181,5 @@ class Axes:
         kinds = [schema.subschema("experiment", path) for path in self._find(key, origin)]
         if any(not rest and part is not None and part.get("type") == "integer" for part, rest in kinds):
             return [round(value) for value in drawn]
-        # six digits, so that machines whose exp and log differ in the last bit agree on the value and on the id
+        # six digits, because exp and log may differ in the last bit between machines and the value enters the id
         return [float(f"{value:.6g}") for value in drawn]

@@ -1,4 +1,4 @@
-"""The user's own modules, losses and algorithms: classes in Python files, found without running these."""
+"""User-defined modules, losses and algorithms, found in Python files without running them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from separation.errors import UserError
 
 
 @dataclass(frozen=True)
-class OwnClass:
-    """A class in a file of the folder.
+class UserClass:
+    """A class in a file of the user's folder.
 
     Attributes:
-        name: by which experiments call it.
-        file: in which it stands.
-        keys: DEFAULT_KEYS of a loss, in order; None where it has none, as modules and algorithms.
+        name: Class name, as experiments write it.
+        file: File that defines it.
+        keys: DEFAULT_KEYS of a loss, in order; None for modules and algorithms.
     """
 
     name: str
@@ -29,7 +29,7 @@ class OwnClass:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Of its file and of those of the folder that this imports, in hex."""
+        """SHA-256 of its file and of the files of the folder that this one imports, in hex."""
         content = hashlib.sha256()
         for part in sorted(_with_imports(self.file)):
             content.update(part.name.encode() + b"\0" + part.read_bytes() + b"\0")
@@ -38,23 +38,23 @@ class OwnClass:
 
 @dataclass(frozen=True)
 class Extras:
-    """All classes of a folder by name; none where the folder is not there."""
+    """All classes of a folder by name; empty where the folder does not exist."""
 
-    classes: Mapping[str, OwnClass] = field(default_factory=dict)
+    classes: Mapping[str, UserClass] = field(default_factory=dict)
 
-    def used_by(self, config: Mapping[str, Any], *sections: str) -> list[OwnClass]:
-        """The classes that these sections of a config name, in the order of their names."""
+    def used_by(self, config: Mapping[str, Any], *sections: str) -> list[UserClass]:
+        """The classes that these sections of a config use, sorted by name."""
         if not self.classes:
             return []
-        names = {name for section in sections for name in _NAMED[section](config)}
+        names = {name for section in sections for name in _CLASS_NAMES[section](config)}
         return [self.classes[name] for name in sorted(names & set(self.classes))]
 
     def hashes(self, config: Mapping[str, Any], *sections: str) -> dict[str, str]:
-        """Of the code that these sections name, by class: {} for nearly all experiments."""
-        return {own.name: own.sha256 for own in self.used_by(config, *sections)}
+        """Hashes of the code that these sections use, by class; {} for most experiments."""
+        return {found.name: found.sha256 for found in self.used_by(config, *sections)}
 
 
-_NAMED = {
+_CLASS_NAMES = {
     "model_config": lambda config: [module.get("class") for module in config["model_config"]["modules"].values()],
     "train_config": lambda config: [
         str(loss[0]).rpartition(":")[2] for loss in config["train_config"]["loss_function"]
@@ -63,26 +63,27 @@ _NAMED = {
 }
 
 
-#: where experiments look that say nothing else; it need not be there
+#: default of info.extras; the folder need not exist
 DEFAULT_FOLDER = "extras"
 
 
 def find_extras(folder: str | Path | None) -> Extras:
-    """Looks through the Python files of a folder; files and classes whose names begin with _ are the user's own matter.
+    """Finds the classes in the Python files of a folder; classes whose names begin with _ are ignored.
 
     Raises:
-        UserError: a file is no Python, two files define a class of one name, or a folder that was asked for is missing.
+        UserError: A file is not valid Python, two files define a class of the same name, or the folder is missing and
+            is not the default one.
     """
     if folder is not None and str(folder) != DEFAULT_FOLDER and not Path(folder).is_dir():
-        raise UserError(f"no such folder: {folder} (relative paths start at the repository's root)", key="info.extras")
-    classes: dict[str, OwnClass] = {}
+        raise UserError(f"no such folder: {folder} (relative paths start at the repository root)", key="info.extras")
+    classes: dict[str, UserClass] = {}
     for file in sorted(Path(folder).glob("*.py")) if folder else []:
         for node in _parsed(file).body:
             if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
                 continue
             if node.name in classes:
-                raise UserError(f"the class {node.name} is in {classes[node.name].file} too", file=file)
-            classes[node.name] = OwnClass(node.name, file, _default_keys(node))
+                raise UserError(f"the class {node.name} is also defined in {classes[node.name].file}", file=file)
+            classes[node.name] = UserClass(node.name, file, _default_keys(node))
     return Extras(classes)
 
 
@@ -90,7 +91,7 @@ def _parsed(file: Path) -> ast.Module:
     try:
         return ast.parse(file.read_text(encoding="utf-8"))
     except SyntaxError as error:
-        raise UserError(f"not Python: {error.msg}", file=file, line=error.lineno) from error
+        raise UserError(f"invalid Python: {error.msg}", file=file, line=error.lineno) from error
 
 
 def _default_keys(node: ast.ClassDef) -> tuple[str, ...] | None:
@@ -105,7 +106,7 @@ def _default_keys(node: ast.ClassDef) -> tuple[str, ...] | None:
 
 
 def _with_imports(file: Path) -> set[Path]:
-    """A file and those of its folder that it imports, directly or not."""
+    """A file and the files of its folder that it imports, directly or indirectly."""
     found, waiting = set(), [file]
     while waiting:
         current = waiting.pop()

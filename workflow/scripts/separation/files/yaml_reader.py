@@ -1,7 +1,7 @@
-"""Reading the YAML files that users write: safely, with YAML 1.2 numbers, and knowing the line of every key.
+"""Safe reader for YAML files, with YAML 1.2 numbers and the line of every key.
 
-PyYAML speaks YAML 1.1, where `1e-3` is a string, `1:30` is 90 and `no` is false. Scalars are resolved here by the core
-schema of YAML 1.2.2 (section 10.3.2) instead. `!!python/tuple` is read as a list; any other tag that would build Python
+PyYAML implements YAML 1.1, where `1e-3` is a string, `1:30` is 90 and `no` is false. Here, scalars are resolved by the
+core schema of YAML 1.2.2 (section 10.3.2). `!!python/tuple` is read as a list; any other tag that would build Python
 objects is an error.
 """
 
@@ -31,7 +31,7 @@ _INFINITE = re.compile(r"^[-+]?\.(?:inf|Inf|INF)$")
 _NAN = re.compile(r"^\.(?:nan|NaN|NAN)$")
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-# filled in after hashing, so it passes through reading as it stands
+# filled in after hashing, so the reader leaves it unchanged
 _LATE_VARIABLES = {"EXPERIMENT_KEY"}
 
 _TAG = "tag:yaml.org,2002:"
@@ -41,14 +41,14 @@ _CONTAINER_TAGS = {f"{_TAG}{name}" for name in ("map", "seq", "python/tuple")}
 
 @dataclass(frozen=True)
 class Document:
-    """What a YAML file holds: the value, and the line (from 1) of every key and list item by its path."""
+    """Contents of a YAML file, and the line (from 1) of every key and list item by key path."""
 
     file: str
     value: Any
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
     def line(self, path: KeyPath) -> int | None:
-        """The line of `path`, or of its nearest ancestor that stands in the file."""
+        """The line of `path`, or of its nearest ancestor in the file."""
         while path:
             if path in self.lines:
                 return self.lines[path]
@@ -91,8 +91,8 @@ def resolve_scalar(text: str) -> Any:
     return text
 
 
-def shown_path(path: str | os.PathLike) -> str:
-    """`path` as a user would type it: relative to the working directory where it lies below it."""
+def display_path(path: str | os.PathLike) -> str:
+    """`path` as a user would type it: relative to the working directory where it is below it."""
     try:
         return str(Path(path).resolve().relative_to(Path.cwd().resolve()))
     except ValueError:
@@ -103,14 +103,14 @@ def read_yaml(path: str | os.PathLike, variables: Mapping[str, str] | None = Non
     """Reads one YAML file.
 
     Args:
-        path: the file.
-        variables: what `${VAR}` and `${VAR:-default}` are replaced by; None leaves them as they stand.
+        path: File to read.
+        variables: Values of `${VAR}` and `${VAR:-default}`; None leaves these unchanged.
 
     Raises:
-        UserError: the file is missing, is not UTF-8 or does not parse; a key stands twice; a tag would build a Python
+        UserError: The file is missing, is not UTF-8 or does not parse; a key is duplicated; a tag would build a Python
             object; a variable is unset and has no default.
     """
-    shown = shown_path(path)
+    shown = display_path(path)
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -121,7 +121,7 @@ def read_yaml(path: str | os.PathLike, variables: Mapping[str, str] | None = Non
         raise UserError(f"cannot be read: {problem.strerror}", file=shown) from None
     except UnicodeDecodeError as problem:
         line = Path(path).read_bytes()[: problem.start].count(b"\n") + 1
-        raise UserError("expected UTF-8 text, found a byte that is not", file=shown, line=line) from None
+        raise UserError("expected UTF-8 text, found an invalid byte", file=shown, line=line) from None
     return parse_yaml(text, file=shown, variables=variables)
 
 
@@ -133,9 +133,9 @@ def parse_yaml(text: str, *, file: str, variables: Mapping[str, str] | None = No
         mark = problem.problem_mark or problem.context_mark
         line = None if mark is None else mark.line + 1
         detail = " ".join(part for part in (problem.context, problem.problem) if part)
-        raise UserError(f"YAML does not parse: {detail}", file=file, line=line) from None
+        raise UserError(f"invalid YAML: {detail}", file=file, line=line) from None
     except yaml.YAMLError as problem:
-        raise UserError(f"YAML does not parse: {problem}", file=file) from None
+        raise UserError(f"invalid YAML: {problem}", file=file) from None
     if node is None:
         return Document(file, None, {(): 1})
     reader = _Reader(file, variables)
@@ -154,7 +154,7 @@ class _Reader:
 
     def construct(self, node: yaml.Node, path: KeyPath) -> Any:
         if id(node) in self._open:
-            raise self.error("an anchor that holds itself", node, path)
+            raise self.error("recursive anchor", node, path)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         if node.tag not in _CONTAINER_TAGS:
@@ -186,7 +186,7 @@ class _Reader:
                 raise self.error("a key must be text", key_node, path)
             key = key_node.value
             if key in own:
-                raise self.error("this key stands twice", key_node, (*path, key))
+                raise self.error("duplicate key", key_node, (*path, key))
             own[key] = self._child(value_node, (*path, key), key_node)
         return {**merged, **own}
 
@@ -196,7 +196,7 @@ class _Reader:
             raise self.error(f"tag {_shown_tag(node.tag)} is not allowed; expected plain YAML", node, path)
         text = node.value
         replaced = self._replace_variables(text, node, path)
-        # style None is a plain scalar; quoted ones and blocks are text whatever they hold
+        # style None is a plain scalar; quoted scalars and blocks are always text
         if node.style is None:
             return resolve_scalar(replaced)
         return replaced

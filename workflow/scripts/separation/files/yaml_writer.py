@@ -1,4 +1,4 @@
-"""Writing YAML that reads back as the same values, also by YAML 1.1 readers."""
+"""YAML writer whose output YAML 1.1 and 1.2 readers read as the same values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from separation.files.yaml_reader import resolve_scalar
 
 
 class _Dumper(yaml.SafeDumper):
-    """Without anchors, and with numbers that YAML 1.1 and 1.2 both read as numbers."""
+    """Dumper without anchors, with numbers that YAML 1.1 and 1.2 both read as numbers."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -30,13 +30,13 @@ def _float(dumper: _Dumper, value: float) -> yaml.Node:
 
 
 def _text(dumper: _Dumper, value: str) -> yaml.Node:
-    # text that YAML 1.2 would take for a number, where PyYAML sees none
+    # quote text that YAML 1.2 reads as a number and PyYAML does not
     style = None if resolve_scalar(value) == value else "'"
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 def _list(dumper: _Dumper, value: list[Any]) -> yaml.Node:
-    # on one line, unless it holds mappings
+    # on one line, unless it contains mappings
     flow = not any(isinstance(item, dict) for item in value)
     return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=flow)
 

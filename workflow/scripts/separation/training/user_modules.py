@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from separation.errors import UserError
-from separation.experiment.user_classes import OwnClass, find_extras
+from separation.experiment.user_classes import UserClass, find_extras
 from separation.nussl_compat import nussl
 
 #: separation algorithms that were found in the user's files
@@ -32,7 +32,7 @@ def load_extras(config: Mapping[str, Any]) -> None:
         _register(own, getattr(_load(own.file), own.name))
 
 
-def _register(own: OwnClass, found: Any) -> None:
+def _register(own: UserClass, found: Any) -> None:
     if isinstance(found, type) and issubclass(found, torch.nn.Module):
         (nussl.ml.register_loss if hasattr(found, "DEFAULT_KEYS") else nussl.ml.register_module)(found)
     elif isinstance(found, type) and issubclass(found, nussl.separation.base.SeparationBase):
