@@ -1,24 +1,34 @@
-"""What Snakemake looks up once instead of for every job is found all the same."""
+"""Patches of Snakemake: they change no result, apply to large sweeps alone, and are still needed."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from separation.planning import snakemake_patches
+
 SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 SNAKEFILE = """
-import sys
+import inspect, sys
 sys.path.insert(0, {scripts!r})
-from snakemake import dag
-from separation.planning.snakemake_patches import end_with_job_stats, known, make_lookups_once
+from snakemake import common, dag
+from snakemake.resources import Resource
+from separation.planning.snakemake_patches import end_with_job_stats, known, patch_snakemake
 
-looked_up = dag.script.get_source
-def counted(path, *others):
-    print("looked up", path)
-    return looked_up(path, *others)
-dag.script.get_source = counted
-make_lookups_once()
-make_lookups_once()
+get_source, signature = dag.script.get_source, inspect.signature
+def counted_source(path, *others):
+    print("opened", path)
+    return get_source(path, *others)
+def counted_signature(function, *args, **kwargs):
+    name = getattr(function, "__qualname__", "")
+    if name in ("Resource.evaluate", "threads_of"):
+        print("inspected", name)
+    return signature(function, *args, **kwargs)
+dag.script.get_source = counted_source
+print("patched", patch_snakemake({points}), patch_snakemake({points}))
+inspect.signature = counted_signature
 end_with_job_stats(workflow)
 
 rule all:
@@ -33,30 +43,53 @@ rule make:
     threads: threads_of
     script: "{script}"
 """
+MANY = snakemake_patches.MANY_POINTS + 1
 
 
-def plan(folder: Path, script: str, *options: str) -> subprocess.CompletedProcess:
+def plan(folder: Path, script: str, *options: str, points: int = MANY) -> subprocess.CompletedProcess:
     """`snakemake -n` on four jobs of one rule."""
-    (folder / "Snakefile").write_text(SNAKEFILE.format(scripts=str(SCRIPTS), script=script))
+    (folder / "Snakefile").write_text(SNAKEFILE.format(scripts=str(SCRIPTS), script=script, points=points))
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "2", *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_a_script_is_opened_once_for_all_jobs_of_its_rule(tmp_path):
+def test_scripts_and_signatures_are_looked_up_once_for_all_jobs_of_a_rule(tmp_path):
     (tmp_path / "make.py").write_text("")
     done = plan(tmp_path, "make.py")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("looked up") == 1
+    assert "patched True True" in done.stdout
+    assert done.stdout.count("opened") == 1
+    assert done.stdout.count("inspected Resource.evaluate") == 0
+    assert done.stdout.count("inspected threads_of") == 1
     assert done.stdout.count("threads: 2") == 3
 
 
-def test_a_script_that_is_not_there_is_told(tmp_path):
+def test_small_sweeps_run_on_snakemake_as_it_is_and_it_still_looks_up_every_job(tmp_path):
+    """Where this fails, Snakemake looks things up once itself, and the patch can go."""
+    (tmp_path / "make.py").write_text("")
+    done = plan(tmp_path, "make.py", points=snakemake_patches.MANY_POINTS)
+    assert "patched False False" in done.stdout
+    assert done.stdout.count("opened") == 4
+    assert done.stdout.count("inspected Resource.evaluate") >= 4
+    assert done.stdout.count("inspected threads_of") >= 4
+    assert done.stdout.count("threads: 2") == 3
+
+
+@pytest.mark.parametrize("version", ["9.26.0", "9.28.1", "10.0.0"])
+def test_other_versions_of_snakemake_are_left_alone(monkeypatch, version):
+    monkeypatch.setattr(snakemake_patches.snakemake, "__version__", version)
+    assert not snakemake_patches.patch_snakemake(MANY)
+    function = snakemake_patches.known(lambda wildcards: 1)
+    assert not vars(function)
+
+
+def test_a_missing_script_is_reported(tmp_path):
     done = plan(tmp_path, "make.py")
     assert done.returncode == 1
     assert "make.py" in done.stdout
 
 
-def test_a_script_by_wildcard_is_looked_up_for_every_job(tmp_path):
+def test_a_script_with_wildcards_is_looked_up_for_every_job(tmp_path):
     for name in "abc":
         (tmp_path / f"make_{name}.py").write_text("")
     done = plan(tmp_path, "make_{wildcards.name}.py")
@@ -66,9 +99,8 @@ def test_a_script_by_wildcard_is_looked_up_for_every_job(tmp_path):
 
 def test_quiet_about_all_ends_with_the_job_stats(tmp_path):
     (tmp_path / "make.py").write_text("")
-    done = plan(tmp_path, "make.py", "--quiet", "all")
-    said = done.stdout
-    assert done.returncode == 0, said
-    assert re.search(r"make +4\n", said) and re.search(r"total +5\n", said)
-    assert "a.out" not in said
+    done = plan(tmp_path, "make.py", "--quiet", "all", points=2)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"make +4\n", done.stdout) and re.search(r"total +5\n", done.stdout)
+    assert "a.out" not in done.stdout
     assert "a.out" in plan(tmp_path, "make.py").stdout

@@ -17,6 +17,7 @@ from separation.experiment.config import ROOT, Recipe, Settings
 from separation.experiment.ids import STAGE_VERSIONS, canonical_json, digest, slug, without_excluded
 from separation.files.atomic import read_json, sha256_of
 from separation.files.listing import is_audio, listing
+from separation.planning.specs import Work
 
 # options that came later, with the value at which they change nothing: then they are in no id
 NEUTRAL: dict[str, Any] = {
@@ -26,14 +27,6 @@ NEUTRAL: dict[str, Any] = {
 # kinds whose audio comes from elsewhere and is looked through before it is mixed
 GUARDED = frozenset({"folder", "musdb18", "script"})
 RECORDINGS = "toy_speech.json"  # in the data directory: which recordings the toy speech is made of, and why
-
-
-@dataclass(frozen=True)
-class Work:
-    """Something that a job makes: the canonical JSON that its result depends on."""
-
-    id: str
-    spec: str
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The rows of points.csv: which point is which, in the words of the sweep."""
+"""The rows of points.csv: ids and readable names of points, and the values of the keys that vary."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ from separation.experiment.sweep import Point
 
 
 @dataclass
-class Row:
-    """A row of points.csv: a point under one evaluation."""
+class PointRow:
+    """A row of points.csv: a point under one evaluation.
+
+    Attributes:
+        point, evaluation, baselines: Ids.
+        swept: Values of the keys that vary in the sweep.
+        labels: Readable names, one for each block that yields the point.
+        blocks: Numbers of those blocks.
+        seed: Seed of the training.
+        group: Digest of the setting; the same for points that differ in the seed alone.
+    """
 
     point: str
     evaluation: str
@@ -23,9 +32,26 @@ class Row:
     seed: int
     group: str
 
+    @property
+    def label(self) -> str:
+        return " | ".join(dict.fromkeys(self.labels))
 
-def fill_varying_keys(expanded: list[tuple[Point, Row]]) -> None:
-    """Gives every row its labels and a value for every key that varies, also where its own block leaves the key out."""
+    def as_record(self) -> dict[str, Any]:
+        """The row as JSON values."""
+        return {
+            "point": self.point,
+            "evaluation": self.evaluation,
+            "baselines": self.baselines,
+            "label": self.label,
+            "swept": self.swept,
+            "block": ";".join(str(block) for block in self.blocks),
+            "seed": self.seed,
+            "group": self.group,
+        }
+
+
+def fill_varying_keys(expanded: list[tuple[Point, PointRow]]) -> None:
+    """Gives every row its label and a value for every key that varies, also where its own block leaves the key out."""
     keys: dict[str, bool] = {}
     for point, _ in expanded:
         for setting in point.settings:

@@ -1,35 +1,169 @@
-"""A point's whole config, put together from what determines its weights and from the rest."""
+"""Settings that change no result, for jobs: they travel beside `params`, so that no job runs again for them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from separation.experiment.ids import with_neutral
+from separation.errors import UserError
+from separation.experiment.ids import excluded_keys, with_neutral
+from separation.files.atomic import write_text
+
+#: beside Snakemake's own records, so that jobs on other machines and in containers read it
+TABLES = Path(".snakemake/run_options")
 
 
-def options_of(run_options: Mapping[str, Any], point: str) -> Mapping[str, Any]:
-    """The settings of a point that change no result."""
-    return run_options["points"].get(point, run_options["common"])
+@dataclass
+class JobTable:
+    """What grows with the sweep, in one file, of which a job reads its own entry.
+
+    Attributes:
+        common: Settings of the first point that change no result, by section, with `readers`: its splits.
+        points: Sections in which another point differs from `common`, by point.
+        labels: `label` and `swept` values by point.
+        caches: Reader of the split by <cache>/<split>.
+        evaluations: Reader of the test split by evaluation.
+        baselines: Readers of the training and the test split by id of the baselines.
+        sources: Folders, lists, scripts and downloads by source; see dataset_steps.Steps.
+        datasets: Names of datasets by id.
+        source_folders: Folders of sources below DATA.
+    """
+
+    common: dict[str, Any] = field(default_factory=dict)
+    points: dict[str, dict[str, Any]] = field(default_factory=dict)
+    labels: dict[str, dict[str, Any]] = field(default_factory=dict)
+    caches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    baselines: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    datasets: dict[str, str] = field(default_factory=dict)
+    source_folders: list[str] = field(default_factory=list)
+
+    def add_point(self, point: str, options: Mapping[str, Any]) -> None:
+        """Keeps the settings of a point: whole for the first one, for others what differs from it."""
+        if not self.common:
+            self.common = dict(options)
+        elif differing := {key: value for key, value in options.items() if value != self.common[key]}:
+            self.points[point] = differing
+
+    def point(self, point: str) -> dict[str, Any]:
+        """The settings of a point that change no result, by section, and its `readers`."""
+        return {**self.common, **self.points.get(point, {})}
+
+    def _text(self) -> str:
+        return json.dumps(vars(self), sort_keys=True, separators=(",", ":"))
+
+    def file(self, sweep: str) -> str:
+        """The file of this table; another table is another file."""
+        return str(TABLES / f"{sweep}-{hashlib.sha256(self._text().encode()).hexdigest()[:12]}.json")
+
+    def write(self, sweep: str) -> None:
+        """Writes the file where it is missing. Complete once written."""
+        path = Path(self.file(sweep))
+        if not path.exists():
+            write_text(path, self._text())
+
+    def strings(self) -> Iterator[str]:
+        """All strings in it, among them every path."""
+        yield from _strings(vars(self))
 
 
-def sheet_destination(run_options: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the table goes: `spreadsheet` and `worksheet`."""
-    info, publishing = run_options["common"]["info"], run_options["publishing"]
+@dataclass(frozen=True)
+class RunOptions:
+    """What every job gets from the run it belongs to. Its size does not depend on the number of points.
+
+    Attributes:
+        sweep: Name of the sweep.
+        sweep_file: Experiment file.
+        overrides: Changes to it from the command line, by key.
+        artifacts: ARTIFACTS.
+        downloads: Folder of downloads.
+        offline: Whether nothing may be downloaded.
+        tracking: `mode`, `names` and options of the trackers.
+        publishing: Options of the sheet and the workbook.
+        table: File of the JobTable.
+    """
+
+    sweep: str
+    sweep_file: str
+    overrides: dict[str, Any]
+    artifacts: str
+    downloads: str
+    offline: bool
+    tracking: dict[str, Any]
+    publishing: dict[str, Any]
+    table: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> RunOptions:
+        """Those in the `config` of a job."""
+        return cls(**config["run_options"])
+
+    def as_config(self) -> dict[str, Any]:
+        """As plain values, for Snakemake's `config`."""
+        return dataclasses.asdict(self)
+
+    @functools.cached_property
+    def jobs(self) -> JobTable:
+        """The table of points, splits and sources.
+
+        Raises:
+            UserError: its file is gone.
+        """
+        try:
+            content = json.loads(Path(self.table).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(
+                "the options of this run are gone, as .snakemake was deleted; start the workflow again", file=self.table
+            ) from error
+        return JobTable(**content)
+
+
+def neutral_settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The settings of a point that change no weights, by section.
+
+    Args:
+        sections: All sections of its config, normalised.
+    """
+    return {
+        "info": {key: value for key, value in sections["info"].items() if key != "seed"},
+        "datasets": dict(sections["datasets"]),
+        "dataset_config": {"cache": sections["dataset_config"]["cache"]},
+        "train_config": {key: sections["train_config"][key] for key in excluded_keys("train_config")},
+        "model_config": {"name": sections["model_config"]["name"]},
+        "algorithm_config": dict(sections["algorithm_config"]),
+        "test_config": dict(sections["test_config"]),
+    }
+
+
+def sheet_destination(options: RunOptions, info: Mapping[str, Any]) -> dict[str, Any]:
+    """The `spreadsheet` and `worksheet` that results go to.
+
+    Args:
+        options: Options of the run.
+        info: The experiment's `info`, which goes before config.
+    """
+    publishing = options.publishing
     return {
         "spreadsheet": info.get("spreadsheet_name") or publishing["spreadsheet"],
-        "worksheet": info.get("worksheet_name") or publishing["worksheet"] or run_options["sweep"],
+        "worksheet": info.get("worksheet_name") or publishing["worksheet"] or options.sweep,
     }
 
 
 def complete_config(spec: Mapping[str, Any], options: Mapping[str, Any], point: str, folder: str) -> dict[str, Any]:
-    """A point's whole config, itself a valid experiment file that leads to the same point.
+    """A point's complete config, itself a valid experiment file that leads to the same point.
 
     Args:
-        spec: what determines the weights.
-        options: the rest, see `options_of`.
-        point: its id.
-        folder: its folder.
+        spec: Everything that determines the weights.
+        options: The other settings, see `JobTable.point`.
+        point: Id of the point.
+        folder: Folder of the point.
     """
     info = {**options["info"], **spec["info"], "name": point, "experiment_key": point, "output_folder": folder}
     cache = options["dataset_config"]["cache"]
@@ -44,6 +178,31 @@ def complete_config(spec: Mapping[str, Any], options: Mapping[str, Any], point: 
     }
 
 
+def evaluation_config(
+    config: Mapping[str, Any], spec: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A point's config under one evaluation.
+
+    Args:
+        config: The point's config.yml.
+        spec: Everything that determines the scores.
+        options: The other settings, see `JobTable.point`.
+    """
+    own = {key: {**options[key], **spec[key]} for key in ("algorithm_config", "test_config")}
+    return {**config, **own}
+
+
 def _with_key(value: Any, point: str) -> Any:
-    """`${EXPERIMENT_KEY}` filled in, which is possible only once the id is known."""
+    """Fills in `${EXPERIMENT_KEY}`, which is possible only once the id is known."""
     return value.replace("${EXPERIMENT_KEY}", point) if isinstance(value, str) else value
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)

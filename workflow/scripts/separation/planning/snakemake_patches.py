@@ -1,7 +1,7 @@
-"""What makes planning of many jobs slow in Snakemake, and is not needed, is left out.
+"""Patches of Snakemake that make planning of large sweeps faster.
 
-Lookups whose answer is the same for every job are made once; they are a quarter of the time of `snakemake -n` of a
-sweep of 10,000 points. Nothing that Snakemake decides is changed.
+They apply to the version they were written for and to large sweeps alone, and change nothing that Snakemake decides.
+tests/unit/planning/test_snakemake_patches.py fails when Snakemake no longer needs one of them.
 """
 
 from __future__ import annotations
@@ -10,51 +10,87 @@ import functools
 import inspect
 from collections.abc import Callable
 
-from snakemake import dag
-from snakemake.common import overwrite_function_params
-from snakemake.resources import Resource
-from snakemake.settings.enums import Quietness
+import snakemake
+
+VERSION = "9.27"
+#: up to this many points, planning is fast enough as it is
+MANY_POINTS = 1000
+
+_active = False
+
+
+def patch_snakemake(points: int) -> bool:
+    """Applies all patches; call it once per parse, before there are jobs.
+
+    Args:
+        points: Number of points in the sweep.
+
+    Returns:
+        Whether they apply.
+    """
+    global _active
+    _active = points > MANY_POINTS and snakemake.__version__.startswith(f"{VERSION}.")
+    if _active:
+        _look_up_resource_parameters_once()
+        _check_scripts_once_per_rule()
+    return _active
 
 
 def known(function: Callable) -> Callable:
-    """The same function; Snakemake finds its parameters beside it instead of looking them up for each job."""
-    overwrite_function_params(function, inspect.signature(function).parameters)
+    """A function of a rule, with its parameters stored on it.
+
+    Reason: Snakemake inspects the signature of such a function for every job; together with the resources that is a
+    quarter of the time of `snakemake -n` of 10,000 points.
+    """
+    if _active:
+        _store_parameters(function, inspect.signature(function).parameters)
     return function
 
 
-def make_lookups_once() -> None:
-    """To be called once, before there are jobs.
+def _look_up_resource_parameters_once() -> None:
+    """Reason: Snakemake inspects the signature of Resource.evaluate for every resource of every job."""
+    from snakemake.resources import Resource
 
-    Snakemake 9.27 takes the signature of Resource.evaluate for every resource of every job, and opens the script of
-    every single job to see whether it is there (dag.ScriptProcessor; a Snakemake without it is left as it is).
-    """
-    # as each resource's own method has them, without `self`
-    overwrite_function_params(Resource.evaluate, inspect.signature(Resource("threads", 1).evaluate).parameters)
-    processor = getattr(dag, "ScriptProcessor", None)
-    if processor is None or hasattr(processor.process_job, "__wrapped__"):
+    # those of a bound method, without `self`
+    _store_parameters(Resource.evaluate, inspect.signature(Resource("threads", 1).evaluate).parameters)
+
+
+def _check_scripts_once_per_rule() -> None:
+    """Reason: Snakemake opens the script of every single job to see whether it exists."""
+    from snakemake.dag import ScriptProcessor
+
+    process_job = ScriptProcessor.process_job
+    if hasattr(process_job, "__wrapped__"):
         return
-    process_job = processor.process_job
     seen = set()
 
     @functools.wraps(process_job)
     def process_first_job(self, job):
-        # a path with wildcards is another script for each job
+        # a path with wildcards is a different script for each job
         script = getattr(job.rule, self.script_type, None)
         if "{" in str(script) or (self.script_type, job.rule) not in seen:
             process_job(self, job)
             seen.add((self.script_type, job.rule))
 
-    processor.process_job = process_first_job
+    ScriptProcessor.process_job = process_first_job
+
+
+def _store_parameters(function: Callable, parameters) -> None:
+    from snakemake.common import overwrite_function_params
+
+    overwrite_function_params(function, parameters)
 
 
 def end_with_job_stats(workflow) -> None:
-    """`snakemake -n --quiet all` ends with its table of job stats, as a quiet command is expected to.
+    """Ends `snakemake -n --quiet all` with its table of job stats, as users of a quiet command expect.
 
-    Snakemake 9.27 goes on to print every job; it only stops there for --quiet without a word, which hides the table as
-    well. The handlers of the log, which have been set up already, keep to what was asked for.
+    A setting, not a patch: Snakemake goes on to print every job there. It stops at the table only for --quiet without a
+    value, which hides the table as well. The log handlers, which exist already, keep to what the user asked for.
 
     Args:
-        workflow: the `workflow` of a Snakefile.
+        workflow: The `workflow` of a Snakefile.
     """
+    from snakemake.settings.enums import Quietness
+
     if workflow.output_settings.dryrun and workflow.output_settings.quiet == {Quietness.ALL}:
         workflow.output_settings.quiet = {Quietness.RULES, Quietness.PROGRESS}

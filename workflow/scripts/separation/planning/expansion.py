@@ -1,0 +1,290 @@
+"""From an experiment file to its workflow: expands the sweep and collects everything that its points need."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from separation.errors import UserError
+from separation.experiment import config as configuration
+from separation.experiment.compatibility import check_config, check_data
+from separation.experiment.ids import digest, slug
+from separation.experiment.sweep import Point, Sweep
+from separation.experiment.user_classes import find_extras
+from separation.files.listing import listing
+from separation.files.layout import cache_manifest, split_manifest
+from separation.files.yaml_reader import KeyPath, dotted
+from separation.planning.dataset_steps import Dataset, steps_of
+from separation.planning.points_table import PointRow, fill_varying_keys
+from separation.planning.run_options import neutral_settings
+from separation.planning.specs import (
+    Section,
+    Work,
+    baselines_work,
+    cache_work,
+    evaluation_work,
+    section_of,
+    setting_digest,
+    training_parts,
+    training_work,
+)
+from separation.planning.splits import SPLITS, Split
+from separation.planning.workflow import Training, Workflow
+
+_CHECKED_SECTIONS = ("dataset_config", "datasets", "model_config", "algorithm_config", "test_config")
+
+
+def load_workflow(
+    config: Mapping[str, Any],
+    environment: Mapping[str, str],
+    reachable: Callable[[configuration.Settings], str] | None = None,
+) -> Workflow:
+    """Reads the configuration and the experiment that it names.
+
+    Args:
+        config: Snakemake's.
+        environment: Environment variables.
+        reachable: Called where a recipe takes the recordings it can get; see dataset_steps.steps_of.
+
+    Raises:
+        UserError: Something that a user wrote is wrong; one line.
+    """
+    settings = configuration.load_settings(config, environment)
+    experiment = configuration.load_experiment(settings.sweep, settings.variables)
+    return _Expansion(experiment, settings, reachable and (lambda: reachable(settings))).workflow
+
+
+class _Memo:
+    """Calls functions once for the same sections.
+
+    Sections that a sweep leaves alone are the same objects in all of its points, so that most results of a large sweep
+    are found here. They are compared by identity, which is cheap, and kept alive, so that an identity stays unique.
+    Other arguments, strings for one, are compared by value.
+    """
+
+    def __init__(self) -> None:
+        self._results: dict[tuple, Any] = {}
+        self._alive: list[Any] = []
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        key = (function, *self._keys(arguments))
+        if key not in self._results:
+            self._results[key] = function(*arguments)
+            self._alive.append(arguments)
+        return self._results[key]
+
+    def is_new(self, *arguments: Any) -> bool:
+        """Whether this method is called with these arguments for the first time."""
+        if (key := self._keys(arguments)) in self._results:
+            return False
+        self._results[key] = None
+        self._alive.append(arguments)
+        return True
+
+    @staticmethod
+    def _keys(arguments: tuple) -> tuple:
+        return tuple(id(one) if isinstance(one, (dict, list, Section)) else one for one in arguments)
+
+
+class _Expansion:
+    """Fills a workflow, point by point."""
+
+    def __init__(
+        self,
+        experiment: configuration.Experiment,
+        settings: configuration.Settings,
+        reachable: Callable[[], str] | None,
+    ):
+        self._experiment, self._settings, self._reachable = experiment, settings, reachable
+        self._once = _Memo()
+        self._listing, self._extras = functools.cache(listing), functools.cache(find_extras)
+        self._recipes: dict[str, Dataset] = {}
+        self.workflow = Workflow(experiment, settings, notices=list(experiment.notices))
+        self._expand()
+        table = self.workflow.job_table
+        table.datasets = {item.id: item.name for item in self.workflow.datasets.values()}
+        table.source_folders = [str(settings.data / source) for source in self.workflow.sources]
+        # a point with several evaluations is called as in the first one
+        table.labels = {row.point: {"label": row.label, "swept": row.swept} for row in self.workflow.rows[::-1]}
+
+    # points ------------------------------------------------------------------------------------------------------
+
+    def _expand(self) -> None:
+        sweep = Sweep(self._experiment.document, self._experiment.base, self._settings.overrides)
+        rows: dict[tuple[str, str], PointRow] = {}
+        expanded: list[tuple[Point, PointRow]] = []
+        for point in sweep.points():
+            row = self._add(point)
+            row = rows.setdefault((row.point, row.evaluation), row)
+            row.swept = point.swept | row.swept
+            if point.block not in row.blocks:
+                row.blocks.append(point.block)
+            expanded.append((point, row))
+        self.workflow.rows = list(rows.values())
+        fill_varying_keys(expanded)
+        self.workflow.notices += dict.fromkeys(sweep.notices)
+        duplicates = len(expanded) - len(rows)
+        if duplicates:
+            self.workflow.notices.append(
+                f"{self._experiment.document.file}: {duplicates} of {len(expanded)} points are duplicates and run once"
+            )
+
+    def _add(self, point: Point) -> PointRow:
+        """Adds what a point needs to the workflow, and returns its row."""
+        self._check(point)
+        config = {name: self._once(section_of, name, section) for name, section in point.config.items()}
+        info, dataset_config, train_config = (config[name].value for name in ("info", "dataset_config", "train_config"))
+        splits = self._once(self._splits, config["datasets"].value)
+        own_classes = self._extras(info["extras"]).hashes(point.config, "model_config", "train_config")
+        parts = training_parts(config, splits, own_classes)
+        work = training_work(parts, train_config, splits["train"].name, info["seed"])
+        training = self.workflow.trainings.get(work.id)
+        if training is None:
+            caches = self._once(self._caches, dataset_config, config["datasets"].value) if dataset_config["cache"] else {}
+            training = Training(work.id, work.spec, splits, caches, train_config["num_gpus"])
+            self.workflow.trainings[work.id] = training
+            options: dict[str, Any] = neutral_settings({name: section.value for name, section in config.items()})
+            options["readers"] = {key: split.reader for key, split in splits.items()}
+            self.workflow.job_table.add_point(work.id, options)
+        elif training.spec != work.spec:
+            raise UserError(f"two different points have the id {work.id}; change info.seed of one of them")
+        self._use_caches(training, point)
+        evaluated = [config[name].value for name in ("algorithm_config", "test_config")]
+        evaluation, test = self._once(self._evaluation, *evaluated, splits, info["extras"])
+        self.workflow.evaluations[work.id, evaluation.id] = (evaluation, test)
+        baselines = self._once(self._baselines, dataset_config, config["test_config"].value, splits)
+        group = setting_digest(parts, evaluation.id)
+        return PointRow(work.id, evaluation.id, baselines, {}, [], [], info["seed"], group)
+
+    def _splits(self, datasets: dict[str, Any]) -> dict[str, Split]:
+        return {key: self._split(key, datasets[key]) for key in SPLITS}
+
+    def _evaluation(
+        self,
+        algorithm_config: dict[str, Any],
+        test_config: dict[str, Any],
+        splits: dict[str, Split],
+        extras: str | None,
+    ) -> tuple[Work, Split]:
+        test = splits["test"]
+        own_classes = self._extras(extras).hashes({"algorithm_config": algorithm_config}, "algorithm_config")
+        work = evaluation_work(algorithm_config, test_config, test, own_classes)
+        self.workflow.job_table.evaluations[work.id] = test.reader
+        return work, test
+
+    def _baselines(self, dataset_config: dict[str, Any], test_config: dict[str, Any], splits: dict[str, Split]) -> str:
+        work, train, test = baselines_work(dataset_config, test_config, splits), splits["train"], splits["test"]
+        self.workflow.baselines.setdefault(work.id, (work, train, test))
+        self.workflow.job_table.baselines[work.id] = {"train": train.reader, "test": test.reader}
+        return work.id
+
+    # checks ------------------------------------------------------------------------------------------------------
+
+    def _check(self, point: Point) -> None:
+        """Raises a UserError where the parts of a point do not fit; parts that points share are checked once."""
+        config, extras = point.config, point.config["info"]["extras"]
+        sections = [config[key] for key in _CHECKED_SECTIONS]
+        # of train_config only these matter, and a sweep often varies the rest of it
+        training = (config["train_config"]["loss_function"], config["train_config"]["optimizer"])
+        if not self._once.is_new(*sections, *training, extras):
+            return
+        mistake = check_config(config, self._extras(extras))
+        for split in SPLITS:
+            entry = config["datasets"][split]
+            if mistake is None and "dataset" in entry:
+                dataset = self._dataset(entry["dataset"])
+                if entry.get("split", split) in dataset.splits:
+                    mistake = check_data(config, split, dataset.recipe)
+        if mistake is not None:
+            raise self._mistake(point, *mistake)
+
+    def _mistake(self, point: Point, path: KeyPath, message: str) -> UserError:
+        """An error at the sweep's line where the sweep set the key, else at the key itself."""
+        origin = path
+        while origin and origin not in point.origins:
+            origin = origin[:-1]
+        error = self._experiment.document.error(message, point.origins.get(origin, ()) or path)
+        return UserError(message, file=error.file, line=error.line, key=dotted(path))
+
+    # caches ------------------------------------------------------------------------------------------------------
+
+    def _caches(self, dataset_config: dict[str, Any], datasets: dict[str, Any]) -> dict[str, str]:
+        """The ids of the caches of all splits."""
+        ids = {}
+        for key, split in self._once(self._splits, datasets).items():
+            work = cache_work(dataset_config, split)
+            ids[key] = work.id
+            self.workflow.caches.setdefault((work.id, split.split), (work, split))
+            self.workflow.job_table.caches[f"{work.id}/{split.split}"] = split.reader
+        return ids
+
+    def _use_caches(self, training: Training, point: Point) -> None:
+        """Requires a point's caches to exist, or sets by how many workers they are filled, as its block says."""
+        workers = self.workflow.cache_workers
+        for key, cache in training.caches.items():
+            split = training.splits[key].split
+            if not point.populate_cache:
+                self._once(self._require_cache, cache, split)
+            if point.num_cache_workers is not None:
+                workers[cache, split] = max(point.num_cache_workers, workers.get((cache, split), 0))
+
+    def _require_cache(self, cache: str, split: str) -> None:
+        manifest, file = cache_manifest(self._settings.cache, cache, split), self._experiment.document.file
+        if not manifest.exists():
+            raise UserError(
+                f"populate_cache is false and the cache {manifest} is missing; fill it with: "
+                f"snakemake cache --config sweep={file} set=populate_cache=true",
+                file=file,
+            )
+
+    # data --------------------------------------------------------------------------------------------------------
+
+    def _split(self, key: str, entry: dict[str, Any]) -> Split:
+        return self._mixed_split(key, entry) if "dataset" in entry else self._users_split(key, entry)
+
+    def _mixed_split(self, key: str, entry: dict[str, Any]) -> Split:
+        """A split that the workflow mixes."""
+        name, split = entry["dataset"], entry.get("split", key)
+        dataset = self._dataset(name)
+        if split not in dataset.splits:
+            raise self._experiment.document.error(
+                f"the dataset {name} has no split '{split}'; it has {', '.join(dataset.splits)}", ("datasets", key)
+            )
+        manifest = split_manifest(self._settings.data, dataset.id, split)
+        kept = {inner: value for inner, value in entry.items() if inner in ("dataset", "split")}
+        return Split(dataset.id, name, split, str(manifest.parent), str(manifest), kept)
+
+    def _users_split(self, key: str, entry: dict[str, Any]) -> Split:
+        """A folder of mixtures that the user brings."""
+        folder = Path(entry["folder"])
+        if not folder.is_dir():
+            raise self._experiment.document.error(
+                f"no such folder: {folder} (relative paths start at the repository's root)", ("datasets", key, "folder")
+            )
+        kept = {inner: value for inner, value in entry.items() if inner != "folder"}
+        files = self._listing(folder)
+        if not files:
+            raise self._experiment.document.error(f"the folder {folder} is empty", ("datasets", key, "folder"))
+        dataset = f"{slug(entry['class'])}-{digest({'listing': files, **kept})}"
+        return Split(dataset, entry["class"], key, str(folder), None, kept)
+
+    def _dataset(self, name: str) -> Dataset:
+        """A dataset of a recipe, with all steps that lead to it."""
+        if name in self._recipes:
+            return self._recipes[name]
+        recipe = configuration.load_recipe(name, self._settings.variables)
+        steps, workflow = steps_of(recipe, self._settings, self._reachable), self.workflow
+        source, organized, resampled = steps.source.id, steps.organized.id, steps.resampled.id
+        workflow.sources[source] = steps.source
+        workflow.organized[source, organized] = steps.organized
+        workflow.resampled[source, resampled] = (organized, steps.resampled)
+        for split, work in steps.mixtures.items():
+            workflow.mixtures[work.id, split] = work
+            workflow.shards[work.id, split] = steps.mix_shards[split]
+        workflow.shards[source, resampled] = steps.resample_shards
+        workflow.job_table.sources[source] = steps.places
+        workflow.notices += steps.notices
+        workflow.datasets[steps.dataset.id] = self._recipes[name] = steps.dataset
+        return steps.dataset

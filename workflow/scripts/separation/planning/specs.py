@@ -1,0 +1,156 @@
+"""Specs and ids: for each training, evaluation, set of baselines and cache, the JSON that its result depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from separation.experiment.ids import (
+    STAGE_VERSIONS,
+    canonical_json,
+    digest,
+    joined_json,
+    normalized,
+    slug,
+    text_digest,
+    without_excluded,
+)
+from separation.planning.splits import Split
+
+# the keys of dataset_config that determine a cache of features; excerpts and weights are cut and derived on reading
+CACHED_KEYS = (
+    "sample_rate", "num_channels", "n_fft", "hop_length", "window_type", "group_sources", "group_names",
+    "ignore_sources", "source_labels", "output_type",
+)  # fmt: skip
+# a cache of audio is the same for all targets and data keys
+AUDIO_CACHED_KEYS = tuple(key for key in CACHED_KEYS if key != "output_type")
+AUDIO_ARRAYS = ("mix_audio", "source_audio")
+# the keys of dataset_config that determine what the baselines separate
+BASELINE_KEYS = AUDIO_CACHED_KEYS
+
+_TRAINING_VERSIONS = canonical_json({key: STAGE_VERSIONS[key] for key in ("features", "train")})
+_CLUSTERING_LOSSES = ("deepclustering", "whitenedkmeans", "dpcl")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that a job builds: its id, and the canonical JSON that its result depends on."""
+
+    id: str
+    spec: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of a config.
+
+    Attributes:
+        written: as the sweep gives it.
+        value: with normalised numbers.
+        identity: canonical JSON of the keys that determine results.
+    """
+
+    written: dict[str, Any]
+    value: dict[str, Any]
+    identity: str
+
+
+def section_of(name: str, written: dict[str, Any]) -> Section:
+    """A section of a config, by its name."""
+    value = normalized(written)
+    return Section(written, value, canonical_json(without_excluded(value, name)))
+
+
+def training_parts(
+    config: Mapping[str, Section], splits: Mapping[str, Split], own_classes: Mapping[str, str]
+) -> dict[str, str]:
+    """Everything but the seed that determines a training's weights, by name, each as canonical JSON.
+
+    Args:
+        config: Sections of a point's config.
+        splits: Splits by train, val and test.
+        own_classes: Hashes of the user's own classes that the network and its losses use.
+    """
+    parts = {name: config[name].identity for name in ("dataset_config", "model_config", "train_config")}
+    parts["datasets"] = canonical_json({key: splits[key].identity for key in ("train", "val")})
+    parts["versions"] = _TRAINING_VERSIONS
+    if own_classes:
+        parts["extras"] = canonical_json(own_classes)
+    return parts
+
+
+def training_work(parts: Mapping[str, str], train_config: Mapping[str, Any], dataset: str, seed: int) -> Work:
+    """A training. Its id is <method>-<dataset>-s<seed>-<hex>."""
+    spec = joined_json({**parts, "info": canonical_json({"seed": seed})})
+    return Work(f"{method_of(train_config)}-{slug(dataset)}-s{seed}-{text_digest(spec)}", spec)
+
+
+def setting_digest(parts: Mapping[str, str], evaluation: str) -> str:
+    """The digest of a setting: the same for trainings that differ in the seed alone, under one evaluation."""
+    return text_digest(joined_json({**parts, "evaluation": canonical_json(evaluation)}))
+
+
+def method_of(train_config: Mapping[str, Any]) -> str:
+    """A short name of what is trained, after its losses: dpcl, mi, chimera or time."""
+    losses = {str(loss[0]).lower() for loss in train_config["loss_function"]}
+    clustering = {loss for loss in losses if any(name in loss for name in _CLUSTERING_LOSSES)}
+    if clustering:
+        return "chimera" if losses - clustering else "dpcl"
+    return "time" if any("sisdr" in loss or "snr" in loss for loss in losses) else "mi"
+
+
+def evaluation_work(
+    algorithm_config: Mapping[str, Any],
+    test_config: Mapping[str, Any],
+    test: Split,
+    own_classes: Mapping[str, str],
+) -> Work:
+    """An evaluation of any training. Its id is <test data>-<hex>.
+
+    Args:
+        algorithm_config, test_config: Normalised sections.
+        test: Split that is separated.
+        own_classes: Hashes of the user's own classes that the algorithm uses.
+    """
+    identity = {
+        "algorithm_config": without_excluded(algorithm_config, "algorithm_config"),
+        "test_config": without_excluded(test_config, "test_config"),
+        "test": test.identity,
+        "versions": {"evaluate": STAGE_VERSIONS["evaluate"]},
+    }
+    if own_classes:
+        identity["extras"] = dict(own_classes)
+    return Work(f"{slug(test.name)}-{digest(identity)}", canonical_json(identity))
+
+
+def baselines_work(
+    dataset_config: Mapping[str, Any], test_config: Mapping[str, Any], splits: Mapping[str, Split]
+) -> Work:
+    """The baselines on a test split: the fixed mask is fitted on the training split."""
+    identity = {
+        "dataset_config": {key: dataset_config[key] for key in BASELINE_KEYS},
+        "train": splits["train"].identity,
+        "test": splits["test"].identity,
+        "testers": test_config["testers"],
+        "versions": {"baselines": STAGE_VERSIONS["baselines"]},
+    }
+    return Work(f"{slug(splits['test'].name)}-{digest(identity)}", canonical_json(identity))
+
+
+def cache_work(dataset_config: Mapping[str, Any], split: Split) -> Work:
+    """The cache of a dataset split."""
+    if dataset_config["cache_kind"] == "audio":
+        keys, arrays = AUDIO_CACHED_KEYS, list(AUDIO_ARRAYS)
+    else:
+        keys = CACHED_KEYS
+        arrays = sorted(name for name in dataset_config["data_keys_for_training"] if name != "weights")
+    identity = {
+        "dataset": split.identity["id"],
+        "opener": split.opener,
+        "dataset_config": {name: dataset_config[name] for name in keys},
+        "keys": arrays,
+        "kind": dataset_config["cache_kind"],
+        "versions": {"features": STAGE_VERSIONS["features"]},
+    }
+    return Work(f"{slug(split.name)}-{digest(identity)}", canonical_json(identity))
