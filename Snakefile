@@ -13,28 +13,20 @@ min_version("9.27")
 configfile: os.path.relpath(os.path.join(workflow.basedir, "config", "config.yaml"))
 
 
-# what `snakemake --report` says of the whole
+# the front page of `snakemake --report`
 report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
 
 
-# every job runs in it under --sdm apptainer
+# the image of every job under --sdm apptainer
 container: WORK.settings.container
 
 
 onstart:
     mark_folders(WORK.settings, os.environ)
-
-
-rule all:
-    default_target: True
-    input:
-        cache_manifests(),
-        trained_points(),
-        scores_of_points(),
-        sweep_results(),
+    WORK.job_table.write(WORK.experiment.name)
 
 
 rule data:
@@ -49,10 +41,11 @@ rule cache:
 
 rule train:
     input:
-        cache_manifests(),
+        rules.cache.input,
         trained_points(),
 
 
+# from here on the checkpoint and the scores of every point are asked for: one that was deleted is built again
 rule evaluate:
     input:
         trained_points(),
@@ -69,10 +62,15 @@ rule analyze:
 
 rule publish:
     input:
-        trained_points(),
-        scores_of_points(),
-        sweep_results(),
+        rules.analyze.input,
         published(),
+
+
+rule all:
+    default_target: True
+    input:
+        rules.cache.input,
+        rules.analyze.input,
 
 
 localrules:

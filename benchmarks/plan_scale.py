@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from separation.files.yaml_reader import read_yaml
 from separation.files.yaml_writer import write_yaml
-from separation.planning.workflow import load_workflow
+from separation.planning.expansion import load_workflow
 
 NEW, FINISHED = 10_000, 1_000
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from separation.files.yaml_reader import read_yaml
 from separation.files.yaml_writer import write_yaml
-from separation.planning.workflow import Workflow, load_workflow
+from separation.planning.expansion import load_workflow
+from separation.planning.workflow import Workflow
 
 TINY = Path(__file__).resolve().parents[1] / "experiments" / "tiny_dpcl.yml"
 

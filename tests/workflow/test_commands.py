@@ -122,7 +122,7 @@ def test_a_wrong_file_is_one_line_with_its_place(fresh, before, after, line, mes
 def test_parsing_prints_nothing_and_imports_nothing_heavy(fresh):
     code = (
         "import sys; sys.path.insert(0, 'workflow/scripts'); import os;"
-        "from separation.planning.workflow import load_workflow;"
+        "from separation.planning.expansion import load_workflow;"
         "load_workflow({'sweep': 'music_dpcl'}, os.environ);"
         "print(sorted({'torch', 'nussl', 'comet_ml', 'numpy', 'pandas', 'scaper'} & set(sys.modules)))"
     )

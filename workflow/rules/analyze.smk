@@ -3,9 +3,9 @@
 In: the scores of every point and of the baselines. Out: results/sweeps/<sweep>/{points.csv,scores.parquet,summary.csv,
 comparisons.csv,groups.csv,conditions.csv,sheet.csv,figures/,report.html}.
 
-Learning curves and estimates are read from the points' folders without being asked for: they are as old as the scores, and
-thousands of files asked for once more make planning slower. For the same reason collect_scores is in no group: Snakemake looks
-through all inputs of a group again whenever one of them is made.
+Learning curves and estimates are read from the points' folders without being declared: they are as old as the scores, and
+thousands of declared files make planning slower. For the same reason collect_scores is in no group: Snakemake checks all
+inputs of a group again whenever one of them is built.
 """
 
 import json
@@ -16,19 +16,17 @@ rule collect_scores:
         scores=scores_of_points(),
         baselines=scores_of_baselines(),
     output:
-        points="results/sweeps/{sweep}/points.csv",
-        scores="results/sweeps/{sweep}/scores.parquet",
+        points=SWEEP.points,
+        scores=SWEEP.scores,
     log:
         "logs/collect_scores/{sweep}.log",
     benchmark:
         "results/benchmarks/collect_scores/{sweep}.tsv"
     conda:
         ENVIRONMENT
-    threads: asked("collect_scores", "threads")
+    threads: threads_of("collect_scores")
     resources:
-        mem_mb=memory("collect_scores"),
-        runtime=asked("collect_scores", "runtime"),
-        cpus_per_task=asked("collect_scores", "threads"),
+        **resources_of("collect_scores"),
     params:
         # a point that leaves the sweep changes no file's time, so the list itself is what the result depends on
         spec=json.dumps(WORK.table(), sort_keys=True),
@@ -40,24 +38,24 @@ rule collect_scores:
 
 rule summarize_sweep:
     input:
-        points="results/sweeps/{sweep}/points.csv",
-        scores="results/sweeps/{sweep}/scores.parquet",
+        points=SWEEP.points,
+        scores=SWEEP.scores,
     output:
         summary=report(
-            "results/sweeps/{sweep}/summary.csv",
+            SWEEP.summary,
             category="Sweeps",
             labels={"result": "Points and baselines"},
             caption="../report/summary.rst",
         ),
         comparisons=report(
-            "results/sweeps/{sweep}/comparisons.csv",
+            SWEEP.comparisons,
             category="Sweeps",
             labels={"result": "Paired comparisons"},
             caption="../report/comparisons.rst",
         ),
-        groups="results/sweeps/{sweep}/groups.csv",
-        conditions="results/sweeps/{sweep}/conditions.csv",
-        sheet="results/sweeps/{sweep}/sheet.csv",
+        groups=SWEEP.groups,
+        conditions=SWEEP.conditions,
+        sheet=SWEEP.sheet,
     log:
         "logs/summarize_sweep/{sweep}.log",
     benchmark:
@@ -66,11 +64,9 @@ rule summarize_sweep:
         "report"
     conda:
         ENVIRONMENT
-    threads: asked("summarize_sweep", "threads")
+    threads: threads_of("summarize_sweep")
     resources:
-        mem_mb=memory("summarize_sweep"),
-        runtime=asked("summarize_sweep", "runtime"),
-        cpus_per_task=asked("summarize_sweep", "threads"),
+        **resources_of("summarize_sweep"),
     message:
         "Summarizing {wildcards.sweep}"
     script:
@@ -79,11 +75,11 @@ rule summarize_sweep:
 
 rule plot_sweep:
     input:
-        points="results/sweeps/{sweep}/points.csv",
-        scores="results/sweeps/{sweep}/scores.parquet",
-        summary="results/sweeps/{sweep}/summary.csv",
+        points=SWEEP.points,
+        scores=SWEEP.scores,
+        summary=SWEEP.summary,
     output:
-        manifest="results/sweeps/{sweep}/figures/index.json",
+        manifest=SWEEP.figure_index,
     log:
         "logs/plot_sweep/{sweep}.log",
     benchmark:
@@ -92,11 +88,9 @@ rule plot_sweep:
         "report"
     conda:
         ENVIRONMENT
-    threads: asked("plot_sweep", "threads")
+    threads: threads_of("plot_sweep")
     resources:
-        mem_mb=memory("plot_sweep"),
-        runtime=asked("plot_sweep", "runtime"),
-        cpus_per_task=asked("plot_sweep", "threads"),
+        **resources_of("plot_sweep"),
     message:
         "Drawing the figures of {wildcards.sweep}"
     script:
@@ -105,14 +99,14 @@ rule plot_sweep:
 
 rule render_report:
     input:
-        points="results/sweeps/{sweep}/points.csv",
-        scores="results/sweeps/{sweep}/scores.parquet",
-        summary="results/sweeps/{sweep}/summary.csv",
-        comparisons="results/sweeps/{sweep}/comparisons.csv",
-        figures="results/sweeps/{sweep}/figures/index.json",
+        points=SWEEP.points,
+        scores=SWEEP.scores,
+        summary=SWEEP.summary,
+        comparisons=SWEEP.comparisons,
+        figures=SWEEP.figure_index,
     output:
         report=report(
-            "results/sweeps/{sweep}/report.html",
+            SWEEP.report,
             category="Sweeps",
             labels={"result": "Report"},
             caption="../report/sweep.rst",
@@ -125,11 +119,9 @@ rule render_report:
         "report"
     conda:
         ENVIRONMENT
-    threads: asked("render_report", "threads")
+    threads: threads_of("render_report")
     resources:
-        mem_mb=memory("render_report"),
-        runtime=asked("render_report", "runtime"),
-        cpus_per_task=asked("render_report", "threads"),
+        **resources_of("render_report"),
     message:
         "Rendering the report of {wildcards.sweep}"
     script:

@@ -1,7 +1,7 @@
 """From mixtures to training features.
 
 In: DATA/<dataset>/<split>/manifest.json. Out: CACHE/<cache>/<split>.json, the manifest of <split>.zarr beside it. The
-arrays may be pruned while the manifest stays: whoever needs them fills them again.
+arrays may be pruned while the manifest stays: a job that needs them fills them again.
 """
 
 
@@ -9,7 +9,7 @@ rule populate_cache:
     input:
         data=lambda wildcards: split_files([WORK.caches[wildcards.cache, wildcards.split][1]]),
     output:
-        manifest=update(f"{CACHE}/{{cache}}/{{split}}.json"),
+        manifest=update(layout.cache_manifest(CACHE, "{cache}", "{split}")),
     log:
         "logs/populate_cache/{cache}/{split}.log",
     benchmark:
@@ -18,9 +18,7 @@ rule populate_cache:
         ENVIRONMENT
     threads: cache_workers
     resources:
-        mem_mb=memory("populate_cache"),
-        runtime=asked("populate_cache", "runtime"),
-        cpus_per_task=cache_workers,
+        **resources_of("populate_cache", threads=cache_workers),
     params:
         spec=lambda wildcards: WORK.caches[wildcards.cache, wildcards.split][0].spec,
     message:

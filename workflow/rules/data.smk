@@ -1,14 +1,14 @@
 """From a recipe to mixtures.
 
 In: config/datasets/<dataset>.yml. Out: DATA/<source>/{fetched,organized_*,resampled_*}/manifest.json and
-DATA/<dataset>/<split>/manifest.json, each beside the audio that it lists. What is large is resampled and mixed in shards,
-each a job of its own, whose records the rule of the whole brings together.
+DATA/<dataset>/<split>/manifest.json, each beside the audio that it lists. Large work is resampled and mixed in shards, each
+a job of its own; the rule of the whole joins their records.
 """
 
 
 rule run_script:
     output:
-        manifest=update(f"{DATA}/{{source}}/script/manifest.json"),
+        manifest=update(layout.source_manifest(DATA, "{source}", "script")),
     log:
         "logs/run_script/{source}.log",
     benchmark:
@@ -17,11 +17,9 @@ rule run_script:
         "source"
     conda:
         ENVIRONMENT
-    threads: asked("run_script", "threads")
+    threads: threads_of("run_script")
     resources:
-        mem_mb=memory("run_script"),
-        runtime=asked("run_script", "runtime"),
-        cpus_per_task=asked("run_script", "threads"),
+        **resources_of("run_script"),
     params:
         spec=lambda wildcards: WORK.sources[wildcards.source].spec,
     message:
@@ -34,7 +32,7 @@ rule fetch_source:
     input:
         script=script_manifest,
     output:
-        manifest=update(f"{DATA}/{{source}}/fetched/manifest.json"),
+        manifest=update(layout.source_manifest(DATA, "{source}", "fetched")),
     log:
         "logs/fetch_source/{source}.log",
     benchmark:
@@ -43,11 +41,9 @@ rule fetch_source:
         "source"
     conda:
         ENVIRONMENT
-    threads: asked("fetch_source", "threads")
+    threads: threads_of("fetch_source")
     resources:
-        mem_mb=memory("fetch_source"),
-        runtime=asked("fetch_source", "runtime"),
-        cpus_per_task=asked("fetch_source", "threads"),
+        **resources_of("fetch_source"),
     params:
         spec=lambda wildcards: WORK.sources[wildcards.source].spec,
     message:
@@ -58,9 +54,9 @@ rule fetch_source:
 
 rule organize_source:
     input:
-        fetched=f"{DATA}/{{source}}/fetched/manifest.json",
+        fetched=layout.source_manifest(DATA, "{source}", "fetched"),
     output:
-        manifest=update(f"{DATA}/{{source}}/{{organized}}/manifest.json"),
+        manifest=update(layout.source_manifest(DATA, "{source}", "{organized}")),
     log:
         "logs/organize_source/{source}/{organized}.log",
     benchmark:
@@ -69,11 +65,9 @@ rule organize_source:
         "source"
     conda:
         ENVIRONMENT
-    threads: asked("organize_source", "threads")
+    threads: threads_of("organize_source")
     resources:
-        mem_mb=memory("organize_source"),
-        runtime=asked("organize_source", "runtime"),
-        cpus_per_task=asked("organize_source", "threads"),
+        **resources_of("organize_source"),
     params:
         spec=lambda wildcards: WORK.organized[wildcards.source, wildcards.organized].spec,
     message:
@@ -86,7 +80,7 @@ rule resample_shard:
     input:
         organized=organized_manifest,
     output:
-        # of this clone; what it tells of lies beside the data, for other clones too
+        # a record of this clone; the shard itself is beside the data, for other clones too
         shard=temp("results/shards/{source}/{resampled}/{shard}.json"),
     log:
         "logs/resample_shard/{source}/{resampled}/{shard}.log",
@@ -94,11 +88,9 @@ rule resample_shard:
         "results/benchmarks/resample_shard/{source}/{resampled}/{shard}.tsv"
     conda:
         ENVIRONMENT
-    threads: asked("resample_source", "threads")
+    threads: threads_of("resample_source")
     resources:
-        mem_mb=memory("resample_source"),
-        runtime=asked("resample_source", "runtime"),
-        cpus_per_task=asked("resample_source", "threads"),
+        **resources_of("resample_source"),
     params:
         spec=lambda wildcards: WORK.resampled[wildcards.source, wildcards.resampled][1].spec,
         part=lambda wildcards: (int(wildcards.shard), WORK.shards[wildcards.source, wildcards.resampled]),
@@ -116,7 +108,7 @@ rule resample_source:
             WORK.shards[wildcards.source, wildcards.resampled],
         ),
     output:
-        manifest=update(f"{DATA}/{{source}}/{{resampled}}/manifest.json"),
+        manifest=update(layout.source_manifest(DATA, "{source}", "{resampled}")),
     log:
         "logs/resample_source/{source}/{resampled}.log",
     benchmark:
@@ -125,11 +117,9 @@ rule resample_source:
         "source"
     conda:
         ENVIRONMENT
-    threads: asked("resample_source", "threads")
+    threads: threads_of("resample_source")
     resources:
-        mem_mb=memory("resample_source"),
-        runtime=asked("resample_source", "runtime"),
-        cpus_per_task=asked("resample_source", "threads"),
+        **resources_of("resample_source"),
     params:
         spec=lambda wildcards: WORK.resampled[wildcards.source, wildcards.resampled][1].spec,
     message:
@@ -149,11 +139,9 @@ rule mix_shard:
         "results/benchmarks/mix_shard/{dataset}/{split}/{shard}.tsv"
     conda:
         ENVIRONMENT
-    threads: asked("mix_dataset", "threads")
+    threads: threads_of("mix_dataset")
     resources:
-        mem_mb=memory("mix_dataset"),
-        runtime=asked("mix_dataset", "runtime"),
-        cpus_per_task=asked("mix_dataset", "threads"),
+        **resources_of("mix_dataset"),
     params:
         spec=lambda wildcards: WORK.mixtures[wildcards.dataset, wildcards.split].spec,
         mixtures=lambda wildcards: WORK.mixtures_of_shard(wildcards.dataset, wildcards.split, int(wildcards.shard)),
@@ -171,18 +159,16 @@ rule mix_dataset:
             WORK.shards[wildcards.dataset, wildcards.split],
         ),
     output:
-        manifest=update(f"{DATA}/{{dataset}}/{{split}}/manifest.json"),
+        manifest=update(layout.split_manifest(DATA, "{dataset}", "{split}")),
     log:
         "logs/mix_dataset/{dataset}/{split}.log",
     benchmark:
         "results/benchmarks/mix_dataset/{dataset}/{split}.tsv"
     conda:
         ENVIRONMENT
-    threads: asked("mix_dataset", "threads")
+    threads: threads_of("mix_dataset")
     resources:
-        mem_mb=memory("mix_dataset"),
-        runtime=asked("mix_dataset", "runtime"),
-        cpus_per_task=asked("mix_dataset", "threads"),
+        **resources_of("mix_dataset"),
     params:
         spec=lambda wildcards: WORK.mixtures[wildcards.dataset, wildcards.split].spec,
     message:

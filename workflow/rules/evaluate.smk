@@ -7,28 +7,26 @@ ARTIFACTS/baselines/<dataset and stft>/scores.parquet, which all points share.
 
 rule evaluate_point:
     input:
-        # the point's config.yml lies beside it, and every file asked for makes planning slower
-        checkpoint=f"{ARTIFACTS}/{{point}}/checkpoints/best.model.pth",
+        # the point's config.yml is beside it; every declared file makes planning slower
+        checkpoint=POINT.best_checkpoint,
         data=lambda wildcards: split_files([WORK.evaluations[wildcards.point, wildcards.evaluation][1]]),
     output:
-        scores=update(f"{ARTIFACTS}/{{point}}/evaluations/{{evaluation}}/scores.parquet"),
-        config=update(f"{ARTIFACTS}/{{point}}/evaluations/{{evaluation}}/config.yml"),
+        scores=update(EVALUATION.scores),
+        config=update(EVALUATION.config),
     log:
         "logs/evaluate_point/{point}/{evaluation}.log",
     benchmark:
         "results/benchmarks/evaluate_point/{point}/{evaluation}.tsv"
     conda:
         ENVIRONMENT
-    threads: asked("evaluate_point", "threads")
+    threads: threads_of("evaluate_point")
     resources:
-        mem_mb=memory("evaluate_point"),
-        runtime=asked("evaluate_point", "runtime"),
-        cpus_per_task=asked("evaluate_point", "threads"),
+        **resources_of("evaluate_point"),
         gpu=1 if GPUS else 0,
     params:
         spec=lambda wildcards: WORK.evaluations[wildcards.point, wildcards.evaluation][0].spec,
     message:
-        said_of_points("Evaluating {wildcards.point}")
+        message_of_points("Evaluating {wildcards.point}")
     script:
         "../scripts/evaluate_point.py"
 
@@ -38,18 +36,16 @@ rule evaluate_baselines:
         train=lambda wildcards: split_files([WORK.baselines[wildcards.baselines][1]]),
         test=lambda wildcards: split_files([WORK.baselines[wildcards.baselines][2]]),
     output:
-        scores=update(f"{ARTIFACTS}/baselines/{{baselines}}/scores.parquet"),
+        scores=update(layout.baseline_scores(ARTIFACTS, "{baselines}")),
     log:
         "logs/evaluate_baselines/{baselines}.log",
     benchmark:
         "results/benchmarks/evaluate_baselines/{baselines}.tsv"
     conda:
         ENVIRONMENT
-    threads: asked("evaluate_baselines", "threads")
+    threads: threads_of("evaluate_baselines")
     resources:
-        mem_mb=memory("evaluate_baselines"),
-        runtime=asked("evaluate_baselines", "runtime"),
-        cpus_per_task=asked("evaluate_baselines", "threads"),
+        **resources_of("evaluate_baselines"),
     params:
         spec=lambda wildcards: WORK.baselines[wildcards.baselines][0].spec,
     message:

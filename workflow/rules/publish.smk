@@ -14,10 +14,10 @@ from separation.planning.run_options import sheet_destination
 
 rule write_workbook:
     input:
-        points="results/sweeps/{sweep}/points.csv",
-        scores="results/sweeps/{sweep}/scores.parquet",
+        points=SWEEP.points,
+        scores=SWEEP.scores,
     output:
-        workbook="results/sweeps/{sweep}/sheet.xlsx",
+        workbook=SWEEP.workbook,
     log:
         "logs/write_workbook/{sweep}.log",
     benchmark:
@@ -26,11 +26,9 @@ rule write_workbook:
         "report"
     conda:
         ENVIRONMENT
-    threads: asked("write_workbook", "threads")
+    threads: threads_of("write_workbook")
     resources:
-        mem_mb=memory("write_workbook"),
-        runtime=asked("write_workbook", "runtime"),
-        cpus_per_task=asked("write_workbook", "threads"),
+        **resources_of("write_workbook"),
     message:
         "Writing the workbook of {wildcards.sweep}"
     script:
@@ -44,21 +42,19 @@ for tracker in WORK.settings.tracking["names"]:
         name:
             f"sync_{tracker}"
         input:
-            points="results/sweeps/{sweep}/points.csv",
-            figures="results/sweeps/{sweep}/figures/index.json",
+            points=SWEEP.points,
+            figures=SWEEP.figure_index,
         output:
-            receipt=update(f"results/sweeps/{{sweep}}/published/{tracker}.json"),
+            receipt=update(SWEEP.receipt(tracker)),
         log:
             f"logs/sync_{tracker}/{{sweep}}.log",
         benchmark:
             f"results/benchmarks/sync_{tracker}/{{sweep}}.tsv"
         conda:
             ENVIRONMENT
-        threads: asked("sync_tracker", "threads")
+        threads: threads_of("sync_tracker")
         resources:
-            mem_mb=memory("sync_tracker"),
-            runtime=asked("sync_tracker", "runtime"),
-            cpus_per_task=asked("sync_tracker", "threads"),
+            **resources_of("sync_tracker"),
         params:
             spec=json.dumps({"tracker": tracker}),
         message:
@@ -69,25 +65,23 @@ for tracker in WORK.settings.tracking["names"]:
 
 rule upload_sheet:
     input:
-        points="results/sweeps/{sweep}/points.csv",
-        scores="results/sweeps/{sweep}/scores.parquet",
+        points=SWEEP.points,
+        scores=SWEEP.scores,
         # pages that rows link to
         synced=synced_trackers(),
     output:
-        receipt=update("results/sweeps/{sweep}/published/sheet.json"),
+        receipt=update(SWEEP.receipt("sheet")),
     log:
         "logs/upload_sheet/{sweep}.log",
     benchmark:
         "results/benchmarks/upload_sheet/{sweep}.tsv"
     conda:
         ENVIRONMENT
-    threads: asked("upload_sheet", "threads")
+    threads: threads_of("upload_sheet")
     resources:
-        mem_mb=memory("upload_sheet"),
-        runtime=asked("upload_sheet", "runtime"),
-        cpus_per_task=asked("upload_sheet", "threads"),
+        **resources_of("upload_sheet"),
     params:
-        spec=json.dumps(sheet_destination(WORK.run_options), sort_keys=True),
+        spec=json.dumps(sheet_destination(WORK.run_options, WORK.job_table.common["info"]), sort_keys=True),
     message:
         "Uploading the sheet of {wildcards.sweep}"
     script:

@@ -9,10 +9,10 @@ rule train_point:
     input:
         training_inputs,
     output:
-        config=update(f"{ARTIFACTS}/{{point}}/config.yml"),
-        history=update(f"{ARTIFACTS}/{{point}}/history.csv"),
-        best=update(f"{ARTIFACTS}/{{point}}/checkpoints/best.model.pth"),
-        latest=update(f"{ARTIFACTS}/{{point}}/checkpoints/latest.model.pth"),
+        config=update(POINT.config),
+        history=update(POINT.history),
+        best=update(POINT.best_checkpoint),
+        latest=update(POINT.latest_checkpoint),
     log:
         "logs/train_point/{point}.log",
     benchmark:
@@ -21,15 +21,13 @@ rule train_point:
         ENVIRONMENT
     threads: training_threads
     resources:
-        mem_mb=memory("train_point"),
-        runtime=asked("train_point", "runtime"),
-        cpus_per_task=training_threads,
+        **resources_of("train_point", threads=training_threads),
         # all processes of a training on one machine
         nodes=1,
         gpu=processes_of if GPUS else 0,
     params:
         spec=lambda wildcards: WORK.trainings[wildcards.point].spec,
     message:
-        said_of_points("Training {wildcards.point}")
+        message_of_points("Training {wildcards.point}")
     script:
         "../scripts/train_point.py"

@@ -7,10 +7,11 @@ from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
     from separation.evaluation.baselines import evaluate_baselines
+    from separation.planning.run_options import RunOptions
 
     baselines = snakemake.wildcards.baselines
     spec = json.loads(snakemake.params.spec)
-    readers = snakemake.config["run_options"]["baselines"][baselines]
+    readers = RunOptions.of(snakemake.config).jobs.baselines[baselines]
     evaluate_baselines(
         {"dataset_config": spec["dataset_config"], "test_config": {"testers": spec["testers"]}},
         train=readers["train"],

@@ -11,22 +11,20 @@ with job(snakemake, once=True):
     from separation.files.yaml_reader import read_yaml
     from separation.files.yaml_writer import write_yaml
     from separation.machine.gpu_leases import gpus_for
-    from separation.planning.run_options import options_of
+    from separation.planning.run_options import RunOptions, evaluation_config
     from separation.tracking.beside_job import trackers_beside
     from separation.training.events import EventLog
 
     point, evaluation = snakemake.wildcards.point, snakemake.wildcards.evaluation
-    options = options_of(snakemake.config["run_options"], point)
+    options = RunOptions.of(snakemake.config)
     spec = json.loads(snakemake.params.spec)
     checkpoint = Path(snakemake.input.checkpoint)
     folder = PointFolder(checkpoint.parents[1])
     results = EvaluationFolder(Path(snakemake.output.scores).parent)
-    config = read_yaml(folder.config).value
-    config["algorithm_config"] = {**options["algorithm_config"], **spec["algorithm_config"]}
-    config["test_config"] = {**options["test_config"], **spec["test_config"]}
+    config = evaluation_config(read_yaml(folder.config).value, spec, options.jobs.point(point))
     with (
         gpus_for(snakemake, config["train_config"]["device"]) as device,
-        trackers_beside(folder, snakemake.config["run_options"]["tracking"]),
+        trackers_beside(folder, options.tracking),
     ):
         from separation.analysis.sweep_tables import mean_scores
         from separation.evaluation.evaluate import evaluate_point
@@ -37,7 +35,7 @@ with job(snakemake, once=True):
             point=point,
             evaluation=evaluation,
             checkpoint=checkpoint,
-            test=snakemake.config["run_options"]["evaluations"][evaluation],
+            test=options.jobs.evaluations[evaluation],
             scores=results.scores,
             state=folder.evaluation_state(evaluation),
             threads=snakemake.threads,

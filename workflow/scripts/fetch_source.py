@@ -8,15 +8,16 @@ from separation.machine.snakemake_job import job
 with job(snakemake, once=True):
     from separation.data.fetch import fetch_source
     from separation.data.sources.access import Access
+    from separation.planning.run_options import RunOptions
 
-    options = snakemake.config["run_options"]
-    locations = dict(options["places"].get(snakemake.wildcards.source, {}))
+    options = RunOptions.of(snakemake.config)
+    locations = dict(options.jobs.sources[snakemake.wildcards.source])
     if snakemake.input.script:
         locations["made"] = Path(snakemake.input.script[0]).parent / "files"
     access = Access(
         workers=snakemake.threads,
-        downloads=Path(options["downloads"]),
-        offline=options["offline"],
+        downloads=Path(options.downloads),
+        offline=options.offline,
         locations=locations,
     )
     fetch_source(json.loads(snakemake.params.spec), Path(snakemake.output.manifest), access=access)

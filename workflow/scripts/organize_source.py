@@ -8,8 +8,9 @@ from separation.machine.snakemake_job import job
 with job(snakemake, once=True):
     from separation.data.organize import organize_source
     from separation.data.sources.access import Access
+    from separation.planning.run_options import RunOptions
 
-    locations = snakemake.config["run_options"]["places"].get(snakemake.wildcards.source, {})
+    locations = RunOptions.of(snakemake.config).jobs.sources[snakemake.wildcards.source]
     organize_source(
         json.loads(snakemake.params.spec),
         Path(snakemake.input.fetched),

@@ -6,9 +6,11 @@ from separation.machine.snakemake_job import job
 
 with job(snakemake):
     from separation.files.layout import SweepFiles
+    from separation.planning.run_options import RunOptions, provenance_inputs
     from separation.report.provenance import provenance_of
     from separation.report.render import render_report
 
-    run_options = snakemake.config["run_options"]
+    options = RunOptions.of(snakemake.config)
     files = SweepFiles(Path(snakemake.output.report).parent)
-    render_report(snakemake.wildcards.sweep, files, Path(run_options["artifacts"]), provenance_of(run_options))
+    provenance = provenance_of(**provenance_inputs(options, options.jobs))
+    render_report(snakemake.wildcards.sweep, files, Path(options.artifacts), provenance)

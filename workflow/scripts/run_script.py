@@ -7,8 +7,9 @@ from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
     from separation.data.sources.user_scripts import run_user_script
+    from separation.planning.run_options import RunOptions
 
-    locations = snakemake.config["run_options"]["places"][snakemake.wildcards.source]
+    locations = RunOptions.of(snakemake.config).jobs.sources[snakemake.wildcards.source]
     run_user_script(
         json.loads(snakemake.params.spec),
         Path(snakemake.output.manifest),

@@ -12,16 +12,17 @@ with job(snakemake):
     from separation.errors import UserError
     from separation.files.atomic import write_json
     from separation.files.layout import PointFolder
+    from separation.planning.run_options import RunOptions
     from separation.tracking.payload import sweep_figures
     from separation.tracking.sync import sync_points
 
-    run_options, tracker = snakemake.config["run_options"], json.loads(snakemake.params.spec)["tracker"]
+    options, tracker = RunOptions.of(snakemake.config), json.loads(snakemake.params.spec)["tracker"]
     points = dict.fromkeys(read_points(Path(snakemake.input.points))["point"])
     try:
         pages = sync_points(
             tracker,
-            run_options["tracking"][tracker],
-            [PointFolder(Path(run_options["artifacts"]) / point) for point in points],
+            options.tracking[tracker],
+            [PointFolder(Path(options.artifacts) / point) for point in points],
             sweep_figures(snakemake.wildcards.sweep, Path(snakemake.input.figures).parent),
         )
     except UserError:

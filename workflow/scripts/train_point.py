@@ -10,18 +10,18 @@ with job(snakemake, once=True):
     from separation.files.layout import PointFolder
     from separation.files.yaml_writer import write_yaml
     from separation.machine.gpu_leases import gpus_for
-    from separation.planning.run_options import complete_config, options_of
+    from separation.planning.run_options import RunOptions, complete_config
     from separation.training.events import EventLog
 
-    point, run_options = snakemake.wildcards.point, snakemake.config["run_options"]
-    options = options_of(run_options, point)
+    point, options = snakemake.wildcards.point, RunOptions.of(snakemake.config)
+    settings, label = options.jobs.point(point), options.jobs.labels[point]
     folder = PointFolder(Path(snakemake.output.config).parent)
     spec = json.loads(snakemake.params.spec)
-    config = complete_config(spec, options, point, str(folder.path))
+    config = complete_config(spec, settings, point, str(folder.path))
     write_yaml(snakemake.output.config, config)
     write_json(folder.spec, spec)
-    about = {"sweep": run_options["sweep"], "project": config["info"]["project_name"], "notes": config["info"]["notes"]}
-    EventLog(folder.events).write("point", **run_options["labels"][point], **about)
+    about = {"sweep": options.sweep, "project": config["info"]["project_name"], "notes": config["info"]["notes"]}
+    EventLog(folder.events).write("point", **label, **about)
 
     from separation.tracking.beside_job import trackers_beside
 
@@ -33,18 +33,18 @@ with job(snakemake, once=True):
     # trackers' library is loaded while torch is
     with (
         gpus_for(snakemake, config["train_config"]["device"], count) as device,
-        trackers_beside(folder, run_options["tracking"]),
+        trackers_beside(folder, options.tracking),
     ):
         from separation.tracking.tensorboard_links import link_run, write_hparams
         from separation.training.launch import train_together
         from separation.training.loop import train_point
 
-        write_hparams(folder, run_options["labels"][point]["swept"])
+        write_hparams(folder, label["swept"])
         link_run(folder)
 
         arguments = {
             "folder": folder.path,
-            "splits": {key: options["readers"][key] for key in ("train", "val")},
+            "splits": {key: settings["readers"][key] for key in ("train", "val")},
             "caches": caches,
             "device": device,
             "threads": snakemake.threads,

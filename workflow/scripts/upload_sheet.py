@@ -8,15 +8,16 @@ from separation.machine.snakemake_job import job
 
 with job(snakemake):
     from separation.files.atomic import read_json, write_json
+    from separation.planning.run_options import RunOptions
     from separation.publishing.google_sheets import upload_sheet
     from separation.publishing.results_table import table_of_sweep
 
-    run_options, receipt = snakemake.config["run_options"], Path(snakemake.output.receipt)
+    options, receipt = RunOptions.of(snakemake.config), Path(snakemake.output.receipt)
     uploaded = upload_sheet(
-        table_of_sweep(Path(snakemake.input.points), Path(snakemake.input.scores), run_options),
+        table_of_sweep(Path(snakemake.input.points), Path(snakemake.input.scores), options),
         credentials=Path(os.environ["PATH_TO_GOOGLE_CREDENTIALS"]),
-        template=run_options["publishing"]["template"],
-        patience=float(run_options["publishing"]["patience"]),
+        template=options.publishing["template"],
+        patience=float(options.publishing["patience"]),
         known=read_json(receipt) if receipt.exists() else None,
         **json.loads(snakemake.params.spec),
     )

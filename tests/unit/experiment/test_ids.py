@@ -10,8 +10,8 @@ from separation.errors import UserError
 from separation.experiment import ids, schema
 from separation.experiment.ids import canonical_json, digest
 from separation.files.yaml_writer import write_yaml
-from separation.planning.run_options import complete_config, options_of
-from separation.planning.workflow import load_workflow
+from separation.planning.expansion import load_workflow
+from separation.planning.run_options import complete_config
 
 # ids that users have on disk
 KNOWN = {
@@ -155,7 +155,7 @@ def test_the_complete_config_of_a_point_gives_the_same_point(tmp_path):
     sweep = [{"learning_rate": [0.1, 0.2], "cache": "x"}]
     workflow = plan(experiment(sweep=sweep, info__notes="a: b # c"), tmp_path)
     for point, training in workflow.trainings.items():
-        options = options_of(workflow.run_options, point)
+        options = workflow.job_table.point(point)
         config = complete_config(json.loads(training.spec), options, point, "somewhere")
         again = plan(config, tmp_path)
         assert list(again.trainings) == [point]
@@ -189,7 +189,7 @@ def test_the_experiment_key_is_filled_in_after_hashing(tmp_path):
     content = experiment(info__notes="kept under ${EXPERIMENT_KEY}", info__experiment_key="${EXPERIMENT_KEY}")
     workflow = plan(content, tmp_path)
     (point,) = workflow.trainings
-    config = complete_config(json.loads(workflow.trainings[point].spec), workflow.run_options["common"], point, "x")
+    config = complete_config(json.loads(workflow.trainings[point].spec), workflow.job_table.common, point, "x")
     assert config["info"]["notes"] == f"kept under {point}" and config["info"]["experiment_key"] == point
     assert only(plan(experiment(), tmp_path)) == point
 

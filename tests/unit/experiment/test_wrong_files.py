@@ -6,7 +6,7 @@ import pytest
 
 from experiments import TINY, experiment, plan
 from separation.errors import UserError
-from separation.planning.workflow import load_workflow
+from separation.planning.expansion import load_workflow
 
 LEARNING_RATE = "learning_rate: 0.01"
 

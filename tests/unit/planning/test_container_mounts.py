@@ -8,6 +8,7 @@ import pytest
 
 from separation.experiment.config import load_settings
 from separation.planning.container_mounts import container_variables, folders_to_mount
+from separation.planning.run_options import JobTable
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -18,8 +19,8 @@ def working(tmp_path):
     return tmp_path / "repository"
 
 
-def mounted(working, options=None, **variables):
-    return folders_to_mount(load_settings({}, variables), options or {}, working)
+def mounted(working, strings=(), **variables):
+    return folders_to_mount(load_settings({}, variables), strings, working)
 
 
 def test_what_lies_in_the_repository_is_there_already(working, monkeypatch):
@@ -40,8 +41,8 @@ def test_what_links_lead_to_and_a_users_recordings_are_mounted(working, monkeypa
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     (corpus / "list.csv").touch()
-    options = {"places": {"a": {"folders": {"": str(corpus)}, "lists": {"x": str(corpus / "list.csv")}}}}
-    assert mounted(working, options) == sorted([ROOT, tmp_path / "disk", corpus])
+    sources = {"a": {"folders": {"": str(corpus)}, "lists": {"x": str(corpus / "list.csv")}}}
+    assert mounted(working, JobTable(sources=sources).strings()) == sorted([ROOT, tmp_path / "disk", corpus])
 
 
 def test_what_the_user_mounts_stays_and_nothing_is_mounted_twice():

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from separation.errors import UserError
 from separation.experiment.config import default_config
-from separation.planning.workflow import Workflow, load_workflow
+from separation.planning.expansion import load_workflow
+from separation.planning.workflow import Workflow
 
 if TYPE_CHECKING:
     from rich.console import Console

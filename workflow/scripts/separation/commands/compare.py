@@ -200,7 +200,8 @@ def test_set_notices(tested: dict[str, set[tuple[str, ...]]]) -> list[str]:
 
 def _provenance(sweeps: Sequence[SweepFiles]) -> dict[str, object]:
     from separation.experiment.config import default_config
-    from separation.planning.workflow import load_workflow
+    from separation.planning.expansion import load_workflow
+    from separation.planning.run_options import provenance_inputs
     from separation.report.provenance import provenance_of
 
     told: dict[str, object] = {}
@@ -214,7 +215,7 @@ def _provenance(sweeps: Sequence[SweepFiles]) -> dict[str, object]:
         except UserError as problem:
             told[sweep.name] = {"config_file": f"{file}, which is not valid any more: {problem}"}
             continue
-        own = provenance_of(workflow.run_options)
+        own = provenance_of(**provenance_inputs(workflow.run_options, workflow.job_table))
         told |= {key: own.pop(key) for key in ("git_commit", "versions")}
         told[sweep.name] = {key: value for key, value in own.items() if value}
     return told

@@ -19,7 +19,8 @@ from separation.experiment.config import default_config, load_settings
 from separation.experiment.metric_descriptions import DESCRIPTIONS
 from separation.files.atomic import sha256_of, write_json, write_text
 from separation.files.yaml_reader import read_yaml
-from separation.planning.workflow import load_workflow
+from separation.planning.expansion import load_workflow
+from separation.planning.run_options import provenance_inputs
 from separation.report.provenance import provenance_of
 
 README, LICENCES, METRICS, SCORES = "README.md", "LICENCES.md", "metrics.json", "scores.parquet"
@@ -44,7 +45,7 @@ def export_point(point: TrainedPoint, folder: Path, *, licence: str = "", enviro
     if folder.exists() and any(folder.iterdir()) and not (folder / EXPORTED).is_file():
         raise UserError("expected a new folder, or that of another export", file=folder)
     workflow = load_workflow(default_config() | {"sweep": str(point.folder / "config.yml")}, environment)
-    made = provenance_of(workflow.run_options)
+    made = provenance_of(**provenance_inputs(workflow.run_options, workflow.job_table))
     recipes = {name: _licence_of(name) for name in dict.fromkeys(made["datasets"].values())}
     tables = sorted(point.folder.glob(f"evaluations/*/{SCORES}"))
     metrics = [mean_scores(table) for table in tables]

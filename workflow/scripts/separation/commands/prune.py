@@ -14,7 +14,8 @@ from separation.errors import UserError
 from separation.experiment.config import EXPERIMENTS, ROOT, default_config
 from separation.files.atomic import read_json
 from separation.files.layout import SWEEPS, SweepFiles
-from separation.planning.workflow import Workflow, load_workflow
+from separation.planning.expansion import load_workflow
+from separation.planning.workflow import Workflow
 
 
 @dataclass(frozen=True)

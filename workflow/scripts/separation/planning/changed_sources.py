@@ -22,7 +22,7 @@ def check_sources(workflow: Workflow) -> None:
     """
     for source in workflow.sources:
         manifest = workflow.settings.data / source / "fetched" / MANIFEST
-        if workflow.run_options["places"].get(source, {}).get("folders") and manifest.exists():
+        if workflow.job_table.sources[source].get("folders") and manifest.exists():
             _check(manifest)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from separation.experiment.config import ROOT, Settings
 
 
-def folders_to_mount(settings: Settings, run_options: Mapping[str, Any], working: Path) -> list[Path]:
+def folders_to_mount(settings: Settings, strings: Iterable[str], working: Path) -> list[Path]:
     """The folders that jobs read and write outside the working directory, none of them within another.
 
     DATA, CACHE and ARTIFACTS and the repository, where links in them lead, and every file or folder of the user's that
@@ -19,11 +18,11 @@ def folders_to_mount(settings: Settings, run_options: Mapping[str, Any], working
 
     Args:
         settings: the workflow's.
-        run_options: what jobs are told, see `points.Workflow`.
+        strings: Strings of the job table, among them paths.
         working: the working directory, which containers see as it is.
     """
     own = [settings.data, settings.cache, settings.artifacts, ROOT]
-    told = {Path(text) for text in _strings(run_options) if text.startswith(("/", ".."))}
+    told = {Path(text) for text in strings if text.startswith(("/", ".."))}
     wanted = [path.absolute() for path in [*own, *sorted(path for path in told if path.exists())]]
     found: list[Path] = []
     folders = {path.parent if path.is_file() else path for path in wanted}
@@ -51,18 +50,7 @@ def container_variables(folders: list[Path], gpus: int, environment: Mapping[str
     return {**found, f"{program}_NV": "1"} if gpus else found
 
 
-def show_to_jobs(settings: Settings, run_options: Mapping[str, Any], gpus: int) -> None:
+def show_to_jobs(settings: Settings, strings: Iterable[str], gpus: int) -> None:
     """Lets the containers that this process and its jobs start see all folders, and the GPUs, that they need."""
-    folders = folders_to_mount(settings, run_options, Path.cwd())
+    folders = folders_to_mount(settings, strings, Path.cwd())
     os.environ.update(container_variables(folders, gpus, os.environ))
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _strings(inner)

@@ -13,8 +13,8 @@ from separation.experiment.compatibility import check_config, check_data
 from separation.experiment.ids import digest, slug
 from separation.experiment.sweep import Point, Sweep
 from separation.experiment.user_classes import find_extras
-from separation.files.listing import listing
 from separation.files.layout import cache_manifest, split_manifest
+from separation.files.listing import listing
 from separation.files.yaml_reader import KeyPath, dotted
 from separation.planning.dataset_steps import Dataset, steps_of
 from separation.planning.points_table import PointRow, fill_varying_keys
@@ -142,7 +142,9 @@ class _Expansion:
         work = training_work(parts, train_config, splits["train"].name, info["seed"])
         training = self.workflow.trainings.get(work.id)
         if training is None:
-            caches = self._once(self._caches, dataset_config, config["datasets"].value) if dataset_config["cache"] else {}
+            caches = (
+                self._once(self._caches, dataset_config, config["datasets"].value) if dataset_config["cache"] else {}
+            )
             training = Training(work.id, work.spec, splits, caches, train_config["num_gpus"])
             self.workflow.trainings[work.id] = training
             options: dict[str, Any] = neutral_settings({name: section.value for name, section in config.items()})

@@ -142,6 +142,17 @@ def neutral_settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dic
     }
 
 
+def provenance_inputs(options: RunOptions, table: JobTable) -> dict[str, Any]:
+    """What report/provenance needs to know of a run, by the names of its arguments."""
+    return {
+        "sweep_file": Path(options.sweep_file),
+        "notes": table.common["info"]["notes"],
+        "overrides": options.overrides,
+        "datasets": table.datasets,
+        "source_folders": [Path(folder) for folder in table.source_folders],
+    }
+
+
 def sheet_destination(options: RunOptions, info: Mapping[str, Any]) -> dict[str, Any]:
     """The `spreadsheet` and `worksheet` that results go to.
 
@@ -178,9 +189,7 @@ def complete_config(spec: Mapping[str, Any], options: Mapping[str, Any], point: 
     }
 
 
-def evaluation_config(
-    config: Mapping[str, Any], spec: Mapping[str, Any], options: Mapping[str, Any]
-) -> dict[str, Any]:
+def evaluation_config(config: Mapping[str, Any], spec: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """A point's config under one evaluation.
 
     Args:

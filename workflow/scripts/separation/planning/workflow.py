@@ -42,7 +42,7 @@ class Workflow:
         resampled: Folder of the organized source, and spec, by (source, folder).
         datasets: Datasets by id.
         mixtures: Specs by (dataset id, split).
-        shards: Number of jobs that the mixtures of (dataset id, split), or the files of (source, folder), are divided into.
+        shards: Number of jobs for the mixtures of (dataset id, split), or for the files of (source, folder).
         caches: Spec and split by (cache id, split).
         cache_workers: Worker processes by (cache id, split), where a block of the sweep sets num_cache_workers.
         trainings: Trainings by point id, in the sweep's order.

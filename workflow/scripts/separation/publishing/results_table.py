@@ -8,26 +8,26 @@ from typing import Any
 
 from separation.analysis.sweep_tables import read_points
 from separation.files.layout import PointFolder
-from separation.planning.run_options import options_of
+from separation.planning.run_options import RunOptions
 from separation.publishing.sheet_table import PointFacts, SheetTable, sheet_table
 from separation.tracking.registry import page_url
 
 
-def table_of_sweep(points_csv: Path, scores: Path, run_options: Mapping[str, Any]) -> SheetTable:
+def table_of_sweep(points_csv: Path, scores: Path, options: RunOptions) -> SheetTable:
     """The published table of a sweep, with links from its points to their tracker pages.
 
     Args:
         points_csv, scores: Tables of the sweep, as collect_scores writes them.
-        run_options: Options of the job.
+        options: Options of the run.
     """
-    artifacts = Path(run_options["artifacts"])
+    artifacts = Path(options.artifacts)
     facts = {}
     for point in dict.fromkeys(read_points(points_csv)["point"]):
-        options = options_of(run_options, point)
+        settings = options.jobs.point(point)
         facts[point] = PointFacts(
-            notes=options["info"].get("notes") or "",
-            train=_dataset_name(options["readers"]["train"], "train"),
-            validation=_dataset_name(options["readers"]["val"], "val"),
+            notes=settings["info"].get("notes") or "",
+            train=_dataset_name(settings["readers"]["train"], "train"),
+            validation=_dataset_name(settings["readers"]["val"], "val"),
             link=page_url(PointFolder(artifacts / point)),
         )
     return sheet_table(points_csv, scores, facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,36 @@ _PACKAGES = ("snakemake", "nussl", "scaper", "torch", "zarr", "numpy", "pandas")
 _LICENCES = ("LICENSE*", "LICENCE*", "ATTRIBUTION*")
 
 
-def provenance_of(run_options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the report says about its own making.
+def provenance_of(
+    sweep_file: Path,
+    *,
+    notes: str | None,
+    overrides: Mapping[str, Any],
+    datasets: Mapping[str, str],
+    source_folders: Sequence[Path],
+) -> dict[str, Any]:
+    """What the report states about its origin.
+
+    Args:
+        sweep_file: Experiment file.
+        notes: Notes of the experiment.
+        overrides: Changes to it from the command line, by key.
+        datasets: Names of datasets by id.
+        source_folders: Folders of sources, with licence files below them.
 
     Returns:
         `notes`, `config` (the experiment file's text), `config_file`, `git_commit` ("" outside a repository; ends in
         "-dirty" where files differ from it), `versions` by package, `datasets` by id, `licences` by source.
     """
-    file = Path(run_options["sweep_file"])
     return {
-        "notes": run_options["common"]["info"]["notes"],
-        "config_file": str(file),
-        "config": file.read_text(encoding="utf-8") if file.exists() else "",
-        "overrides": run_options["overrides"],
+        "notes": notes,
+        "config_file": str(sweep_file),
+        "config": sweep_file.read_text(encoding="utf-8") if sweep_file.exists() else "",
+        "overrides": overrides,
         "git_commit": _git_commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-        "datasets": dict(run_options["datasets"]),
-        "licences": {name: text for folder in run_options["source_folders"] for name, text in _licences(Path(folder))},
+        "datasets": dict(datasets),
+        "licences": {name: text for folder in source_folders for name, text in _licences(folder)},
     }
 
 
