@@ -172,7 +172,7 @@ def test_options_at_neutral_values_keep_older_ids(monkeypatch):
 
 
 def test_different_points_with_the_same_id_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("separation.planning.workflow.text_digest", lambda text: "0" * 12)
+    monkeypatch.setattr("separation.planning.specs.text_digest", lambda text: "0" * 12)
     with pytest.raises(UserError, match="two different points have the id dpcl-tiny_music-s0-000000000000"):
         plan(experiment(sweep=[{"learning_rate": [0.1, 0.2]}]), tmp_path)
 
