@@ -1,4 +1,4 @@
-"""A real browser for tests: headless Chromium, driven by its DevTools protocol over two pipes."""
+"""A real browser for tests: headless Chromium, controlled through its DevTools protocol over two pipes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ QUIET = (
     "--no-first-run --disable-background-networking --disable-component-update --disable-sync --disable-gpu "
     "--disable-audio-output --autoplay-policy=no-user-gesture-required"
 )
-#: seconds until the browser must have answered
+#: longest wait for the browser's response, in seconds
 PATIENCE = 60
 KEYS = {"Tab": 9, "Enter": 13, " ": 32}
 
 
 class Browser:
-    """One Chromium with one page. What the page complains of is in `complaints`, what it asks for in `requests`."""
+    """One Chromium with one page.
+
+    Attributes:
+        complaints: Errors and warnings of the page since it was loaded.
+        requests: Addresses that the page has requested.
+    """
 
     def __init__(self, profile: Path):
         to_browser, from_us = os.pipe()
@@ -58,7 +63,7 @@ class Browser:
         self.close()
 
     def close(self) -> None:
-        """Ends the browser."""
+        """Closes the browser."""
         self._process.terminate()
         self._process.wait(PATIENCE)
         os.close(self._write)
@@ -69,7 +74,7 @@ class Browser:
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._read], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
-                raise TimeoutError(f"the browser said nothing for {PATIENCE} s")
+                raise TimeoutError(f"no message from the browser for {PATIENCE} s")
             more = os.read(self._read, 1 << 20)
             if not more:
                 raise ConnectionError("the browser ended")
@@ -77,21 +82,21 @@ class Browser:
         message, self._buffer = self._buffer.split(b"\0", 1)
         return json.loads(message)
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        """Keeps what an event tells."""
+    def _record(self, message: dict[str, Any]) -> None:
+        """Stores the content of an event."""
         if "method" not in message:
             return
-        told = message.get("params", {})
+        event = message.get("params", {})
         self._events.append(message["method"])
         if message["method"] == "Runtime.exceptionThrown":
-            details = told["exceptionDetails"]
+            details = event["exceptionDetails"]
             self.complaints.append(details.get("exception", {}).get("description", details["text"]))
-        elif message["method"] == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
-            self.complaints.append(" ".join(str(value.get("value", value)) for value in told["args"]))
+        elif message["method"] == "Runtime.consoleAPICalled" and event["type"] in ("error", "warning", "assert"):
+            self.complaints.append(" ".join(str(value.get("value", value)) for value in event["args"]))
         elif message["method"] == "Log.entryAdded":
-            self.complaints.append(told["entry"]["text"])
+            self.complaints.append(event["entry"]["text"])
         elif message["method"] == "Network.requestWillBeSent":
-            self.requests.append(told["request"]["url"])
+            self.requests.append(event["request"]["url"])
 
     def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
         self._number += 1
@@ -100,15 +105,15 @@ class Browser:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._message()
-            if answer.get("id") == self._number:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']['message']}")
-                return answer["result"]
-            self._hear(answer)
+            message = self._message()
+            if message.get("id") == self._number:
+                if "error" in message:
+                    raise RuntimeError(f"{method}: {message['error']['message']}")
+                return message["result"]
+            self._record(message)
 
     def look(self, width: int, height: int = 900, *, dark: bool = False) -> None:
-        """The window's size in CSS pixels, a phone's below 600, and whether the reader prefers dark pages."""
+        """Sets the window's size in CSS pixels (below 600, a phone) and the reader's preference for dark pages."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self._call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -121,13 +126,13 @@ class Browser:
         self._events.clear()
         self._call("Page.navigate", url=page.absolute().as_uri())
         while "Page.loadEventFired" not in self._events:
-            self._hear(self._message())
+            self._record(self._message())
 
     def open(self, page: Path) -> float:
-        """Opens a report and waits until it is loaded and what is seen of it is drawn (`data-ready` on its root).
+        """Opens a report and waits until its visible part is drawn (`data-ready` on its root).
 
         Returns:
-            the seconds it took.
+            The time it took, in seconds.
         """
         started = time.monotonic()
         self.load(page)
@@ -142,7 +147,7 @@ class Browser:
         }})""")
 
     def ask(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page; a promise is waited for."""
+        """The value of a JavaScript expression in the page, or of the promise it returns."""
         answer = self._call(
             "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
         )
@@ -151,7 +156,7 @@ class Browser:
         return answer["result"].get("value")
 
     def press(self, key: str, times: int = 1) -> None:
-        """Presses a key as a hand would: Tab, Enter, the space bar or a letter."""
+        """Presses a key: Tab, Enter, the space bar or a letter."""
         code = {"key": key, "windowsVirtualKeyCode": KEYS.get(key, ord(key[0].upper()))}
         text = {"Enter": "\r", "Tab": ""}.get(key, key)
         for _ in range(times):
@@ -160,6 +165,6 @@ class Browser:
             self._call("Input.dispatchKeyEvent", type="keyUp", **code)
 
     def picture(self, path: Path, *, whole: bool = False) -> None:
-        """Saves what is seen, or the whole page, as PNG."""
+        """Saves the visible part, or the whole page, as PNG."""
         shown = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shown["data"]))

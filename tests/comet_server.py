@@ -1,4 +1,4 @@
-"""A stand-in for comet.ml on the loopback device: it keeps what experiments are sent."""
+"""A fake comet.ml server on the loopback device that stores experiments."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Experiment:
     opened: int = 1
 
     def values(self, name):
-        """(step, value) of every time that a metric was told, in order of steps."""
-        return sorted((step, value) for told, step, _, value in self.metrics if told == name)
+        """All values of a metric as (step, value), by step."""
+        return sorted((step, value) for metric, step, _, value in self.metrics if metric == name)
 
 
 class CometServer(Loopback):
-    """Keeps `experiments` by key; takes the API key KEY alone."""
+    """Stores `experiments` by key; accepts only the API key KEY."""
 
     def __init__(self):
         super().__init__()
@@ -42,21 +42,21 @@ class CometServer(Loopback):
 
     def content(self, path, body):
         parts = urlsplit(path)
-        told = json.loads(body) if body[:1] == b"{" else {}
-        if told.get("apiKey", KEY) != KEY:
+        sent = json.loads(body) if body[:1] == b"{" else {}
+        if sent.get("apiKey", KEY) != KEY:
             raise Refusal(400, {"msg": "invalid API key", "sdk_error_code": 90212})
-        key = told.get("experimentKey")
+        key = sent.get("experimentKey")
         if parts.path.endswith("isAlive/ver"):
             return {"version": "5.0.0"}
         if parts.path.endswith("logger/add/run"):
             if key in self.experiments:
                 raise Refusal(400, {"msg": "experiment already exists", "sdk_error_code": 90999})
-            self.experiments[key] = Experiment(told["projectName"], told["teamName"], told["offline"])
+            self.experiments[key] = Experiment(sent["projectName"], sent["teamName"], sent["offline"])
             return self._handshake()
         if parts.path.endswith("logger/get/run"):
-            if told["previousExperiment"] not in self.experiments:
+            if sent["previousExperiment"] not in self.experiments:
                 raise Refusal(400, {"msg": "no such experiment", "sdk_error_code": 90210})
-            self.experiments[told["previousExperiment"]].opened += 1
+            self.experiments[sent["previousExperiment"]].opened += 1
             return self._handshake()
         if "upload" in parts.path:
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
@@ -65,24 +65,24 @@ class CometServer(Loopback):
             return {"assetId": "1", "link": ""}
         experiment = self.experiments.get(key)
         if experiment is not None:
-            self._note(experiment, parts.path, told)
+            self._store(experiment, parts.path, sent)
         return {"is_alive_beat_duration_millis": 10_000, "gpu_monitor_interval_millis": 10_000}
 
     def _handshake(self):
         return {"runId": "1", "project_id": "2", "focusUrl": f"{self.url}/workspace/project/", "lastOffset": 0}
 
     @staticmethod
-    def _note(experiment, path, told):
+    def _store(experiment, path, sent):
         if path.endswith("experiment/metric"):
-            for value in told["values"]:
+            for value in sent["values"]:
                 experiment.metrics.append(
                     (value["metricName"], value["step"], value["epoch"], float(value["metricValue"]))
                 )
         elif path.endswith("experiment/parameter"):
-            experiment.parameters |= {value["parameterName"]: value["parameterValue"] for value in told["values"]}
+            experiment.parameters |= {value["parameterName"]: value["parameterValue"] for value in sent["values"]}
         elif path.endswith("add-tags-to-experiment"):
-            experiment.tags += told["addedTags"]
+            experiment.tags += sent["addedTags"]
         elif path.endswith("log-other"):
-            experiment.others[told["key"]] = told["value"]
-            if told["key"] == "Name":
-                experiment.name = told["value"]
+            experiment.others[sent["key"]] = sent["value"]
+            if sent["key"] == "Name":
+                experiment.name = sent["value"]

@@ -1,4 +1,4 @@
-"""A small HTTP server on the loopback device for stand-ins of services, with faults on demand."""
+"""A small HTTP server on the loopback device for fake services, with faults on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Refusal(Exception):
-    """An answer other than 200."""
+    """A response other than 200."""
 
     def __init__(self, status, content=None):
         super().__init__(status)
@@ -20,14 +20,14 @@ class Refusal(Exception):
 
 
 class Loopback:
-    """Answers by `content(path, body)` until closed.
+    """Responds with `content(path, body)` until closed.
 
     Attributes:
-        calls: the paths that were asked for, in order.
-        bodies: what was sent, as text.
-        faults: (part of a path, fault) for the next requests that fit: a status, "drop" (close without an answer),
-            "drop after" (do it, and close without an answer), "hang" (answer when the server closes). A part that
-            ends in * stays.
+        calls: Requested paths, in order.
+        bodies: Paths and request bodies, as text.
+        faults: (part of a path, fault) for the next matching request: a status, "drop" (close without a response),
+            "drop after" (execute the request, then close), "hang" (respond when the server closes). A part that ends
+            in * applies to all matching requests.
     """
 
     def __init__(self):
@@ -67,14 +67,12 @@ class Loopback:
         with self._lock:
             self.calls.append(handler.path)
             self.bodies.append(f"{handler.path} {body.decode(errors='replace')}")
-            place = next(
-                (index for index, (part, _) in enumerate(self.faults) if part.rstrip("*") in handler.path), None
-            )
-            fault = None
-            if place is not None:
-                part, fault = self.faults[place]
+            matching = (index for index, (part, _) in enumerate(self.faults) if part.rstrip("*") in handler.path)
+            index, fault = next(matching, None), None
+            if index is not None:
+                part, fault = self.faults[index]
                 if not part.endswith("*"):
-                    self.faults.pop(place)
+                    self.faults.pop(index)
         if fault == "hang":
             self._closing.wait()
             fault = "drop"

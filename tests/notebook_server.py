@@ -1,13 +1,13 @@
-"""What tests of notebook servers share."""
+"""Helper for tests of notebook servers."""
 
 import subprocess
 
 
 def read_until_running(server: subprocess.Popen) -> list[str]:
-    """The lines on standard error up to the one that says where the server is; all of them where it ends before."""
-    said = []
+    """The lines on standard error up to the one with the server's address; all of them if it ends before."""
+    lines = []
     for line in server.stderr:
-        said.append(line)
+        lines.append(line)
         if "is running at" in line:
             break
-    return said
+    return lines

@@ -1,4 +1,4 @@
-"""A stand-in for Weights & Biases on the loopback device: its GraphQL, file stream and uploads, as far as runs need."""
+"""A fake Weights & Biases server on the loopback device: the GraphQL, file stream and uploads that runs need."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Run:
     notes: str | None = None
     tags: list = field(default_factory=list)
     config: dict = field(default_factory=dict)
-    history: dict = field(default_factory=dict)  # by the line's offset: a line that is sent again stays one
+    history: dict = field(default_factory=dict)  # by the line's offset: a line that is sent twice counts once
     summary: dict = field(default_factory=dict)
     files: list = field(default_factory=list)
 
     def values(self, name):
-        """(step, value) of every time that a metric was told, in order of steps."""
+        """All values of a metric as (step, value), by step."""
         return sorted((line["_step"], line[name]) for line in self.history.values() if name in line)
 
 
 class WandbServer(Loopback):
-    """Keeps `runs` by id."""
+    """Stores `runs` by id."""
 
     KEY = "f0" * 20
 
@@ -40,8 +40,8 @@ class WandbServer(Loopback):
 
     def content(self, path, body):
         if path == "/graphql":
-            told = json.loads(body)
-            return {"data": self._graphql(told["query"], told.get("variables") or {})}
+            request = json.loads(body)
+            return {"data": self._graphql(request["query"], request.get("variables") or {})}
         if match := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", path):
             self._stream(self.runs[match.group(1)], json.loads(body))
         elif match := re.fullmatch(r"/storage/([^/]+)/(.+)", path):
@@ -92,8 +92,8 @@ class WandbServer(Loopback):
         return {"id": "2", "name": run.project, "entity": {"id": "3", "name": "me"}}
 
     @staticmethod
-    def _stream(run, told):
-        for name, part in (told.get("files") or {}).items():
+    def _stream(run, chunk):
+        for name, part in (chunk.get("files") or {}).items():
             lines = [json.loads(line) for line in part["content"]]
             if name == "wandb-history.jsonl":
                 run.history |= {part["offset"] + number: line for number, line in enumerate(lines)}

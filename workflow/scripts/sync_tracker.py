@@ -1,4 +1,4 @@
-"""Sends a tracker what it does not have of a sweep's points. Called by Snakemake."""
+"""Sends a tracker what it has not received of a sweep's points. Called by Snakemake."""
 
 import atexit
 import json
@@ -26,7 +26,7 @@ with job(snakemake):
             sweep_figures(snakemake.wildcards.sweep, Path(snakemake.input.figures).parent),
         )
     except UserError:
-        # before the tracker's own hook, which would wait for its server and repeat what was refused
+        # runs before the tracker's own exit handler, which would wait for its server and retry
         atexit.register(os._exit, 1)
         raise
     write_json(snakemake.output.receipt, pages)

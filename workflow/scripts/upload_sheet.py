@@ -1,4 +1,4 @@
-"""Writes the table of a sweep to Google Sheets. Called by Snakemake."""
+"""Uploads the results table of a sweep to Google Sheets. Called by Snakemake."""
 
 import json
 import os

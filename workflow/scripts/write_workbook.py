@@ -1,4 +1,4 @@
-"""Writes the table of a sweep as a workbook. Called by Snakemake."""
+"""Writes the results table of a sweep as a workbook. Called by Snakemake."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Points on comet.ml: comet's own client, in a process beside the job, against a server on the loopback device."""
+"""Points on comet.ml: comet's own client, in a process beside the job, against a fake server."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def archives(point):
 
 
 def messages(point):
-    """What is in the point's one archive; nothing where it is just being replaced."""
+    """The content of the point's archive; empty while it is being replaced."""
     try:
         with zipfile.ZipFile(archives(point)[0]) as content:
             return content.read("messages.json")
@@ -59,7 +59,7 @@ def wait_for(condition, process=None):
 
 
 def train(point, epochs=(1, 2, 3), tracking=LIVE, until=None):
-    """A training that tells its epochs, and lasts at least until the tracker's library is loaded, or longer."""
+    """Logs a training beside its tracker, and waits until the tracker's library is loaded or `until` is true."""
     with trackers_beside(point.folder, tracking):
         for epoch in epochs:
             point.epoch(epoch)
@@ -67,8 +67,8 @@ def train(point, epochs=(1, 2, 3), tracking=LIVE, until=None):
         point.finish()
 
 
-def tell(point, epochs=(1, 2, 3)):
-    """A training without trackers."""
+def log_training(point, epochs=(1, 2, 3)):
+    """Logs a training without trackers."""
     for epoch in epochs:
         point.epoch(epoch)
     point.finish()
@@ -78,10 +78,10 @@ def sync_all(point):
     return sync.sync_points("comet", LIVE["comet"], [point.folder])
 
 
-# one process for what needs no faults: making an experiment takes a client seconds
+# creating an experiment takes the client seconds, so one test checks everything that needs no faults
 
 
-def test_a_point_is_one_experiment_with_all_that_belongs_to_it(server, point, capsys):
+def test_a_point_is_one_experiment_with_all_its_data(server, point, capsys):
     point.start()
     train(point, until=lambda: server.experiments)
     point.audio()
@@ -108,12 +108,12 @@ def test_a_point_is_one_experiment_with_all_that_belongs_to_it(server, point, ca
     assert sorted(names) == sorted(["config.yml", *audio])
     assert load_sent(point.folder, "comet").key == key and page_url(point.folder).endswith(key)
     assert not archives(point) and capsys.readouterr().err == ""
-    # again: nothing is left to send, so nobody is asked
+    # a second sync has nothing to send and contacts no server
     server.calls.clear()
     assert sync_all(point) == {point.folder.point: page_url(point.folder)} and server.calls == []
 
 
-def test_a_training_that_was_killed_goes_on_in_the_same_experiment(server, point):
+def test_a_killed_training_resumes_in_the_same_experiment(server, point):
     point.start()
     point.epoch(1)
     code = (
@@ -130,7 +130,7 @@ def test_a_training_that_was_killed_goes_on_in_the_same_experiment(server, point
     job.kill()
     job.wait()
     job.stdin.close()
-    # it went on after epoch 1, having told half of epoch 2
+    # it resumes after epoch 1, with part of epoch 2 already logged
     point.log.write("step", 4, epoch=2, loss=0.25)
     point.resume(1)
     train(point, epochs=(2, 3), until=lambda: load_sent(point.folder, "comet").epoch == 3)
@@ -140,9 +140,7 @@ def test_a_training_that_was_killed_goes_on_in_the_same_experiment(server, point
 
 
 @pytest.mark.parametrize("trouble", ["no server", "wrong key", "no answer"])
-def test_a_server_that_is_not_to_be_had_costs_a_warning_and_leaves_an_archive(
-    server, point, monkeypatch, capsys, trouble
-):
+def test_an_unreachable_server_causes_one_warning_and_an_archive(server, point, monkeypatch, capsys, trouble):
     if trouble == "no server":
         monkeypatch.setenv("COMET_URL_OVERRIDE", "http://127.0.0.1:9/clientlib/")
     elif trouble == "wrong key":
@@ -155,15 +153,15 @@ def test_a_server_that_is_not_to_be_had_costs_a_warning_and_leaves_an_archive(
     assert line.startswith("Warning: comet.ml: ") and "make sync" in line and "wrong0" not in line
     assert trouble != "wrong key" or "API key" in line
     wait_for(lambda: b"train/step_loss" in messages(point))
-    # the run's next jobs do not try again, and what they have to tell is in the archive
-    asked = len(server.calls)
+    # later jobs of the run do not try again, and their data goes to the archive
+    calls = len(server.calls)
     with trackers_beside(point.folder, LIVE):
         point.scores()
     wait_for(lambda: b"test/SI-SDR" in messages(point))
-    assert capsys.readouterr().err == "" and len(server.calls) == asked
+    assert capsys.readouterr().err == "" and len(server.calls) == calls
 
 
-def test_the_archive_can_be_uploaded_by_comets_own_command(server, point):
+def test_comets_own_command_uploads_the_archive(server, point):
     point.start()
     train(point, tracking=OFFLINE)
     assert server.calls == []
@@ -178,11 +176,11 @@ def test_the_archive_can_be_uploaded_by_comets_own_command(server, point):
     assert experiment.name == "learning_rate=0.01" and experiment.assets[0][:2] == ("asset", "config.yml")
 
 
-def test_what_was_kept_is_sent_later_and_once(server, point):
+def test_unsent_data_is_sent_later_and_only_once(server, point):
     point.start()
-    tell(point, epochs=(1, 2))
+    log_training(point, epochs=(1, 2))
     point.resume(2)
-    tell(point, epochs=(3,))
+    log_training(point, epochs=(3,))
     sync_all(point)
     ((key, experiment),) = server.experiments.items()
     assert experiment.values("train/step_loss") == point.step_losses()
@@ -196,14 +194,14 @@ def test_what_was_kept_is_sent_later_and_once(server, point):
 
 @pytest.mark.parametrize("fault", [400, 403, 404, 429, 500, "drop"])
 @pytest.mark.parametrize("where", ["add/run", "experiment/metric"])
-def test_whatever_a_server_refuses_everything_is_there_in_the_end(server, point, fault, where):
+def test_everything_arrives_whatever_fails_once(server, point, fault, where):
     server.faults.append((where, fault))
     point.start()
-    tell(point)
+    log_training(point)
     try:
         sync_all(point)
-    except UserError as problem:
-        assert "nothing is lost" in str(problem)
+    except UserError as error:
+        assert "nothing is lost" in str(error)
         sync_all(point)
     ((_, experiment),) = server.experiments.items()
     assert sorted(set(experiment.values("train/step_loss"))) == point.step_losses()
@@ -211,10 +209,10 @@ def test_whatever_a_server_refuses_everything_is_there_in_the_end(server, point,
 
 
 @pytest.mark.parametrize(("where", "fault"), [("experiment/metric*", 500), ("asset/upload*", 403), ("log-other*", 400)])
-def test_what_is_refused_again_and_again_is_told_and_sent_once_it_is_taken(server, point, where, fault):
+def test_rejected_data_is_reported_and_sent_once_it_is_accepted(server, point, where, fault):
     server.faults.append((where, fault))
     point.start()
-    tell(point)
+    log_training(point)
     with pytest.raises(UserError, match="nothing is lost"):
         sync_all(point)
     server.faults.clear()
@@ -222,13 +220,13 @@ def test_what_is_refused_again_and_again_is_told_and_sent_once_it_is_taken(serve
     metrics = list(experiment.metrics)
     assert metrics if "metric" not in where else not metrics
     sync_all(point)
-    # in one process the client repeats for itself what the experiment before was refused
+    # within one process the client itself retries what was rejected for the earlier experiment
     assert sorted(set(experiment.values("train/step_loss"))) == point.step_losses()
     assert experiment.name == "learning_rate=0.01"
     assert "config.yml" in [name for _, name, _ in experiment.assets]
 
 
-def test_a_server_that_fails_for_a_moment_gets_the_rest_while_training_goes_on(server, point, capsys):
+def test_a_brief_failure_is_retried_during_training(server, point, capsys):
     server.faults.append(("experiment/metric", 500))
     point.start()
     train(point, until=lambda: (sent := load_sent(point.folder, "comet")) is not None and sent.epoch == 3)
@@ -237,10 +235,10 @@ def test_a_server_that_fails_for_a_moment_gets_the_rest_while_training_goes_on(s
     assert capsys.readouterr().err == "" and not archives(point)
 
 
-def test_a_key_that_comet_knows_already_is_taken_up(server, point):
-    """As after a kill between making the experiment and noting it."""
+def test_an_experiment_created_before_a_kill_is_reused(server, point):
+    """The kill comes between creating the experiment and recording it."""
     point.start()
-    tell(point)
+    log_training(point)
     save_sent(point.folder, "comet", Sent("ab" * 16))
     server.experiments["ab" * 16] = Experiment("separation/music", "lab", False)
     sync_all(point)
@@ -248,12 +246,12 @@ def test_a_key_that_comet_knows_already_is_taken_up(server, point):
     assert key == "ab" * 16 and experiment.values("train/step_loss") == point.step_losses()
 
 
-def test_ctrl_c_in_the_job_does_not_leave_a_process_behind(server, point, request):
-    # a job of a shell in the background starts with Ctrl-C ignored
+def test_ctrl_c_leaves_no_process_behind(server, point, request):
+    # a background job of a shell starts with Ctrl-C ignored
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     point.start()
-    others = set(psutil.Process().children(recursive=True))  # workers that earlier tests left idle, for one
+    others = set(psutil.Process().children(recursive=True))  # such as idle workers of earlier tests
     with pytest.raises(KeyboardInterrupt), trackers_beside(point.folder, LIVE):
         senders = set(psutil.Process().children(recursive=True)) - others
         os.kill(os.getpid(), signal.SIGINT)

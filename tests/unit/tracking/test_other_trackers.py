@@ -1,4 +1,4 @@
-"""Points on Weights & Biases and in MLflow: their own clients, against a server on the loopback device or a folder."""
+"""Points on Weights & Biases and in MLflow: their own clients, against a fake server or a folder."""
 
 import os
 import subprocess
@@ -57,10 +57,10 @@ def finish(point):
 # --- MLflow
 
 
-def test_a_point_is_one_run_of_mlflow_with_all_that_belongs_to_it(point, store):
+def test_a_point_is_one_mlflow_run_with_all_its_data(point, store):
     options, client = store
     sync.sync_points("mlflow", options, [point.folder])
-    point.folder.tracker_state("mlflow").unlink()  # as after a kill before the run was noted
+    point.folder.tracker_state("mlflow").unlink()  # as after a kill before the run was recorded
     finish(point)
     for _ in range(2):
         sync.sync_points("mlflow", options, [point.folder])
@@ -77,7 +77,7 @@ def test_a_point_is_one_run_of_mlflow_with_all_that_belongs_to_it(point, store):
 
 
 @pytest.mark.parametrize("mode", ["live", "offline"])
-def test_a_local_store_is_written_beside_the_job_whatever_the_mode(point, store, mode):
+def test_a_local_store_is_written_during_the_job_in_every_mode(point, store, mode):
     options, client = store
     with trackers_beside(point.folder, {"mode": mode, "names": ["mlflow"], "mlflow": options}):
         finish(point)
@@ -88,9 +88,9 @@ def test_a_local_store_is_written_beside_the_job_whatever_the_mode(point, store,
     assert [(metric.step, metric.value) for metric in steps] == point.step_losses()
 
 
-def test_a_server_of_mlflow_that_does_not_answer_is_told_in_one_line(point, monkeypatch):
+def test_an_unreachable_mlflow_server_is_reported_in_one_line(point, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match=r"mlflow: .*send it again"):
+    with pytest.raises(UserError, match=r"mlflow: .*run it again"):
         sync.sync_points("mlflow", {"directory": "x", "experiment": None}, [point.folder])
 
 
@@ -103,11 +103,11 @@ def server(monkeypatch):
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     yield server
-    wandb.teardown()  # a process has one service, which remembers the first address that it was told
+    wandb.teardown()  # a process has one service, which keeps the first address it gets
     server.close()
 
 
-def test_a_point_is_one_run_of_wandb_with_all_that_belongs_to_it(server, point):
+def test_a_point_is_one_wandb_run_with_all_its_data(server, point):
     sync.sync_points("wandb", WANDB, [point.folder])
     finish(point)
     sync.sync_points("wandb", WANDB, [point.folder])
@@ -122,26 +122,26 @@ def test_a_point_is_one_run_of_wandb_with_all_that_belongs_to_it(server, point):
     assert "config.yml" in run.files and sum(name.endswith(".wav") for name in run.files) == 3
     server.calls.clear()
     sync.sync_points("wandb", WANDB, [point.folder])
-    assert server.calls == [], "nothing is left to send, so nobody is asked"
+    assert server.calls == [], "nothing is left to send"
 
 
 @pytest.mark.parametrize("fault", [500, "drop"])
-def test_a_server_of_wandb_that_fails_on_the_way_has_everything_in_the_end(server, point, monkeypatch, fault):
+def test_everything_arrives_after_a_failure_in_the_middle_of_a_sync(server, point, monkeypatch, fault):
     sync.sync_points("wandb", WANDB, [point.folder])
     finish(point)
     server.faults.append(("file_stream*", fault))
-    with monkeypatch.context() as hurried, pytest.raises(UserError, match=r"no answer in time; nothing is lost"):
-        hurried.setattr(sync, "PATIENCE", 0.5)
+    with monkeypatch.context() as impatient, pytest.raises(UserError, match=r"no response in time; nothing is lost"):
+        impatient.setattr(sync, "PATIENCE", 0.5)
         sync.sync_points("wandb", WANDB, [point.folder])
     server.faults.clear()
-    wandb.teardown()  # the next attempt is another process's
+    wandb.teardown()  # the next attempt is made by another process
     sync.sync_points("wandb", WANDB, [point.folder])
     ((key, run),) = server.runs.items()
     assert key == load_sent(point.folder, "wandb").key
     assert sorted(set(run.values("train/step_loss"))) == point.step_losses() and run.summary["test/SI-SDR"] == 9.5
 
 
-def test_the_archive_can_be_uploaded_by_wandbs_own_command(server, point):
+def test_wandbs_own_command_uploads_the_archive(server, point):
     finish(point)
     (archive,) = write_archive(make_tracker("wandb", WANDB, 3.0), point.folder).glob("offline-run-*")
     assert server.calls == []
@@ -153,7 +153,7 @@ def test_the_archive_can_be_uploaded_by_wandbs_own_command(server, point):
     assert key == load_sent(point.folder, "wandb").key and run.values("train/step_loss") == point.step_losses()
 
 
-def test_a_server_of_wandb_that_is_not_there_costs_a_warning_and_leaves_an_archive(point, monkeypatch, capsys):
+def test_an_unreachable_wandb_server_causes_one_warning_and_an_archive(point, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_API_KEY", "f0" * 20)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     with trackers_beside(point.folder, {"mode": "live", "names": ["wandb"], "wandb": WANDB}):
@@ -166,7 +166,7 @@ def test_a_server_of_wandb_that_is_not_there_costs_a_warning_and_leaves_an_archi
         os.sched_yield()
 
 
-def test_a_tracker_that_is_not_installed_is_told(monkeypatch):
+def test_a_missing_client_library_is_an_error_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.delitem(sys.modules, "separation.tracking.wandb_tracker", raising=False)
     with pytest.raises(Unreachable, match=r"wandb is not installed; .*envs/extra.sh trackers"):

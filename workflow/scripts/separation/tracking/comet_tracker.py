@@ -1,4 +1,4 @@
-"""comet.ml as a tracker. Its client swallows its own failures, so they are read from its log."""
+"""comet.ml tracker. Its client hides its own failures, so they are read from its log."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from separation.tracking.payload import Batch, Description
 from separation.tracking.sent import Sent
 from separation.tracking.tracker import Tracker, Unreachable
 
-# seconds in which the client itself repeats what was refused for the number of requests; comet counts by the minute
+# seconds in which the client itself retries requests over the rate limit, which comet counts by the minute
 THROTTLED = 90
-# the client's modules whose errors mean that something has not arrived; its heart may miss a beat
+# client modules whose errors mean that data did not arrive; a missed heartbeat does not matter
 _SENDERS = ("comet_ml.streamer", "comet_ml.file_upload", "comet_ml.connection.connection_upload")
-# a point tells what it wants to be known of itself; nothing is collected from code, command line or environment
+# send only the batches; collect nothing from code, command line or environment
 _COLLECT_NOTHING = {
     "log_code": False,
     "log_graph": False,
@@ -38,7 +38,7 @@ _COLLECT_NOTHING = {
 
 
 class _Failures(logging.Handler):
-    """Notes what comet's client logs as errors."""
+    """Collects the errors that comet's client logs."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -48,19 +48,19 @@ class _Failures(logging.Handler):
         self.messages.append((record.name, record.getMessage().splitlines()[0]))
 
     def of(self, loggers: tuple[str, ...]) -> list[str]:
-        """What was logged by some of its modules."""
+        """The messages of some of its modules."""
         return [message for name, message in self.messages if name.startswith(loggers)]
 
 
 class Comet(Tracker):
-    """Experiments on comet.ml; the key is COMET_API_KEY's."""
+    """Experiments on comet.ml, with the key in COMET_API_KEY."""
 
     name, title = "comet", "comet.ml"
 
     def __init__(self, options: Mapping[str, Any], patience: float):
         super().__init__(options, patience)
         seconds = str(max(1, round(patience)))
-        # by default a client without a network blocks for half a minute, and an exit for up to an hour
+        # by default a client without a network blocks for half a minute, and its exit for up to an hour
         for variable, value in {
             "COMET_GET_OR_ADD_EXPERIMENT_RETRY_TOTAL": "0",
             "COMET_GET_OR_ADD_EXPERIMENT_RETRY_CONNECT": "0",
@@ -76,15 +76,15 @@ class Comet(Tracker):
             os.environ[variable] = value
         os.environ.setdefault("COMET_ERROR_TRACKING_ENABLE", "0")
         os.environ.setdefault("COMET_DISABLE_ANNOUNCEMENT", "1")
-        # what the client saves of a lost connection; the event log has it all
-        rescued = Path(tempfile.gettempdir()) / f"comet-{os.getpid()}"
-        os.environ["COMET_OFFLINE_DIRECTORY"] = str(rescued)
-        atexit.register(shutil.rmtree, rescued, ignore_errors=True)
+        # the client saves unsent data here when a connection is lost; the event log has all of it
+        unsent = Path(tempfile.gettempdir()) / f"comet-{os.getpid()}"
+        os.environ["COMET_OFFLINE_DIRECTORY"] = str(unsent)
+        atexit.register(shutil.rmtree, unsent, ignore_errors=True)
         import comet_ml
 
         self.comet_ml = comet_ml
         self.failures = _Failures()
-        # its errors are read here and told in one line; what it writes itself may hold the key
+        # errors are read from here and reported in one line; the client's own output may contain the key
         log = logging.getLogger("comet_ml")
         log.setLevel(logging.ERROR)
         log.propagate = False
@@ -97,16 +97,16 @@ class Comet(Tracker):
     def open(self, point: PointFolder, description: Description, sent: Sent) -> str | None:
         if not os.environ.get("COMET_API_KEY"):
             raise Unreachable("COMET_API_KEY is not set")
-        # of a run that was cut short in its first moment it is not known whether comet has heard
-        began, reasons = time.monotonic(), []
+        # after an interruption right at the start it is unknown whether comet has created the experiment: try both
+        started, reasons = time.monotonic(), []
         for existing in (sent.created, not sent.created):
-            if time.monotonic() - began > self.patience / 2:
-                break  # it was the network
+            if time.monotonic() - started > self.patience / 2:
+                break  # the network failed, not the key
             self.failures.messages.clear()
             try:
                 self.experiment = self._connect(description, sent, existing)
-            except Exception as problem:  # the client has many of its own, and none of them may hurt a run
-                reasons.append(f"{type(problem).__name__}: {problem}")
+            except Exception as error:  # the client raises many types, and none may affect a training
+                reasons.append(f"{type(error).__name__}: {error}")
                 continue
             if self.experiment.alive:
                 return self.experiment.url
@@ -116,9 +116,9 @@ class Comet(Tracker):
     def _connect(self, description: Description, sent: Sent, existing: bool) -> Any:
         if existing:
             return self.comet_ml.ExistingExperiment(previous_experiment=sent.key, **_COLLECT_NOTHING)
-        return self.comet_ml.Experiment(experiment_key=sent.key, **self._place(description), **_COLLECT_NOTHING)
+        return self.comet_ml.Experiment(experiment_key=sent.key, **self._project(description), **_COLLECT_NOTHING)
 
-    def _place(self, description: Description) -> dict[str, Any]:
+    def _project(self, description: Description) -> dict[str, Any]:
         return {
             "project_name": self.options.get("project") or description.project,
             "workspace": self.options.get("workspace") or os.environ.get("COMET_WORKSPACE") or None,
@@ -128,16 +128,16 @@ class Comet(Tracker):
         self.failures.messages.clear()
         _log(self.experiment, batch)
         delivered = self.experiment.flush(timeout=THROTTLED)
-        # of its own accord the client repeats what was refused, also while it sends the next thing
+        # the client retries rejected requests by itself, also while it sends the next batch
         others = ("parameters", "log other", "tags") if batch.description is None else ()
-        refusals = [text for text in self.failures.of(_SENDERS) if not any(word in text for word in others)]
-        if refusals:
-            raise Unreachable(refusals[0], refused=True)
+        rejections = [text for text in self.failures.of(_SENDERS) if not any(word in text for word in others)]
+        if rejections:
+            raise Unreachable(rejections[0], rejected=True)
         streamer = getattr(self.experiment, "streamer", None)
         if not delivered or streamer is None or not streamer.has_connection_to_server():
             raise Unreachable("the connection was lost")
         if batch.files and streamer.has_upload_failed():
-            raise Unreachable("a file was not taken", refused=True)
+            raise Unreachable("a file was rejected", rejected=True)
 
     def close(self, finished: bool) -> None:
         if self.experiment is not None:
@@ -147,21 +147,21 @@ class Comet(Tracker):
     def archive(self, point: PointFolder, description: Description, batch: Batch, sent: Sent) -> Path | None:
         target = point.tracker_files("comet") / f"{sent.key}.zip"
         target.parent.mkdir(parents=True, exist_ok=True)
-        workplace = Path(tempfile.mkdtemp(prefix=".comet.", dir=target.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=".comet.", dir=target.parent))
         try:
-            options = {"offline_directory": str(workplace), **_COLLECT_NOTHING}
+            options = {"offline_directory": str(temporary), **_COLLECT_NOTHING}
             if sent.created:
                 experiment = self.comet_ml.ExistingOfflineExperiment(previous_experiment=sent.key, **options)
             else:
                 experiment = self.comet_ml.OfflineExperiment(
-                    experiment_key=sent.key, **self._place(description), **options
+                    experiment_key=sent.key, **self._project(description), **options
                 )
             _log(experiment, batch)
             experiment.end()
-            (written,) = workplace.glob("*.zip")
+            (written,) = temporary.glob("*.zip")
             os.replace(written, target)
         finally:
-            shutil.rmtree(workplace, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         return target
 
     def drop_archive(self, point: PointFolder) -> None:
@@ -170,11 +170,11 @@ class Comet(Tracker):
 
 def _log(experiment: Any, batch: Batch) -> None:
     if batch.description is not None:
-        about = batch.description
-        experiment.set_name(about.name)
-        experiment.add_tags(list(about.tags))
-        experiment.log_parameters(dict(about.parameters), nested_support=False)
-        experiment.log_others({"point": about.point, "notes": about.notes})
+        description = batch.description
+        experiment.set_name(description.name)
+        experiment.add_tags(list(description.tags))
+        experiment.log_parameters(dict(description.parameters), nested_support=False)
+        experiment.log_others({"point": description.point, "notes": description.notes})
     for metrics in batch.metrics:
         experiment.log_metrics(dict(metrics.values), step=metrics.step, epoch=metrics.epoch)
     if batch.scores:

@@ -1,4 +1,4 @@
-"""MLflow as a tracker: by default a store in a local folder, or the server that MLFLOW_TRACKING_URI names."""
+"""MLflow tracker: a store in a local folder by default, or the server in MLFLOW_TRACKING_URI."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_METRICS, _MOST_PARAMETERS = 1000, 100  # in one call
 
 
 class Mlflow(Tracker):
-    """Runs in MLflow, one for a point, found again by the tag `point`."""
+    """Runs in MLflow, one per point, identified by the tag `point`."""
 
     name, title = "mlflow", "MLflow"
 
@@ -29,7 +29,7 @@ class Mlflow(Tracker):
         # a folder needs no network, no server and no archive
         self.local = self.uri.startswith("file:") or "://" not in self.uri
         if self.local:
-            # files serve one person's experiments well; MLflow would rather have a database, and asks for this word
+            # a store in files is enough for one person's experiments; MLflow recommends a database and requires this
             os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(max(1, round(patience)))
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
@@ -39,12 +39,12 @@ class Mlflow(Tracker):
         import mlflow.entities
         from mlflow.exceptions import MlflowException
 
-        self.entities, self.problem = mlflow.entities, MlflowException
+        self.entities, self.error = mlflow.entities, MlflowException
         self.client = mlflow.MlflowClient(tracking_uri=self.uri)
         self.run = ""
 
     def new_key(self) -> str:
-        return ""  # MLflow gives it
+        return ""  # MLflow chooses it
 
     def open(self, point: PointFolder, description: Description, sent: Sent) -> str | None:
         try:
@@ -54,12 +54,12 @@ class Mlflow(Tracker):
             run = self.client.get_run(self.run)
             if run.info.status != "RUNNING":
                 self.client.update_run(self.run, status="RUNNING")
-        except self.problem as refused:
-            raise Unreachable(str(refused)) from None
+        except self.error as error:
+            raise Unreachable(str(error)) from None
         return None if self.local else f"{self.uri}/#/experiments/{run.info.experiment_id}/runs/{self.run}"
 
     def _run_of(self, description: Description) -> str:
-        """The point's run, made where there is none: a job that was killed may have made it and not noted it."""
+        """The point's run, created if missing: a job that was killed may have created it without recording it."""
         name = self.options.get("experiment") or description.project
         experiment = self.client.get_experiment_by_name(name)
         number = experiment.experiment_id if experiment else self.client.create_experiment(name)
@@ -91,10 +91,10 @@ class Mlflow(Tracker):
             for first in range(0, len(numbers), _MOST_METRICS):
                 self.client.log_batch(self.run, metrics=numbers[first : first + _MOST_METRICS])
             for file in batch.files:
-                place = _name(file.name).rpartition("/")[0] or None
-                self.client.log_artifact(self.run, str(file.path), place)
-        except self.problem as refused:
-            raise Unreachable(str(refused)) from None
+                folder = _name(file.name).rpartition("/")[0] or None
+                self.client.log_artifact(self.run, str(file.path), folder)
+        except self.error as error:
+            raise Unreachable(str(error)) from None
 
     def close(self, finished: bool) -> None:
         if self.run:
@@ -102,12 +102,12 @@ class Mlflow(Tracker):
             self.run = ""
 
     def archive(self, point: PointFolder, description: Description, batch: Batch, sent: Sent) -> Path | None:
-        return None  # the event log is all there is, and all that is needed
+        return None  # the event log is enough to send everything later
 
     def drop_archive(self, point: PointFolder) -> None:
         pass
 
 
 def _name(name: str) -> str:
-    """A name of MLflow's letters: letters, digits, and _-. /"""
+    """A name that MLflow accepts: letters, digits, and _-. /"""
     return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)

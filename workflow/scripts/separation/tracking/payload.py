@@ -1,4 +1,4 @@
-"""What a tracker is told of a point, and how much of it the tracker does not have yet.
+"""Data that a tracker receives of a point, and the part of it that was not sent yet.
 
 Everything comes from the point's folder: its event log, config.yml, and the estimates that evaluations kept.
 """
@@ -22,15 +22,15 @@ from separation.training.events import Event, iterate_metrics
 
 @dataclass(frozen=True)
 class Description:
-    """What a run is called and made from.
+    """Name and settings of a run.
 
     Attributes:
-        point: its id.
-        name: the settings that tell it from the sweep's other points.
-        project: where it belongs: info.project_name, else the sweep's name.
-        tags: point, sweep, method and dataset.
-        notes: of the experiment.
-        parameters: its whole config, flat, by dotted key.
+        point: Id of the point.
+        name: Settings that distinguish it from the sweep's other points.
+        project: info.project_name, else the sweep's name.
+        tags: Point, sweep, method and dataset.
+        notes: Notes of the experiment.
+        parameters: The whole config, by dotted key.
     """
 
     point: str
@@ -43,7 +43,7 @@ class Description:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Numbers of a step (counted over all epochs) or, at its last step, of an epoch (counted from 1)."""
+    """Metrics of a step (counted over all epochs), or of an epoch (counted from 1) at its last step."""
 
     kind: str
     step: int
@@ -58,7 +58,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class File:
-    """A file that goes with a run: `kind` is file, image or audio."""
+    """A file of a run; `kind` is file, image or audio."""
 
     name: str
     path: Path
@@ -67,7 +67,7 @@ class File:
 
 @dataclass
 class Batch:
-    """What a tracker does not have yet, and `changes`: what is to be noted of it in `Sent` once the tracker has it."""
+    """Data that a tracker has not received; `changes` are the values to record in `Sent` once it has."""
 
     description: Description | None = None
     metrics: list[Metrics] = field(default_factory=list)
@@ -79,15 +79,15 @@ class Batch:
         return bool(self.changes)
 
     def parts(self, size: int = 2000) -> Iterator[Batch]:
-        """The batch in parts of one kind, metrics of at most so many steps: what of one kind is refused does not make
-        the others be sent again."""
+        """Splits the batch by kind, and metrics into parts of `size` steps, so that a rejected part does not cause the
+        others to be sent again."""
         if self.description is not None:
             yield Batch(self.description, changes={"described": True})
         for first in range(0, len(self.metrics), size):
             metrics = self.metrics[first : first + size]
             changes = {}
             for name in ("step", "epoch"):
-                if numbers := [told.number for told in metrics if told.kind == name]:
+                if numbers := [each.number for each in metrics if each.kind == name]:
                     changes[name] = max(numbers)
             yield Batch(metrics=metrics, changes=changes)
         if self.scores:
@@ -98,18 +98,18 @@ class Batch:
             yield Batch(changes={"finished": True})
 
 
-def describe(point: PointFolder, events: Iterable[Event]) -> Description:
-    """What a point is called, from its config.yml and its log."""
-    told = next((event.values for event in events if event.kind == "point"), {})
+def description_of(point: PointFolder, events: Iterable[Event]) -> Description:
+    """The description of a point, from its config.yml and its log."""
+    about = next((event.values for event in events if event.kind == "point"), {})
     config = read_yaml(point.config).value
     info = config.get("info", {})
-    sweep, label = told.get("sweep") or "", told.get("label") or ""
+    sweep, label = about.get("sweep") or "", about.get("label") or ""
     return Description(
         point=point.point,
         name=label if label and label != "as written" else sweep or point.point,
-        project=told.get("project") or info.get("project_name") or sweep or "separation",
+        project=about.get("project") or info.get("project_name") or sweep or "separation",
         tags=tuple(dict.fromkeys(tag for tag in (point.point, sweep, *point.point.split("-")[:2]) if tag)),
-        notes=told.get("notes") or info.get("notes") or "",
+        notes=about.get("notes") or info.get("notes") or "",
         parameters=parameters_of(config),
     )
 
@@ -125,18 +125,18 @@ def parameters_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def unsent(
     point: PointFolder, events: Sequence[Event], sent: Sent, extra: Iterable[File] = (), *, files: bool = True
 ) -> Batch:
-    """What of a point a tracker does not have yet.
+    """The data of a point that a tracker has not received.
 
     Args:
         point: The point's folder.
-        events: what stands in its log, or the latest of them.
-        sent: what the tracker has.
-        extra: files that go with it besides the point's own, such as the sweep's figures.
-        files: whether to look at files at all.
+        events: All events of its log, or the latest ones.
+        sent: What the tracker has received.
+        extra: Files to send besides the point's own, such as the sweep's figures.
+        files: Whether to include files.
     """
     batch = Batch()
     if not sent.described and point.config.exists():
-        batch.description = describe(point, events)
+        batch.description = description_of(point, events)
         batch.changes["described"] = True
     for event, values in iterate_metrics(events):
         number = event.step if isinstance(event.step, int) else 0
@@ -159,7 +159,7 @@ def unsent(
 
 
 def _add_scores(batch: Batch, events: Iterable[Event], sent: Sent) -> None:
-    """The means of every evaluation: the first one's as test/<metric>, another's with its id."""
+    """Adds the means of every evaluation: of the first one as test/<metric>, of others with their id."""
     first, known = sent.first_evaluation, dict(sent.scores)
     for event in events:
         if event.kind != "scores":
@@ -181,10 +181,10 @@ def _add_scores(batch: Batch, events: Iterable[Event], sent: Sent) -> None:
 def _own_files(point: PointFolder) -> list[File]:
     files = [File("config.yml", point.config, "file")] if point.config.exists() else []
     for evaluation in point.evaluations():
-        index = evaluation.estimates / "index.json"
+        index = evaluation.estimate_index
         for item in read_json(index)["items"] if index.exists() else ():
             if item["role"] == "other":
-                continue  # kept for the disk; a tracker gets those that tell most
+                continue  # trackers get only the best, the median and the worst item
             audio = {"mixture": item["mixture"]}
             for source, entry in item["sources"].items():
                 audio |= {f"{source} ({kind})": entry[kind] for kind in ("estimate", "reference")}
@@ -196,5 +196,5 @@ def _own_files(point: PointFolder) -> list[File]:
 
 
 def sweep_figures(sweep: str, folder: Path) -> list[File]:
-    """The figures of a sweep, which go with each of its points."""
+    """The figures of a sweep, which are sent with each of its points."""
     return [File(f"{sweep}/{path.name}", path, "image") for path in sorted(Path(folder).glob("*.svg"))]

@@ -34,7 +34,7 @@ def make_tracker(name: str, options: Mapping[str, Any], patience: float) -> Trac
 
 
 def page_url(point: PointFolder) -> str | None:
-    """The page of a point on the first tracker that has one."""
+    """The address of a point's page on the first tracker that has one."""
     for name in TRACKERS:
         sent = load_sent(point, name)
         if sent is not None and sent.created and (sent.url or "").startswith("http"):

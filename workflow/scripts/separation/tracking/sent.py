@@ -1,8 +1,8 @@
-"""What is known of a point's runs on trackers: ARTIFACTS/<point>/state/trackers/<tracker>.json.
+"""Record of what trackers have received: ARTIFACTS/<point>/state/trackers/<tracker>.json.
 
-A run's key is written before a tracker hears of it for the first time, and is used ever after: one point is one run,
-however often it was interrupted. What was sent is noted after the tracker has taken it, so that nothing is lost and
-hardly anything is sent twice.
+A run's key is written before the tracker first hears of it and is then kept: one point is one run, however often it was
+interrupted. What was sent is recorded after the tracker has accepted it, so that nothing is lost and almost nothing is
+sent twice.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from separation.files.layout import PointFolder
 
 @dataclass
 class Sent:
-    """What a tracker has of a point.
+    """What a tracker has received of a point.
 
     Attributes:
-        key: of the run on the tracker.
-        url: of its page, once the tracker has told it.
-        created: whether the tracker knows the run.
-        step, epoch: the last ones that were sent.
-        finished: whether the training's end was told.
-        described: whether name, tags and parameters were sent.
-        first_evaluation: the one whose scores have the plain names.
-        scores: what was sent of each evaluation, as a digest.
-        files: what was sent under each name, as a digest.
+        key: Key of the run on the tracker.
+        url: Address of the run's page, if the tracker has returned one.
+        created: Whether the tracker knows the run.
+        step, epoch: The last ones that were sent.
+        finished: Whether the end of the training was sent.
+        described: Whether name, tags and parameters were sent.
+        first_evaluation: Id of the evaluation whose metrics have no id in their names.
+        scores: Digest of the scores that were sent, by evaluation.
+        files: Digest of the file that was sent, by name.
     """
 
     key: str
@@ -45,7 +45,7 @@ class Sent:
 
 
 def load_sent(point: PointFolder, tracker: str) -> Sent | None:
-    """What a tracker has of a point, None where it never heard of it or the file is no longer readable."""
+    """The record of a point on a tracker; None if it does not exist or is not readable."""
     try:
         content = read_json(point.tracker_state(tracker))
         return Sent(**{key: value for key, value in content.items() if key in Sent.__dataclass_fields__})
@@ -54,6 +54,6 @@ def load_sent(point: PointFolder, tracker: str) -> Sent | None:
 
 
 def save_sent(point: PointFolder, tracker: str, sent: Sent) -> None:
-    """Notes what a tracker has of a point."""
+    """Writes the record of a point on a tracker."""
     content: Mapping[str, Any] = asdict(sent)
     write_json(point.tracker_state(tracker), content)

@@ -1,7 +1,7 @@
-"""TensorBoard beyond the curves: runs under names that people read, their settings and test scores in its HParams tab.
+"""Readable TensorBoard runs, with settings and test scores in the HParams tab.
 
-A training writes its curves to ARTIFACTS/<point>/tensorboard, whose name would be an id. results/tensorboard/<sweep>/
-<label> (<first digits of the id>) is a link to it, and `make tensorboard` shows that folder.
+A training writes its curves to ARTIFACTS/<point>/tensorboard, which TensorBoard would show under the point's id.
+results/tensorboard/<sweep>/<label> (<first digits of the id>) is a link to it; `make tensorboard` shows that folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from separation.files.layout import PointFolder, logged_points
 from separation.training.events import last_words, read_events
 
 LINKS = Path("results/tensorboard")
-# what the HParams tab compares runs by
+# compared in the HParams tab
 _METRICS = ("validation/loss", "train/loss", "test/SI-SDR", "test/SI-SDRi", "test/SDR")
 
 
@@ -29,7 +29,7 @@ def write_hparams(point: PointFolder, swept: Mapping[str, Any]) -> None:
 
     Args:
         point: The point's folder.
-        swept: its settings by dotted key; lists and mappings are written as JSON.
+        swept: Swept settings by dotted key; lists and mappings are written as JSON.
     """
     from torch.utils.tensorboard.summary import hparams
 
@@ -47,9 +47,9 @@ def write_scores(point: PointFolder, evaluation: str, means: Mapping[str, float]
 
     Args:
         point: The point's folder.
-        evaluation: its id; an earlier one's scores are replaced.
-        means: by metric.
-        step: at which they appear, the number of epochs.
+        evaluation: Id of the evaluation; replaces its earlier scores.
+        means: Mean score by metric.
+        step: Step at which the scores appear, the number of epochs.
     """
     with _events(point, evaluation) as writer:
         for metric, value in means.items():
@@ -57,7 +57,7 @@ def write_scores(point: PointFolder, evaluation: str, means: Mapping[str, float]
 
 
 def _events(point: PointFolder, suffix: str) -> Any:
-    """A writer of a file of its own, in the place of an earlier one; a resumed training adds files, not lines."""
+    """A writer of a separate events file, which replaces an earlier one with the same suffix."""
     from torch.utils.tensorboard import SummaryWriter
 
     for earlier in point.tensorboard.glob(f"*.{suffix}"):
@@ -66,15 +66,12 @@ def _events(point: PointFolder, suffix: str) -> Any:
 
 
 def link_run(point: PointFolder, links: Path = LINKS) -> Path | None:
-    """Links a point's events under its readable name; None where its log does not say how it is called."""
-    told = next((e.values for e in last_words(read_events(point.events)) if e.kind == "point"), None)
-    if told is None:
+    """Links a point's TensorBoard events under a readable name; None if its log has no name for it."""
+    about = next((e.values for e in last_words(read_events(point.events)) if e.kind == "point"), None)
+    if about is None:
         return None
-    link = (
-        links
-        / _readable(told.get("sweep") or "sweep")
-        / f"{_readable(told.get('label') or '')} ({point.point[-12:-6]})"
-    )
+    sweep, label = (_folder_name(about.get(key) or default) for key, default in (("sweep", "sweep"), ("label", "")))
+    link = links / sweep / f"{label} ({point.point[-12:-6]})"
     link.parent.mkdir(parents=True, exist_ok=True)
     target = os.path.relpath(point.tensorboard.absolute(), link.parent.absolute())
     if not (link.is_symlink() and os.readlink(link) == target):
@@ -84,19 +81,21 @@ def link_run(point: PointFolder, links: Path = LINKS) -> Path | None:
     return link
 
 
-def _readable(label: str) -> str:
-    """A label as the name of a folder."""
+def _folder_name(label: str) -> str:
+    """A label without the characters that a folder name may not contain."""
     text = "".join("_" if letter in "/\\\0\n" else letter for letter in label).strip(" .")
     return text[:150] or "as written"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Links all points below ARTIFACTS and drops links that lead nowhere; prints the folder of links."""
-    argparse.ArgumentParser(prog="tensorboard_runs", description=main.__doc__).parse_args(arguments)
+    """The first step of `make tensorboard`: links all points and prints the folder of links."""
+    argparse.ArgumentParser(
+        prog="tensorboard_links", description="Link the runs of all points, drop dangling links, print their folder."
+    ).parse_args(arguments)
     try:
         artifacts = load_settings(default_config(), os.environ).artifacts
-    except UserError as problem:
-        print(f"Error: {problem}", file=sys.stderr)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
         return 1
     LINKS.mkdir(parents=True, exist_ok=True)
     for link in LINKS.glob("*/*"):

@@ -1,4 +1,4 @@
-"""What every tracker has to be able to do, and how its failures are told."""
+"""The interface of a tracker, and the error for one that fails."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from separation.files.layout import PointFolder
 from separation.tracking.payload import Batch, Description
 from separation.tracking.sent import Sent
 
-# values that are told to nobody, wherever they turn up
+# their values are masked in every message
 SECRET_VARIABLES = ("COMET_API_KEY", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 class Unreachable(Exception):
-    """A tracker cannot be reached, or does not take what it is sent: in one line.
+    """A tracker cannot be reached or rejects what it is sent; one line, without secrets.
 
     Args:
-        message: why.
-        refused: whether it was there, and did not want this one thing.
+        message: Cause of the failure.
+        rejected: Whether the tracker was reached and rejected only this batch.
     """
 
-    def __init__(self, message: str, *, refused: bool = False):
-        self.refused = refused
+    def __init__(self, message: str, *, rejected: bool = False):
+        self.rejected = rejected
         for variable in SECRET_VARIABLES:
             if os.environ.get(variable):
                 message = message.replace(os.environ[variable], "***")
@@ -33,53 +33,56 @@ class Unreachable(Exception):
 
 
 class Tracker(ABC):
-    """One tracker; making it imports its library.
+    """A tracker; creating one imports its client library.
 
     Args:
-        options: of config/config.yaml.
-        patience: seconds that a single request may take.
+        options: The tracker's section of config/config.yaml.
+        patience: Longest time a single request may take, in seconds.
     """
 
     name: str
     title: str
-    local = False  # whether it needs no network
-    sure = True  # whether what `send` has returned from is with the tracker; else that is so once `close` has
+    local = False  # whether it works without a network
+    confirms = True  # whether a batch has arrived when `send` returns; otherwise only when `close` returns
 
     def __init__(self, options: Mapping[str, Any], patience: float):
         self.options, self.patience = options, patience
 
     @abstractmethod
     def new_key(self) -> str:
-        """A key for a run that no tracker has heard of."""
+        """A key for a new run."""
 
     @abstractmethod
     def open(self, point: PointFolder, description: Description, sent: Sent) -> str | None:
-        """Makes the run `sent.key`, or takes it up again, and gives the address of its page.
+        """Creates or resumes the run `sent.key`; returns the address of its page, if it has one.
 
         Raises:
-            Unreachable: that was not possible.
+            Unreachable: The run could not be opened.
         """
 
     @abstractmethod
     def send(self, batch: Batch) -> None:
-        """Sends a batch and, where the tracker is `sure`, returns when the tracker has it.
+        """Sends a batch; if the tracker `confirms`, returns when the batch has arrived.
 
         Raises:
-            Unreachable: it has not taken everything.
+            Unreachable: Part of the batch did not arrive.
         """
 
     @abstractmethod
     def close(self, finished: bool) -> None:
-        """Ends the connection, not the run.
+        """Closes the connection, not the run.
+
+        Args:
+            finished: Whether the training has finished.
 
         Raises:
-            Unreachable: what was sent has not arrived.
+            Unreachable: Part of what was sent did not arrive.
         """
 
     @abstractmethod
     def archive(self, point: PointFolder, description: Description, batch: Batch, sent: Sent) -> Path | None:
-        """Writes a batch as the tracker's own archive, without a network; None for a tracker on this machine's disk."""
+        """Writes a batch to the tracker's own offline archive; None if the tracker stores runs on this machine."""
 
     @abstractmethod
     def drop_archive(self, point: PointFolder) -> None:
-        """Removes the archive of a point whose content has been sent."""
+        """Removes the archive of a point after its content was sent."""

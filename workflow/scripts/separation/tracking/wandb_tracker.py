@@ -1,4 +1,4 @@
-"""Weights & Biases as a tracker. Its client keeps what it is given in a log of its own and sends it from there."""
+"""Weights & Biases tracker. Its client writes what it receives to its own log and sends it from there."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from separation.tracking.tracker import Tracker, Unreachable
 
 
 class Wandb(Tracker):
-    """Runs on Weights & Biases; the key is WANDB_API_KEY's."""
+    """Runs on Weights & Biases, with the key in WANDB_API_KEY."""
 
     name, title = "wandb", "Weights & Biases"
-    sure = False
+    confirms = False
 
     def __init__(self, options: Mapping[str, Any], patience: float):
         super().__init__(options, patience)
         os.environ.update(WANDB_SILENT="true", WANDB_ERROR_REPORTING="false", WANDB_CONSOLE="off")
-        # config/config.yaml says the first; the second would tie this process to another one's connection
+        # config/config.yaml sets the mode; WANDB_SERVICE would tie this process to the connection of another one
         for variable in ("WANDB_MODE", "WANDB_SERVICE"):
             os.environ.pop(variable, None)
         import wandb
@@ -46,12 +46,12 @@ class Wandb(Tracker):
         self.folder = Path(tempfile.mkdtemp(prefix=".wandb.", dir=files))
         try:
             self.run = self._start(self.folder, description, sent, "online")
-        except Exception as problem:  # the client has many of its own, and none of them may hurt a run
-            raise Unreachable(f"{type(problem).__name__}: {problem}") from None
+        except Exception as error:  # the client raises many types, and none may affect a training
+            raise Unreachable(f"{type(error).__name__}: {error}") from None
         return self.run.url
 
     def _start(self, folder: Path, description: Description, sent: Sent, mode: str) -> Any:
-        # a point tells what it wants to be known of itself; nothing is collected from code, console or machine
+        # send only the batches; collect nothing from code, console or machine
         settings = self.wandb.Settings(
             init_timeout=self.patience,
             disable_code=True,
@@ -84,30 +84,30 @@ class Wandb(Tracker):
 
     def close(self, finished: bool) -> None:
         if self.run is not None:
-            # it waits for its server as long as that takes
+            # it waits for its server without a limit
             finishing = threading.Thread(target=self.run.finish, args=(0 if finished else 1,), daemon=True)
             finishing.start()
             finishing.join(4 * self.patience)
             self.run = None
             if finishing.is_alive():
-                raise Unreachable("no answer in time")
+                raise Unreachable("no response in time")
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def archive(self, point: PointFolder, description: Description, batch: Batch, sent: Sent) -> Path | None:
         files = _files(point)
         target = files / "offline-run"
-        workplace = Path(tempfile.mkdtemp(prefix=".wandb.", dir=files))
+        temporary = Path(tempfile.mkdtemp(prefix=".wandb.", dir=files))
         try:
-            run = self._start(workplace, description, sent, "offline")
+            run = self._start(temporary, description, sent, "offline")
             _log(self.wandb, run, batch)
             run.finish()
-            (written,) = workplace.glob("wandb/offline-run-*")
+            (written,) = temporary.glob("wandb/offline-run-*")
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir()
             os.replace(written, target / written.name)
         finally:
-            shutil.rmtree(workplace, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         return target
 
     def drop_archive(self, point: PointFolder) -> None:
