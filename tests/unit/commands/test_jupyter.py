@@ -44,15 +44,15 @@ def port():
 
 
 @pytest.mark.parametrize("form", HASHES)
-def test_the_server_lets_in_who_knows_the_password_and_tells_its_hash_to_nobody(form, port, tmp_path):
+def test_the_server_requires_the_password_and_never_shows_its_hash(form, port, tmp_path):
     variables = environment(JUPYTER_HOST_PORT=port, JUPYTER_PASSWORD_HASH=HASHES[form], HOME=str(tmp_path))
     command = [sys.executable, "-m", "separation.commands.jupyter", "--gpus", "0"]
     server = subprocess.Popen(command, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True)
     try:
-        said = read_until_running(server)
+        output = read_until_running(server)
         url = f"http://127.0.0.1:{port}"
         session = requests.Session()
-        # it says where it is a moment before it listens
+        # the server prints its address just before it listens
         session.mount("http://", HTTPAdapter(max_retries=Retry(connect=50, backoff_factor=0.05, backoff_max=1)))
         assert session.get(f"{url}/api/contents").status_code == 403
         session.get(f"{url}/login")
@@ -67,10 +67,10 @@ def test_the_server_lets_in_who_knows_the_password_and_tells_its_hash_to_nobody(
     finally:
         server.kill()
         server.wait()
-    assert HASHES[form] not in "".join(said)
+    assert HASHES[form] not in "".join(output)
 
 
-def test_a_container_gets_ports_folders_and_variables_by_name(tmp_path):
+def test_a_container_gets_ports_folders_and_variable_names(tmp_path):
     record = tmp_path / "record"
     for name in ("docker", "podman"):
         program = tmp_path / name
@@ -96,18 +96,18 @@ def test_a_container_gets_ports_folders_and_variables_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("variables", "told"),
+    ("variables", "message"),
     [
         ({"JUPYTER_PASSWORD_HASH": "my plain password"}, "JUPYTER_PASSWORD_HASH: expected a hash such as argon2:"),
         ({"JUPYTER_HOST_PORT": "many"}, "JUPYTER_HOST_PORT: expected a port, found 'many'"),
     ],
 )
-def test_a_wrong_variable_is_one_line_and_a_password_is_not_repeated(variables, told):
+def test_an_invalid_variable_is_reported_in_one_line_without_the_password(variables, message):
     done = run(**variables)
-    assert done.returncode == 1 and told in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.returncode == 1 and message in done.stderr and len(done.stderr.splitlines()) == 1
     assert "my plain password" not in done.stderr
 
 
-def test_without_docker_a_name_is_one_line(tmp_path):
+def test_a_name_without_docker_is_reported_in_one_line(tmp_path):
     done = run("--name", "mine", PATH=str(tmp_path))
     assert done.returncode == 1 and done.stderr.startswith("Error: name: no docker or podman")

@@ -1,4 +1,4 @@
-"""What is told before anything is paid for, and what may go."""
+"""`make plan` and `make prune`."""
 
 import json
 
@@ -12,7 +12,7 @@ from separation.files.layout import PointFolder
 
 
 def finish(workflow, point):
-    """Makes a point look finished."""
+    """Writes the files of a finished point."""
     folder = workflow.settings.artifacts / point
     write_json(PointFolder(folder).spec, json.loads(workflow.trainings[point].spec))
     files = ["config.yml", "checkpoints/best.model.pth"]
@@ -34,12 +34,12 @@ def test_points_are_new_and_then_finished(workflow):
     first, second = workflow.trainings
     assert [row["state"] for row in plan_of(workflow)["points"]] == ["new", "new"]
     finish(workflow, first)
-    told = plan_of(workflow)
-    assert [row["state"] for row in told["points"]] == ["finished", "new"]
-    assert told["jobs"] == {"train_point": 1, "evaluate_point": 1}
-    assert told["points"][1]["nearest"] == first
-    assert told["points"][1]["differs"] == {"train_config.learning_rate": {"now": 0.2, "then": 0.1}}
-    assert second == told["points"][1]["point"]
+    current = plan_of(workflow)
+    assert [row["state"] for row in current["points"]] == ["finished", "new"]
+    assert current["jobs"] == {"train_point": 1, "evaluate_point": 1}
+    assert current["points"][1]["nearest"] == first
+    assert current["points"][1]["differs"] == {"train_config.learning_rate": {"now": 0.2, "then": 0.1}}
+    assert second == current["points"][1]["point"]
 
 
 def test_a_changed_training_key_is_named(workflow, tmp_path):
@@ -64,13 +64,14 @@ def test_missing_datasets_and_caches_are_named(workflow):
     assert len(missing["datasets"]) == len(missing["caches"]) == 3 and len(missing["baselines"]) == 1
 
 
-def test_the_table_shows_states_and_values(workflow, capsys):
+def test_the_table_shows_values_missing_data_and_jobs(workflow, capsys):
     print_plan(plan_of(workflow))
     shown = capsys.readouterr().out
-    assert "learning_rate" in shown and "0.1" in shown and "2 trainings, 2 evaluations" in shown
+    assert "learning_rate" in shown and "0.1" in shown and "left to do: 2 trainings, 2 evaluations" in shown
+    assert "datasets to mix: " in shown and "caches to fill: " in shown and "baselines to evaluate: " in shown
 
 
-def test_the_command_prints_json_for_machines_and_one_line_for_mistakes(workflow, tmp_path, capsys, monkeypatch):
+def test_the_command_prints_json_on_request_and_one_line_for_mistakes(workflow, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["--sweep", str(tmp_path / "experiment.yml"), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["points"]) == 2
@@ -78,22 +79,22 @@ def test_the_command_prints_json_for_machines_and_one_line_for_mistakes(workflow
     assert capsys.readouterr().err == "Error: no/such.yml: no such file\n"
 
 
-def test_only_what_no_experiment_refers_to_is_left_over_and_goes(workflow, tmp_path):
+def test_only_points_that_no_experiment_refers_to_are_removed(workflow, tmp_path):
     wider = plan(experiment(sweep=[{"learning_rate": [0.1, 0.2, 0.3], "cache": "x"}]), tmp_path)
     for point in wider.trainings:
         finish(wider, point)
-    kept, gone = set(workflow.trainings), set(wider.trainings) - set(workflow.trainings)
+    kept, removed = set(workflow.trainings), set(wider.trainings) - set(workflow.trainings)
     users_own = workflow.settings.artifacts / "my notes"
     users_own.mkdir()
     leftovers = find_leftovers([workflow])
-    assert [(leftover.kind, leftover.path.name) for leftover in leftovers] == [("point", *gone)]
+    assert [(leftover.kind, leftover.path.name) for leftover in leftovers] == [("point", *removed)]
     assert leftovers[0].size > 300
     for leftover in leftovers:
         remove(leftover)
     assert {path.name for path in workflow.settings.artifacts.iterdir()} == {*kept, "my notes"}
 
 
-def test_cache_arrays_are_left_over_only_when_asked_for_and_their_manifests_stay(workflow):
+def test_cache_arrays_are_removed_on_request_and_their_manifests_stay(workflow):
     for cache, split in workflow.caches:
         folder = workflow.settings.cache / cache
         (folder / f"{split}.zarr").mkdir(parents=True)
@@ -107,7 +108,7 @@ def test_cache_arrays_are_left_over_only_when_asked_for_and_their_manifests_stay
     assert plan_of(workflow)["missing"]["pruned caches"]
 
 
-def test_a_cache_that_was_never_finished_is_left_over(workflow):
+def test_an_unfinished_cache_is_a_leftover(workflow):
     for cache in ("tiny_music-000000000000", next(iter(workflow.caches))[0]):
         (workflow.settings.cache / cache / ".train.zarr.partial" / "shards").mkdir(parents=True)
     assert [leftover.path.name for leftover in find_leftovers([workflow])] == ["tiny_music-000000000000"]

@@ -1,4 +1,4 @@
-"""`make status` tells of every point how far it is, from its folder alone."""
+"""`make status`: the state of every point, from its folder alone."""
 
 import json
 import os
@@ -44,8 +44,8 @@ def dead_process():
     return ended.pid
 
 
-def place(workflow, number, state, *, epochs=0, pid=None, trained=False, scores=False):
-    """Lays out the folder of a point as a training in that state does."""
+def write_point(workflow, number, state, *, epochs=0, pid=None, trained=False, scores=False):
+    """Writes the folder of a point as a training in that state leaves it."""
     row = workflow.rows[number]
     folder = workflow.settings.artifacts / row.point
     ProgressFile(PointFolder(folder).progress).write(progress(state))
@@ -55,22 +55,22 @@ def place(workflow, number, state, *, epochs=0, pid=None, trained=False, scores=
     rows = [Epoch(n + 1, 0.5 - 0.1 * n, 0.6 - 0.1 * n, 0.01, 1.0, 2.0, 30.0, 0.01, 400.0, True) for n in range(epochs)]
     if rows:
         write_history(folder / "history.csv", rows)
-    for name, there in (
+    for name, exists in (
         ("checkpoints/best.model.pth", trained),
         (f"evaluations/{row.evaluation}/scores.parquet", scores),
     ):
-        if there:
+        if exists:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(b"x")
 
 
-def test_every_state_is_told(workflow):
-    place(workflow, 1, "training", epochs=1)
-    place(workflow, 2, "stopped", epochs=2)
-    place(workflow, 3, "failed")
-    place(workflow, 4, "training", epochs=1, pid=dead_process())
-    place(workflow, 5, "finished", epochs=5, trained=True)
-    place(workflow, 6, "finished", epochs=5, trained=True, scores=True)
+def test_every_state_is_recognized(workflow):
+    write_point(workflow, 1, "training", epochs=1)
+    write_point(workflow, 2, "stopped", epochs=2)
+    write_point(workflow, 3, "failed")
+    write_point(workflow, 4, "training", epochs=1, pid=dead_process())
+    write_point(workflow, 5, "finished", epochs=5, trained=True)
+    write_point(workflow, 6, "finished", epochs=5, trained=True, scores=True)
     rows = status.status_of(workflow)
     assert [row["state"] for row in rows] == [
         "waiting", "running", "stopped", "failed", "interrupted", "trained", "evaluated",
@@ -88,7 +88,7 @@ def test_every_state_is_told(workflow):
 
 
 def test_the_table_is_readable(workflow, capsys):
-    place(workflow, 1, "training", epochs=1)
+    write_point(workflow, 1, "training", epochs=1)
     status.print_status("tiny", status.status_of(workflow))
     shown = capsys.readouterr().out
     assert "tiny: 7 points" in shown
@@ -101,27 +101,27 @@ def test_the_table_is_readable(workflow, capsys):
 def test_the_command_line(workflow, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ARTIFACTS_DIRECTORY", str(workflow.settings.artifacts))
-    place(workflow, 0, "finished", epochs=5, trained=True)
+    write_point(workflow, 0, "finished", epochs=5, trained=True)
     assert status.main(["--sweep", str(tmp_path / "experiment.yml"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["state"] == "trained"
     assert status.main(["--sweep", "nowhere.yml"]) == 1
     assert capsys.readouterr().err.startswith("Error: ")
 
 
-def test_a_training_elsewhere_runs_as_long_as_its_file_is_fresh():
+def test_a_training_on_another_machine_runs_as_long_as_its_file_is_fresh():
     elsewhere = progress("training", host="another-machine", pid=1, updated=time.time())
     assert is_running(elsewhere)
     assert not is_running(elsewhere, now=time.time() + STALE_AFTER + 1)
 
 
-def test_a_file_of_another_kind_is_no_progress(tmp_path):
+def test_an_invalid_progress_file_is_ignored(tmp_path):
     assert read_progress(tmp_path / "state/progress.json") is None
     atomic.write_text(tmp_path / "state/progress.json", '{"state": "training"')
     assert read_progress(tmp_path / "state/progress.json") is None
     assert os.listdir(tmp_path / "state") == ["progress.json"]
 
 
-def test_progress_is_written_now_and_then_only(tmp_path):
+def test_progress_is_written_at_intervals(tmp_path):
     now = iter([0.0, 1.0, 1.0, 4.0, 7.0])
     file = ProgressFile(tmp_path / "progress.json", clock=lambda: next(now))
     assert file.due
@@ -129,7 +129,7 @@ def test_progress_is_written_now_and_then_only(tmp_path):
     assert [file.due, file.due, file.due] == [False, False, True]
 
 
-def test_the_terminal_is_told_at_most_every_half_minute(capsys, monkeypatch):
+def test_the_terminal_gets_at_most_one_line_per_half_minute(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     line = TerminalLine("dpcl-toy")
@@ -138,7 +138,7 @@ def test_the_terminal_is_told_at_most_every_half_minute(capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == ["dpcl-toy: at 31", "dpcl-toy: at 62"]
 
 
-def test_durations_are_for_people():
+def test_durations_are_readable():
     assert [duration(seconds) for seconds in (0.4, 61, 100, 3600, 11100)] == [
         "0 s",
         "61 s",

@@ -1,4 +1,4 @@
-"""What the commands that tell about a sweep share: which sweep is meant, and how it is shown."""
+"""Shared parts of the commands about one sweep: the sweep's arguments and the tables in the terminal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from separation.errors import UserError
 from separation.experiment.config import default_config
+from separation.experiment.key_paths import short_names
 from separation.planning.expansion import load_workflow
 from separation.planning.workflow import Workflow
 
@@ -21,47 +22,46 @@ if TYPE_CHECKING:
 def run_command(
     name: str,
     description: str,
-    tell: Callable[[Workflow], Any],
+    query: Callable[[Workflow], Any],
     show: Callable[[Workflow, Any], None],
     arguments: list[str] | None = None,
 ) -> int:
-    """The command line of `make <name>`; gives the exit code.
+    """The command line of `make <name>`; returns the exit code.
 
     Args:
-        name, description: of the command.
-        tell: what it says of a sweep, as JSON's types; a UserError is told in one line.
-        show: shows that to people.
-        arguments: of the command line; None takes the process's.
+        name: Name of the command.
+        description: Description in the command's help.
+        query: Computes the command's result for a sweep, in JSON's types; a UserError is printed in one line.
+        show: Prints the result as text.
+        arguments: Arguments of the command line; None uses those of the process.
     """
     parser = argparse.ArgumentParser(prog=name, description=description)
-    parser.add_argument("--sweep", default=None, help="a file in config/experiments, or a path")
-    parser.add_argument("--set", default="", help='changes, "a.b=1,c.d=[x,y]"')
-    parser.add_argument("--json", action="store_true", help="for machines")
-    asked = parser.parse_args(arguments)
-    given = {key: value for key, value in (("sweep", asked.sweep), ("set", asked.set)) if value}
+    parser.add_argument("--sweep", default=None, help="name of a file in config/experiments, or a path")
+    parser.add_argument("--set", default="", help='changes to the experiment, "a.b=1,c.d=[x,y]"')
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    overrides = {key: value for key, value in (("sweep", options.sweep), ("set", options.set)) if value}
     try:
-        workflow = load_workflow(default_config() | given, os.environ)
-        told = tell(workflow)
-    except UserError as problem:
-        print(f"Error: {problem}", file=sys.stderr)
+        workflow = load_workflow(default_config() | overrides, os.environ)
+        result = query(workflow)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
         return 1
-    if asked.json:
-        print(json.dumps(told, indent=1))
+    if options.json:
+        print(json.dumps(result, indent=1))
     else:
-        show(workflow, told)
+        show(workflow, result)
     return 0
 
 
 def console() -> Console:
-    """Where tables are shown; wide where that is no terminal."""
+    """The console for tables; 200 columns wide if it is no terminal."""
     from rich.console import Console
 
-    shown = Console()
-    return shown if shown.is_terminal else Console(width=200)
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=200)
 
 
-def short_names(swept: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The swept keys, each with its last part where that says which it is."""
-    keys = list(dict.fromkeys(key for values in swept for key in values))
-    short = {key: key.rsplit(".", 1)[-1] for key in keys}
-    return short if len(set(short.values())) == len(short) else {key: key for key in keys}
+def swept_columns(points: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The keys in the `swept` values of some points, with short names for column titles."""
+    return short_names(list(dict.fromkeys(key for point in points for key in point["swept"])))

@@ -1,4 +1,4 @@
-"""Several sweeps as one: one table and one report over all their points. `make compare sweeps=a,b`."""
+"""Comparison of several sweeps: one table and one report over all their points. `make compare sweeps=a,b`."""
 
 from __future__ import annotations
 
@@ -30,16 +30,23 @@ from separation.report.figures import plot_sweep
 from separation.report.render import render_report
 
 COMPARISONS = Path("results/comparisons")
-# Settings in which points of different sweeps differ may be very many; so many have a column
-MOST_SETTINGS = 16
-SEVERAL = " + "
+# points of different sweeps may differ in very many settings; only these get a column
+MAX_SETTINGS = 16
+SEPARATOR = " + "
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare_sweeps` made: the folder, how many points, how many that several sweeps share, and what to mind."""
+    """Result of `compare_sweeps`.
 
-    folder: Path
+    Attributes:
+        files: Tables, figures and report.
+        points: Number of points.
+        shared: Number of points that several sweeps share.
+        notices: Notices about settings, metrics and test sets.
+    """
+
+    files: SweepFiles
     points: int
     shared: int
     notices: list[str]
@@ -48,16 +55,16 @@ class Comparison:
 def compare_sweeps(names: Sequence[str], artifacts: Path, output: Path = COMPARISONS) -> Comparison:
     """Writes points.csv, scores.parquet, summary.csv, comparisons.csv, figures/ and report.html over several sweeps.
 
-    A point that several sweeps share is one row, with the labels of all. Beside the swept keys of all sweeps stand the
-    other settings in which the points differ, and `sweep`.
+    A point that several sweeps share is one row, with all its labels. Besides the swept keys of all sweeps, points.csv
+    has the other settings in which the points differ, and `sweep`.
 
     Args:
-        names: of at least two sweeps with results, or their experiment files.
-        artifacts: where the points lie.
-        output: the folder of all comparisons; this one lies in it under the sweeps' names joined by +.
+        names: Names of at least two sweeps with results, or their experiment files.
+        artifacts: ARTIFACTS.
+        output: Folder of all comparisons; the new one is named after its sweeps, joined by +.
 
     Raises:
-        UserError: fewer than two sweeps, one that is not known or not evaluated, or no metric that all have.
+        UserError: Fewer than two sweeps, a sweep that is unknown or not evaluated, or no metric that all sweeps have.
     """
     sweeps = list({sweep.name: sweep for sweep in map(dataframes.find_sweep, names)}.values())
     if len(sweeps) < 2:
@@ -74,38 +81,38 @@ def compare_sweeps(names: Sequence[str], artifacts: Path, output: Path = COMPARI
         )
     with atomic_path(files.scores) as temporary:
         scores.to_parquet(temporary, index=False)
-    # Which sweep a point comes from is no setting: it has no part in matching points that agree in everything else
+    # `sweep` is no setting: it must not keep points apart that agree in everything else
     _write(points.drop(columns="sweep"), files.points)
     summarize_sweep(files, artifacts)
     _write(points, files.points)
     summary = pd.read_csv(files.summary, dtype=str, keep_default_na=False)
-    of_rows = points.set_index(["point", "evaluation"])["sweep"]
+    sweep_of = points.set_index(["point", "evaluation"])["sweep"]
     keys = zip(summary["point"], summary["evaluation"], strict=True)
-    summary.insert(3, "sweep", [of_rows.get(key, "") for key in keys])
+    summary.insert(3, "sweep", [sweep_of.get(key, "") for key in keys])
     _write(summary, files.summary)
     plot_sweep(files, artifacts)
     render_report(
-        SEVERAL.join(sweep.name for sweep in sweeps),
+        SEPARATOR.join(sweep.name for sweep in sweeps),
         files,
         artifacts,
         _provenance(sweeps),
         kind="Comparison of sweeps",
         notices=notices,
     )
-    shared = int(points["sweep"].str.contains(SEVERAL, regex=False).sum())
-    return Comparison(files.path, len(points), shared, notices)
+    shared = int(points["sweep"].str.contains(SEPARATOR, regex=False).sum())
+    return Comparison(files, len(points), shared, notices)
 
 
 def _points(sweeps: Sequence[SweepFiles], artifacts: Path) -> pd.DataFrame:
-    """points.csv over all sweeps, with `sweep` as its first setting; `attrs["dropped"]`: settings without a column."""
+    """points.csv over all sweeps; `sweep` is its first setting, `attrs["dropped"]` lists settings without a column."""
     tables = {sweep.name: read_points(sweep.points) for sweep in sweeps}
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for name, table in tables.items():
         for row in table.to_dict("records"):
             label = f"{name}: {row['label']}"
-            known = rows.setdefault((row["point"], row["evaluation"]), row | {"sweep": "", "label": ""})
-            known["sweep"] = SEVERAL.join(filter(None, [known["sweep"], name]))
-            known["label"] = " | ".join(filter(None, [known["label"], label]))
+            merged = rows.setdefault((row["point"], row["evaluation"]), row | {"sweep": "", "label": ""})
+            merged["sweep"] = SEPARATOR.join(filter(None, [merged["sweep"], name]))
+            merged["label"] = " | ".join(filter(None, [merged["label"], label]))
     configs = {key: dataframes.config_of(artifacts, *key) for key in rows}
     texts = {
         key: {name: written(value) for name, value in config.items() if value is not None}
@@ -114,10 +121,10 @@ def _points(sweeps: Sequence[SweepFiles], artifacts: Path) -> pd.DataFrame:
     swept = list(dict.fromkeys(key for table in tables.values() for key in swept_keys(table)))
     names = dict.fromkeys(name for config in texts.values() for name in config)
     varying = [name for name in names if len({config.get(name, "") for config in texts.values()}) > 1]
-    # What is swept by a short name stands in the configs under its dotted one
+    # a key that a sweep names by its last part has a dotted name in the configs
     ends = {key.rsplit(".", 1)[-1] for key in swept}
     others = [name for name in varying if name not in swept and name.rsplit(".", 1)[-1] not in ends]
-    room = max(0, MOST_SETTINGS - len(swept))
+    room = max(0, MAX_SETTINGS - len(swept))
     for key, row in rows.items():
         for name in swept:
             if row.get(name) is None:
@@ -136,13 +143,13 @@ def _by_end(config: dict[str, str], key: str) -> str:
 
 
 def _scores(sweeps: Sequence[SweepFiles], points: pd.DataFrame, artifacts: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The scores of all sweeps, each once, and what must be said of their test sets and metrics."""
+    """The scores of all sweeps without duplicates, and notices about their test sets and metrics."""
     tables = {sweep.name: pd.read_parquet(sweep.scores) for sweep in sweeps}
     metrics = {name: metric_columns(table) for name, table in tables.items()}
     common = [metric for metric in next(iter(metrics.values())) if all(metric in own for own in metrics.values())]
     if not common:
-        told = "; ".join(f"{name} has {', '.join(own)}" for name, own in metrics.items())
-        raise UserError(f"expected a metric that all sweeps have, found none: {told}", key="sweeps")
+        found = "; ".join(f"{name} has {', '.join(own)}" for name, own in metrics.items())
+        raise UserError(f"expected a metric that all sweeps have, found none: {found}", key="sweeps")
     notices = []
     if any(primary_metric(own) != primary_metric(common) for own in metrics.values()):
         notices.append(f"Points are compared by {primary_metric(common)}, the first metric that all sweeps have.")
@@ -159,42 +166,42 @@ def _scores(sweeps: Sequence[SweepFiles], points: pd.DataFrame, artifacts: Path)
 
 
 def _name_test_sets(tables: dict[str, pd.DataFrame], points: pd.DataFrame, artifacts: Path) -> None:
-    """Calls test sets by their ids where one name stands for several: recipes that changed between sweeps."""
+    """Replaces the names of test sets by their ids if one name has several: recipes that changed between sweeps."""
     ids: dict[str, str] = {}
     for row in points.itertuples():
         known = dataframes.test_data_of(artifacts, row.point, row.evaluation)
         for evaluation in (row.evaluation, getattr(row, "baselines", "")):
             ids.setdefault(evaluation, known)
-    of_name: dict[str, set[str]] = {}
+    ids_of_name: dict[str, set[str]] = {}
     for table in tables.values():
         for name, evaluation in table[["dataset", "evaluation"]].drop_duplicates().itertuples(index=False):
-            of_name.setdefault(name, set()).add(ids.get(evaluation, ""))
-    several = {name for name, known in of_name.items() if len(known - {""}) > 1}
+            ids_of_name.setdefault(name, set()).add(ids.get(evaluation, ""))
+    ambiguous = {name for name, known in ids_of_name.items() if len(known - {""}) > 1}
     for table in tables.values():
         known = table["evaluation"].map(ids).fillna("")
-        table["dataset"] = known.where(table["dataset"].isin(several) & (known != ""), table["dataset"])
+        table["dataset"] = known.where(table["dataset"].isin(ambiguous) & (known != ""), table["dataset"])
 
 
 def test_set_notices(tested: dict[str, set[tuple[str, ...]]]) -> list[str]:
-    """Says where sweeps were tested on different mixtures.
+    """Notices about sweeps that were tested on different mixtures.
 
     Args:
-        tested: sweep -> the items of its test set: (dataset's id or name, split, item).
+        tested: Items of the test set, as (dataset's id or name, split, item), by sweep.
     """
     if len({frozenset(items) for items in tested.values()}) == 1:
         return []
-    told = []
+    test_sets = []
     for name, items in tested.items():
         sets = sorted({f"{dataset}/{split}" for dataset, split, _ in items})
-        told.append(f"{name} on {len(items)} mixtures of {' and '.join(sets)}")
-    apart = [f"{one} and {other}" for one, other in combinations(tested, 2) if not tested[one] & tested[other]]
-    if apart:
-        taken = f"{', '.join(apart)} have no mixture in common, so that no difference between their points can be shown"
+        test_sets.append(f"{name} on {len(items)} mixtures of {' and '.join(sets)}")
+    disjoint = [f"{one} and {other}" for one, other in combinations(tested, 2) if not tested[one] & tested[other]]
+    if disjoint:
+        effect = f"{', '.join(disjoint)} have no mixture in common, so no differences between their points are shown"
     else:
-        taken = "differences between points are taken on the mixtures that both were tested on"
+        effect = "differences between points are computed on the mixtures that both were tested on"
     return [
-        f"The sweeps were tested on different mixtures ({'; '.join(told)}): {taken}. Means of different test "
-        "sets are not comparable, and neither is the share of the oracle's gap."
+        f"The sweeps were tested on different mixtures ({'; '.join(test_sets)}): {effect}. Means of different test "
+        "sets are not comparable, and neither are shares of the oracle's gap."
     ]
 
 
@@ -204,21 +211,21 @@ def _provenance(sweeps: Sequence[SweepFiles]) -> dict[str, object]:
     from separation.planning.run_options import provenance_inputs
     from separation.report.provenance import provenance_of
 
-    told: dict[str, object] = {}
+    provenance: dict[str, object] = {}
     for sweep in sweeps:
         file = read_json(sweep.record)["file"] if sweep.record.exists() else ""
         if not file or not Path(file).exists():
-            told[sweep.name] = {"config_file": f"{file or 'not recorded'}, which is gone"}
+            provenance[sweep.name] = {"config_file": f"{file} (no longer exists)" if file else "not recorded"}
             continue
         try:
             workflow = load_workflow(default_config() | {"sweep": file}, os.environ)
-        except UserError as problem:
-            told[sweep.name] = {"config_file": f"{file}, which is not valid any more: {problem}"}
+        except UserError as error:
+            provenance[sweep.name] = {"config_file": f"{file} (no longer valid: {error})"}
             continue
         own = provenance_of(**provenance_inputs(workflow.run_options, workflow.job_table))
-        told |= {key: own.pop(key) for key in ("git_commit", "versions")}
-        told[sweep.name] = {key: value for key, value in own.items() if value}
-    return told
+        provenance |= {key: own.pop(key) for key in ("git_commit", "versions")}
+        provenance[sweep.name] = {key: value for key, value in own.items() if value}
+    return provenance
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
@@ -228,19 +235,19 @@ def _write(table: pd.DataFrame, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `make compare`."""
-    parser = argparse.ArgumentParser(prog="compare", description="One table and one report over several sweeps.")
-    parser.add_argument("sweeps", help="names of finished sweeps, or their files, with commas between")
-    asked = parser.parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="compare", description="Write one table and one report over several sweeps.")
+    parser.add_argument("sweeps", help="names of finished sweeps, or their files, separated by commas")
+    options = parser.parse_args(arguments)
     try:
-        names = [name.strip() for name in asked.sweeps.split(",") if name.strip()]
-        made = compare_sweeps(names, dataframes.artifacts_folder())
-    except UserError as problem:
-        print(f"Error: {problem}", file=sys.stderr)
+        names = [name.strip() for name in options.sweeps.split(",") if name.strip()]
+        comparison = compare_sweeps(names, dataframes.artifacts_folder())
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
         return 1
-    for notice in made.notices:
+    for notice in comparison.notices:
         print(f"Note: {notice}")
-    shared = f", {made.shared} of them in more than one sweep" if made.shared else ""
-    print(f"{made.points} points{shared}: {SweepFiles(made.folder).report}")
+    shared = f", {comparison.shared} of them in more than one sweep" if comparison.shared else ""
+    print(f"{comparison.points} points{shared}: {comparison.files.report}")
     return 0
 
 

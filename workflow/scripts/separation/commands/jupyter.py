@@ -1,4 +1,4 @@
-"""Serves notebooks: `make jupyter`, in .venv or in the container image."""
+"""Notebook server in .venv or in the container image: `make jupyter`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from separation.experiment.config import default_config
 
 CONFIG = Path(__file__).with_name("jupyter_config.py")
 PORT = "8890"
-# argon2 as Jupyter writes it today, and the form of cookiecutter-nussl's time: algorithm, salt, digest
+# argon2 as Jupyter writes it today, or the older form of cookiecutter-nussl: algorithm, salt, digest
 _HASH = re.compile(r"argon2:\$argon2\S+|sha1:[0-9a-f]+:[0-9a-f]{40}|sha(224|256|384|512):[0-9a-f]+:[0-9a-f]+")
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
-    """Checks the variables that the server is set up by.
+    """Checks the variables that configure the server.
 
     Raises:
-        UserError: one of them cannot be right; a password's hash is not repeated.
+        UserError: A variable is not valid; the message does not quote a password or its hash.
     """
     port = environment.get("JUPYTER_HOST_PORT") or PORT
     if not (port.isdigit() and 0 < int(port) < 65536):
@@ -33,16 +33,16 @@ def check_environment(environment: Mapping[str, str]) -> None:
     password = environment.get("JUPYTER_PASSWORD_HASH")
     if password and not _HASH.fullmatch(password):
         raise UserError(
-            "expected a hash such as argon2:... or sha1:<salt>:<digest>; make one with: "
+            "expected a hash such as argon2:... or sha1:<salt>:<digest>; create one with: "
             "python -c 'from jupyter_server.auth import passwd; print(passwd())'",
             key="JUPYTER_PASSWORD_HASH",
         )
 
 
 def in_venv(environment: Mapping[str, str], gpus: str | None) -> tuple[list[str], dict[str, str]]:
-    """The command that serves notebooks in this environment, and its variables."""
+    """The command that serves notebooks in this environment, and its environment variables."""
     if importlib.util.find_spec("jupyterlab") is None:
-        raise UserError("jupyterlab is not installed here; envs/extra.sh jupyter installs it")
+        raise UserError("jupyterlab is not installed; envs/extra.sh jupyter installs it")
     variables = dict(environment)
     if gpus is not None:
         variables["CUDA_VISIBLE_DEVICES"] = gpus
@@ -52,18 +52,18 @@ def in_venv(environment: Mapping[str, str], gpus: str | None) -> tuple[list[str]
 
 
 def in_container(environment: Mapping[str, str], gpus: str | None, name: str) -> tuple[list[str], dict[str, str]]:
-    """The command that serves notebooks in a container of the image DOCKER_IMAGE_NAME, and its variables.
+    """The command that serves notebooks in a container of the image DOCKER_IMAGE_NAME, and its environment variables.
 
-    The repository and the three directories are mounted at the same paths as on this machine, so that what a notebook
-    writes is found by every other command. Variables are passed by name: their values stand on no command line.
-    CONTAINER_OPTIONS are more options of `run`.
+    The repository and the three directories are mounted at the same paths as on this machine, so that every other
+    command finds what a notebook writes. Variables are passed by name: no command line shows their values.
+    CONTAINER_OPTIONS holds more options of `run`.
     """
     program = next((found for tool in ("docker", "podman") if (found := shutil.which(tool))), None)
     if program is None:
-        raise UserError("no docker or podman on this machine; leave name= out to serve from .venv", key="name")
+        raise UserError("no docker or podman on this machine; omit name= to serve from .venv", key="name")
     code = str(Path(environment.get("CODE_DIRECTORY") or os.getcwd()).absolute())
     port = environment.get("JUPYTER_HOST_PORT") or PORT
-    # what notebooks write belongs to whoever serves them
+    # files that notebooks write belong to this user
     user = f"{os.getuid()}:{os.getgid()}"
     command = [program, "run", "--rm", "--interactive", "--name", name, "--user", user, "--env", "HOME=/tmp"]
     if program.endswith("podman") and os.getuid() != 0:
@@ -89,26 +89,26 @@ def in_container(environment: Mapping[str, str], gpus: str | None, name: str) ->
         CONFIG if CONFIG.is_relative_to(code) else Path(code) / "workflow/scripts/separation/commands/jupyter_config.py"
     )
     command += ["--workdir", code, image, "python", "-m", "jupyterlab", f"--config={config}"]
-    # inside, the server listens to the container's own network; what of it is reachable is said above
+    # inside, the server listens on all addresses; --publish above limits who can reach it
     variables = {**environment, "JUPYTER_HOST_PORT": port, "JUPYTER_HOST_IP": "0.0.0.0"}
     variables["PYTHONPATH"] = str(Path(code) / "workflow/scripts")
     return command, variables
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line of `make jupyter`; becomes the server."""
-    parser = argparse.ArgumentParser(prog="jupyter", description="Serves notebooks.")
-    parser.add_argument("--gpus", default=None, help="devices that notebooks see, such as 0 or 0,1")
-    parser.add_argument("--name", default=None, help="serve from a container of this name")
-    asked = parser.parse_args(arguments)
+    """The command line of `make jupyter`; replaces the process by the server."""
+    parser = argparse.ArgumentParser(prog="jupyter", description="Serve notebooks.")
+    parser.add_argument("--gpus", default=None, help="GPUs visible to notebooks, such as 0 or 0,1")
+    parser.add_argument("--name", default=None, help="serve from a new container with this name")
+    options = parser.parse_args(arguments)
     try:
         check_environment(os.environ)
-        if asked.name:
-            command, variables = in_container(os.environ, asked.gpus, asked.name)
+        if options.name:
+            command, variables = in_container(os.environ, options.gpus, options.name)
         else:
-            command, variables = in_venv(os.environ, asked.gpus)
-    except UserError as problem:
-        print(f"Error: {problem}", file=sys.stderr)
+            command, variables = in_venv(os.environ, options.gpus)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
         return 1
     os.execvpe(command[0], command, variables)
 

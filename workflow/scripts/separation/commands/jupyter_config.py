@@ -1,9 +1,11 @@
-"""Configuration of the notebook server, read by Jupyter. The password's hash comes from the environment: on a command
-line everybody on the machine could read it."""
+"""Configuration of the notebook server, read by Jupyter.
+
+The password's hash comes from the environment: everybody on the machine could read it on a command line.
+"""
 
 import os
 
-c = get_config()  # noqa: F821  (Jupyter gives it)
+c = get_config()  # noqa: F821  (defined by Jupyter)
 password = os.environ.get("JUPYTER_PASSWORD_HASH", "")
 c.ServerApp.ip = os.environ.get("JUPYTER_HOST_IP") or "127.0.0.1"
 c.ServerApp.port = int(os.environ.get("JUPYTER_HOST_PORT") or 8890)

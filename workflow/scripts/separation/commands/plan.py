@@ -1,7 +1,7 @@
-"""What a sweep would do, told before anything is paid for: `make plan`.
+"""Preview of a sweep: `make plan`.
 
-Reads the experiment, looks which results exist, and prints the points with their swept values, what of each exists,
-which caches and datasets are missing, and how each new point differs from the nearest one that is finished.
+Prints the points with their swept values and states, the missing caches and datasets, and how each new point differs
+from the nearest finished one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.commands.command_line import console, run_command, short_names
+from separation.commands.command_line import console, run_command, swept_columns
 from separation.experiment.ids import canonical_json
 from separation.experiment.key_paths import flatten
 from separation.files.atomic import read_json
@@ -21,19 +21,25 @@ from separation.files.layout import PointFolder, baseline_scores, cache_manifest
 from separation.planning.sweep_names import check_name
 from separation.planning.workflow import Workflow
 
-# finding the nearest finished point compares every new one with every finished one
-_MOST_COMPARISONS = 500_000
-_ROWS_SHOWN = 60
+# the nearest finished point is found by comparing every new point with every finished one
+_MAX_COMPARISONS = 500_000
+_MAX_ROWS = 60
+_WORK_LEFT = {"datasets": "mix", "caches": "fill", "pruned caches": "refill", "baselines": "evaluate"}
 
 
 def plan_of(workflow: Workflow) -> dict[str, Any]:
-    """What exists and what is missing of a sweep.
+    """What exists of a sweep and what is missing.
 
     Returns:
-        `sweep`, `points` (one entry per row of points.csv: `point`, `evaluation`, `label`, `swept`, `state` (finished,
-        trained, begun or new), `nearest` and `differs` where something finished is near: another point for a new one,
-        another evaluation of the same point for one that is trained and not yet evaluated so), `missing` (ids of
-        datasets, caches and baselines that have to be made), `jobs` (how many trainings and evaluations are left).
+        Mapping with
+
+        - `sweep`: Name of the sweep.
+        - `points`: One mapping per row of points.csv: `point`, `evaluation`, `label`, `swept`, `state` (finished,
+          trained, begun or new). A new point has `nearest`, the finished point with the fewest different settings, and
+          `differs`, those settings; so has a trained point that lacks this evaluation, with another evaluation of it.
+        - `missing`: Ids of missing datasets, caches, pruned caches and baselines.
+        - `jobs`: Number of trainings and evaluations left.
+        - `notices`: Notices about the experiment file.
     """
     artifacts = workflow.settings.artifacts
     finished = _finished_points(artifacts)
@@ -41,7 +47,7 @@ def plan_of(workflow: Workflow) -> dict[str, Any]:
     flat_new: dict[str, frozenset] = {}
     rows = []
     new = [point for point in workflow.trainings if point not in finished]
-    compare = bool(finished) and len(new) * len(finished) <= _MOST_COMPARISONS
+    compare = bool(finished) and len(new) * len(finished) <= _MAX_COMPARISONS
     for row in workflow.table():
         point, evaluation = row["point"], row["evaluation"]
         folder = PointFolder(artifacts / point)
@@ -86,16 +92,16 @@ def _missing(workflow: Workflow) -> dict[str, list[str]]:
 
 
 def _finished_points(artifacts: Path) -> dict[str, Any]:
-    """What determines every trained point below `artifacts`, by id."""
-    found = {}
+    """The specs of all trained points below `artifacts`, by id."""
+    specs = {}
     if not artifacts.is_dir():
-        return found
+        return specs
     with os.scandir(artifacts) as entries:
         for entry in entries:
             folder = PointFolder(Path(entry.path))
             if folder.best_checkpoint.exists() and folder.spec.exists():
-                found[entry.name] = read_json(folder.spec)
-    return found
+                specs[entry.name] = read_json(folder.spec)
+    return specs
 
 
 def _finished_evaluations(folder: PointFolder) -> dict[str, frozenset]:
@@ -111,60 +117,60 @@ def _leaves(spec: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
 
 
 def _nearest(new: frozenset, finished: Mapping[str, frozenset]) -> dict[str, Any]:
-    """The finished point with the fewest differing keys, and those keys with both values."""
+    """The finished point with the fewest different keys, and those keys with both values."""
     if not finished:
         return {}
     nearest = min(sorted(finished), key=lambda point: len(finished[point] ^ new))
-    mine, theirs = dict(new - finished[nearest]), dict(finished[nearest] - new)
+    now, then = dict(new - finished[nearest]), dict(finished[nearest] - new)
     differs = {
-        key: {"now": json.loads(mine.get(key, "null")), "then": json.loads(theirs.get(key, "null"))}
-        for key in sorted({*mine, *theirs})
+        key: {"now": json.loads(now.get(key, "null")), "then": json.loads(then.get(key, "null"))}
+        for key in sorted({*now, *then})
     }
     return {"nearest": nearest, "differs": differs}
 
 
 def print_plan(plan: Mapping[str, Any]) -> None:
-    """Shows a plan as a table."""
+    """Prints the plan of `plan_of` as a table."""
     from rich.markup import escape
     from rich.table import Table
 
-    shown = console()
-    short = short_names(row["swept"] for row in plan["points"])
+    terminal = console()
+    names = swept_columns(plan["points"])
     table = Table(title=f"{plan['sweep']}: {len(plan['points'])} points", title_justify="left")
     table.add_column("state")
-    for name in short.values():
+    for name in names.values():
         table.add_column(escape(name), overflow="fold")
     table.add_column("point", overflow="fold")
     if any(row.get("differs") for row in plan["points"]):
         table.add_column("differs from the nearest finished one in", overflow="fold")
-    for row in plan["points"][:_ROWS_SHOWN]:
+    for row in plan["points"][:_MAX_ROWS]:
         differs = ", ".join(
             f"{key}: {canonical_json(pair['then'])} → {canonical_json(pair['now'])}"
             for key, pair in row.get("differs", {}).items()
         )
-        values = [escape(canonical_json(row["swept"][key])) if key in row["swept"] else "" for key in short]
+        values = [escape(canonical_json(row["swept"][key])) if key in row["swept"] else "" for key in names]
         cells = [row["state"], *values, row["point"]]
         table.add_row(*cells, *([escape(differs)] if len(table.columns) > len(cells) else []))
-    shown.print(table)
-    if len(plan["points"]) > _ROWS_SHOWN:
-        shown.print(f"… and {len(plan['points']) - _ROWS_SHOWN} more; all of them with --json")
-    for what, ids in plan["missing"].items():
+    terminal.print(table)
+    if len(plan["points"]) > _MAX_ROWS:
+        terminal.print(f"… and {len(plan['points']) - _MAX_ROWS} more; json=1 prints all of them")
+    for kind, ids in plan["missing"].items():
         if ids:
-            shown.print(f"{what} to be {'filled again' if what.startswith('pruned') else 'made'}: {', '.join(ids)}")
+            terminal.print(f"{kind} to {_WORK_LEFT[kind]}: {', '.join(ids)}")
     jobs = plan["jobs"]
-    shown.print(f"left to do: {jobs['train_point']} trainings, {jobs['evaluate_point']} evaluations")
+    terminal.print(f"left to do: {jobs['train_point']} trainings, {jobs['evaluate_point']} evaluations")
     for notice in plan["notices"]:
-        shown.print(f"notice: {escape(notice)}")
+        terminal.print(f"notice: {escape(notice)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `make plan`."""
 
-    def tell(workflow: Workflow) -> dict[str, Any]:
+    def query(workflow: Workflow) -> dict[str, Any]:
         check_name(workflow)
         return plan_of(workflow)
 
-    return run_command("plan", "Says what a sweep would run.", tell, lambda _, plan: print_plan(plan), arguments)
+    return run_command("plan", "Show what a sweep would run.", query, lambda _, plan: print_plan(plan), arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Finds what no experiment file refers to any more, and removes it when told to: `make prune`."""
+"""Results that no experiment file refers to: `make prune` lists them, and removes them on request."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 from separation.errors import UserError
 from separation.experiment.config import EXPERIMENTS, ROOT, default_config
 from separation.files.atomic import read_json
-from separation.files.layout import SWEEPS, SweepFiles
+from separation.files.layout import MANIFEST, SWEEPS, SweepFiles, baselines_folder, point_folders, visible_folders
 from separation.planning.expansion import load_workflow
 from separation.planning.workflow import Workflow
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something on disk that may go: what it is, where, and its size in bytes."""
+    """A folder that may be removed, its kind, and its size in bytes."""
 
     kind: str
     path: Path
@@ -28,18 +28,18 @@ class Leftover:
 
 
 def find_leftovers(workflows: list[Workflow], *, caches_too: bool = False) -> list[Leftover]:
-    """What lies below the directories and belongs to none of the workflows.
+    """Finds what is in the result folders and belongs to none of the workflows.
 
     Args:
-        workflows: of every experiment file.
-        caches_too: also the arrays of caches that are referred to; their manifests stay, and who needs them fills them
-            again.
+        workflows: One workflow per experiment file.
+        caches_too: Whether to include the arrays of caches in use; their manifests stay, and jobs that need them refill
+            them.
 
     Returns:
-        points, evaluations, baselines, caches, datasets and sources, largest first.
+        Points, evaluations, baselines, caches, datasets and sources, largest first.
     """
     settings = workflows[0].settings
-    referred = {
+    in_use = {
         "point": {point for workflow in workflows for point in workflow.trainings},
         "evaluation": {f"{point}/{name}" for workflow in workflows for point, name in workflow.evaluations},
         "baselines": {name for workflow in workflows for name in workflow.baselines},
@@ -47,42 +47,38 @@ def find_leftovers(workflows: list[Workflow], *, caches_too: bool = False) -> li
         "data": {name for workflow in workflows for name in (*workflow.datasets, *workflow.sources)},
     }
     found: list[Leftover] = []
-    for folder in _folders(settings.artifacts):
-        if folder.name == "baselines":
-            unused = [inner for inner in _folders(folder) if inner.name not in referred["baselines"]]
-            found += [_leftover("baselines", inner) for inner in unused]
-        elif folder.name not in referred["point"]:
-            # only what the workflow wrote, whatever else may lie there
-            if (folder / "config.yml").exists():
-                found.append(_leftover("point", folder))
-        else:
-            evaluations = _folders(folder / "evaluations")
-            found += [
-                _leftover("evaluation", inner)
-                for inner in evaluations
-                if f"{folder.name}/{inner.name}" not in referred["evaluation"]
-            ]
-    for folder in _folders(settings.cache):
-        # one that was never finished has no manifest, only arrays
+    for folder in visible_folders(baselines_folder(settings.artifacts)):
+        if folder.name not in in_use["baselines"]:
+            found.append(_leftover("baselines", folder))
+    # a user's own folders have no config
+    for point in point_folders(settings.artifacts):
+        if point.point not in in_use["point"]:
+            found.append(_leftover("point", point.path))
+            continue
+        for evaluation in point.evaluations():
+            if f"{point.point}/{evaluation.path.name}" not in in_use["evaluation"]:
+                found.append(_leftover("evaluation", evaluation.path))
+    for folder in visible_folders(settings.cache):
+        # an unfinished cache has no manifest, only arrays
         stores = sorted(store for store in folder.iterdir() if ".zarr" in store.suffixes)
-        if folder.name not in referred["cache"] and (stores or any(folder.glob("*.json"))):
+        if folder.name not in in_use["cache"] and (stores or any(folder.glob("*.json"))):
             found.append(_leftover("cache", folder))
         elif caches_too:
             found += [_leftover("cache arrays", store) for store in stores]
-    for folder in _folders(settings.data):
-        if folder.name not in referred["data"] and any(folder.glob("*/manifest.json")):
+    for folder in visible_folders(settings.data):
+        if folder.name not in in_use["data"] and any(folder.glob(f"*/{MANIFEST}")):
             found.append(_leftover("data", folder))
     return sorted(found, key=lambda leftover: (-leftover.size, str(leftover.path)))
 
 
 def load_workflows(environment: Mapping[str, str]) -> list[Workflow]:
-    """The workflows of all experiment files: those in config/experiments, and those that sweeps were made from.
+    """The workflows of all experiment files: those in config/experiments, and those of the sweeps in results/sweeps.
 
     Raises:
-        UserError: one of them cannot be read; what it refers to is then not known, so nothing may be removed.
+        UserError: A file is not readable or not valid. What it refers to is then unknown, so nothing may be removed.
     """
     files = sorted((ROOT / EXPERIMENTS).glob("*.y*ml"))
-    for folder in _folders(SWEEPS):
+    for folder in visible_folders(SWEEPS):
         record = SweepFiles(folder).record
         if not record.exists():
             continue
@@ -94,38 +90,32 @@ def load_workflows(environment: Mapping[str, str]) -> list[Workflow]:
 
 
 def remove(leftover: Leftover) -> None:
-    """Removes a leftover. It is moved aside first, so that a removal that is cut short leaves nothing half whole."""
-    aside = leftover.path.with_name(f".{leftover.path.name}.removed")
-    shutil.rmtree(aside, ignore_errors=True)
-    leftover.path.rename(aside)
-    shutil.rmtree(aside)
+    """Removes a leftover, after renaming it, so that an interruption leaves no half-removed folder under its name."""
+    renamed = leftover.path.with_name(f".{leftover.path.name}.removed")
+    shutil.rmtree(renamed, ignore_errors=True)
+    leftover.path.rename(renamed)
+    shutil.rmtree(renamed)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `make prune`."""
-    parser = argparse.ArgumentParser(prog="prune", description="Lists what no experiment file refers to any more.")
-    parser.add_argument("--remove", action="store_true", help="remove what is listed")
-    parser.add_argument("--caches", action="store_true", help="list the arrays of all caches too")
-    asked = parser.parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="prune", description="List results that no experiment file refers to.")
+    parser.add_argument("--remove", action="store_true", help="remove everything listed")
+    parser.add_argument("--caches", action="store_true", help="also list the arrays of all caches")
+    options = parser.parse_args(arguments)
     try:
-        leftovers = find_leftovers(load_workflows(os.environ), caches_too=asked.caches)
-    except UserError as problem:
-        print(f"Error: {problem}", file=sys.stderr)
+        leftovers = find_leftovers(load_workflows(os.environ), caches_too=options.caches)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
         return 1
     for leftover in leftovers:
-        print(f"{_shown_size(leftover.size):>10}  {leftover.kind:<12}  {leftover.path}")
-        if asked.remove:
+        print(f"{_size_text(leftover.size):>10}  {leftover.kind:<12}  {leftover.path}")
+        if options.remove:
             remove(leftover)
-    total = _shown_size(sum(leftover.size for leftover in leftovers))
-    told = "removed" if asked.remove else "nothing was removed; make prune remove=1 removes them"
-    print(f"{len(leftovers)} leftovers, {total}: {told}" if leftovers else "nothing is left over")
+    total = _size_text(sum(leftover.size for leftover in leftovers))
+    outcome = "removed" if options.remove else "nothing was removed; make prune remove=1 removes them"
+    print(f"{len(leftovers)} leftovers, {total}: {outcome}" if leftovers else "no leftovers")
     return 0
-
-
-def _folders(parent: Path) -> list[Path]:
-    if not parent.is_dir():
-        return []
-    return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _leftover(kind: str, path: Path) -> Leftover:
@@ -133,7 +123,7 @@ def _leftover(kind: str, path: Path) -> Leftover:
     return Leftover(kind, path, sum(file.lstat().st_size for file in files))
 
 
-def _shown_size(size: float) -> str:
+def _size_text(size: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}"

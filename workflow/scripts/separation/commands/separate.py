@@ -1,4 +1,4 @@
-"""Separates audio files with a trained point: `make separate model=<point> input=song.wav`."""
+"""Separation of audio files with a trained point: `make separate model=<point> input=song.wav`."""
 
 from __future__ import annotations
 
@@ -20,57 +20,61 @@ from separation.errors import UserError
 from separation.evaluation.separator import Separator, resolve_device
 from separation.experiment.config import default_config, load_settings
 from separation.files.atomic import atomic_path
+from separation.files.layout import ExportFolder
 from separation.machine.threads import limited_threads
 
 logger = logging.getLogger(__name__)
 
 SECTION = 60.0  # seconds that are separated at a time
-OVERLAP = 5.0  # seconds that two sections share: they tell the order of the estimates, which are joined there
+OVERLAP = 5.0  # seconds that two sections share, in which their estimates are matched and cross-faded
 
 
 def separate_file(point: TrainedPoint, audio: Path, folder: Path, *, device: str = "auto") -> list[Path]:
     """Writes the estimates of one file as WAV (32-bit float, so that nothing clips).
 
     They have the file's sample rate, channels and length. Files longer than SECTION are separated in sections that
-    share OVERLAP seconds; estimates of a section stand in the order in which they resemble those of the one before
-    best, unless the point's sources have a fixed order.
+    overlap by OVERLAP seconds. Unless the point's sources have a fixed order, the estimates of a section are put into
+    the order that best matches the section before.
 
     Args:
-        point: see `trained.find_point`.
-        audio: any file that libsndfile reads, of any length, rate and number of channels. A network that was trained on
-            one channel takes each by itself; one that was trained on several takes as many, and a file of one channel
-            as so many equal ones.
-        folder: where `<stem>_<source>.wav` go, or `<stem>_1.wav` and so on where the estimates have no order.
+        point: Trained point, see `trained_point.find_point`.
+        audio: Any file that libsndfile reads, of any length, rate and number of channels. A network trained on one
+            channel separates each channel by itself. One trained on several needs as many; a single channel is
+            repeated.
+        folder: Folder for `<stem>_<source>.wav`, or `<stem>_1.wav` and so on if the estimates have no fixed order.
         device: cpu, cuda, or auto.
 
     Returns:
-        the files.
+        The files.
 
     Raises:
-        UserError: the file cannot be read, holds nothing, or has channels the network cannot take.
+        UserError: The file is not readable, is empty, or has a number of channels that the network cannot separate.
     """
     samples, rate = _read(audio)
     dataset = point.config["dataset_config"]
     model_rate, model_channels = int(dataset["sample_rate"]), int(dataset["num_channels"])
     channels = samples.shape[1]
     if model_channels > 1 and channels not in (1, model_channels):
-        raise UserError(f"expected 1 or {model_channels} channels, as {point.name} takes, found {channels}", file=audio)
-    heard = np.repeat(samples, model_channels, axis=1) if channels < model_channels else samples
-    heard = soxr.resample(heard, rate, model_rate, quality="VHQ") if rate != model_rate else heard
-    # shorter than a window there is no spectrum
-    heard = np.pad(heard, [(0, max(0, int(dataset["n_fft"]) - len(heard))), (0, 0)])
+        raise UserError(
+            f"expected 1 or {model_channels} channels, as {point.name} separates, found {channels}", file=audio
+        )
+    mixture = np.repeat(samples, model_channels, axis=1) if channels < model_channels else samples
+    mixture = soxr.resample(mixture, rate, model_rate, quality="VHQ") if rate != model_rate else mixture
+    # an STFT needs at least one window
+    mixture = np.pad(mixture, [(0, max(0, int(dataset["n_fft"]) - len(mixture))), (0, 0)])
     seed = int(point.config["info"].get("seed") or 0)
     with limited_threads(os.cpu_count() or 1):
-        found = _in_sections(_Model(point, resolve_device(device), seed, audio.name), heard, model_rate, point.in_order)
+        model = _Model(point, resolve_device(device), seed, audio.name)
+        estimates = _separate_sections(model, mixture, model_rate, point.in_order)
     written = []
-    for name, estimate in zip(_names(point, len(found)), found, strict=True):
-        back = soxr.resample(estimate, model_rate, rate, quality="VHQ") if rate != model_rate else estimate
+    for name, estimate in zip(_names(point, len(estimates)), estimates, strict=True):
+        result = soxr.resample(estimate, model_rate, rate, quality="VHQ") if rate != model_rate else estimate
         if channels < model_channels:
-            back = back.mean(axis=1, keepdims=True)
-        back = np.pad(back[: len(samples)], [(0, max(0, len(samples) - len(back))), (0, 0)])
+            result = result.mean(axis=1, keepdims=True)
+        result = np.pad(result[: len(samples)], [(0, max(0, len(samples) - len(result))), (0, 0)])
         path = Path(folder) / f"{audio.stem}_{name}.wav"
         with atomic_path(path) as temporary:
-            soundfile.write(temporary, back, rate, subtype="FLOAT")
+            soundfile.write(temporary, result, rate, subtype="FLOAT")
         written.append(path)
     return written
 
@@ -87,12 +91,12 @@ def _read(audio: Path) -> tuple[np.ndarray, int]:
     if not len(samples):
         raise UserError("expected audio, found no samples", file=audio)
     if not np.isfinite(samples).all():
-        raise UserError("expected finite samples, found others", file=audio)
+        raise UserError("expected finite samples, found NaN or infinity", file=audio)
     return samples, rate
 
 
 class _Model:
-    """Calls the point's algorithm on arrays (samples, channels); gives as many for each source."""
+    """The point's algorithm on arrays: maps a mixture (samples, channels) to one array of that shape per source."""
 
     def __init__(self, point: TrainedPoint, device: str, seed: int, name: str):
         from separation.training.user_modules import load_extras
@@ -121,46 +125,44 @@ class _Model:
         return [estimate.T for estimate in self._separate(item)]
 
 
-def _in_sections(
+def _separate_sections(
     separate: Callable[[np.ndarray], list[np.ndarray]], samples: np.ndarray, rate: int, in_order: bool
 ) -> list[np.ndarray]:
-    """Separates section by section and joins what comes out; everything is (samples, channels)."""
-    section, shared = int(SECTION * rate), int(OVERLAP * rate)
+    """Separates section by section and cross-fades the estimates; all arrays are (samples, channels)."""
+    section, overlap = int(SECTION * rate), int(OVERLAP * rate)
     joined: list[np.ndarray] | None = None
-    step = section - shared
-    starts = range(0, max(1, len(samples) - shared), step)
-    for start in starts:
-        found = separate(samples[start : start + section])
+    for start in range(0, max(1, len(samples) - overlap), section - overlap):
+        estimates = separate(samples[start : start + section])
         if joined is None:
-            joined = [np.zeros_like(samples) for _ in found]
-            for total, estimate in zip(joined, found, strict=True):
+            joined = [np.zeros_like(samples) for _ in estimates]
+            for total, estimate in zip(joined, estimates, strict=True):
                 total[: len(estimate)] = estimate
             continue
-        width = min(shared, len(found[0]))
+        width = min(overlap, len(estimates[0]))
         before = [total[start : start + width] for total in joined]
-        order = range(len(found)) if in_order else _alike(before, [estimate[:width] for estimate in found])
+        order = range(len(estimates)) if in_order else _best_order(before, [each[:width] for each in estimates])
         fade = np.linspace(0, 1, width, endpoint=False, dtype=samples.dtype)[:, None]
-        for total, place in zip(joined, order, strict=True):
-            estimate = found[place]
+        for total, index in zip(joined, order, strict=True):
+            estimate = estimates[index]
             total[start : start + width] = (1 - fade) * total[start : start + width] + fade * estimate[:width]
             total[start + width : start + len(estimate)] = estimate[width:]
     return joined or []
 
 
-def _alike(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> Sequence[int]:
-    """The order of `after` that differs least from `before`."""
+def _best_order(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> Sequence[int]:
+    """The permutation of `after` with the highest correlation with `before`."""
     products = np.array([[float(np.vdot(one, other)) for other in after] for one in before])
     orders = permutations(range(len(after)), len(before))
-    return max(orders, key=lambda order: sum(products[place, other] for place, other in enumerate(order)))
+    return max(orders, key=lambda order: sum(products[index, other] for index, other in enumerate(order)))
 
 
 def source_names(point: TrainedPoint) -> list[str]:
-    """The sources in the order of the estimates, by the names in the point's scores; none where it has no scores."""
+    """The names of the sources in the order of the estimates, from the point's scores; empty without scores."""
     import pandas
 
-    tables = [*point.folder.glob("evaluations/*/scores.parquet"), *point.folder.glob("scores.parquet")]
-    for table in sorted(tables):
-        return list(dict.fromkeys(pandas.read_parquet(table, columns=["source"])["source"]))
+    for table in (*point.score_tables, ExportFolder(point.folder).scores):
+        if table.exists():
+            return list(dict.fromkeys(pandas.read_parquet(table, columns=["source"])["source"]))
     return []
 
 
@@ -171,19 +173,19 @@ def _names(point: TrainedPoint, count: int) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of `make separate`."""
-    parser = argparse.ArgumentParser(prog="separate", description="Separates audio files with a trained point.")
-    parser.add_argument("--model", required=True, help="a point's id or folder, or a folder that `export` wrote")
-    parser.add_argument("--output", type=Path, default=Path("results/separated"), help="a folder")
+    parser = argparse.ArgumentParser(prog="separate", description="Separate audio files with a trained point.")
+    parser.add_argument("--model", required=True, help="a point's id or folder, or an exported folder")
+    parser.add_argument("--output", type=Path, default=Path("results/separated"), help="folder for the estimates")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
     parser.add_argument("input", nargs="+", type=Path, help="audio files")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        point = find_point(asked.model, load_settings(default_config(), os.environ).artifacts)
-        for audio in asked.input:
-            for path in separate_file(point, audio, asked.output, device=asked.device):
+        point = find_point(options.model, load_settings(default_config(), os.environ).artifacts)
+        for audio in options.input:
+            for path in separate_file(point, audio, options.output, device=options.device):
                 print(path)
-    except UserError as problem:
-        print(f"Error: {problem}", file=sys.stderr)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
         return 1
     return 0
 

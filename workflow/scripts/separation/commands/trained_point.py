@@ -1,4 +1,4 @@
-"""A trained point as something to use: found by its id, its folder, or the folder it was exported to."""
+"""A trained point, found by its id, its folder, or the folder it was exported to."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from separation.errors import UserError, nearest
+from separation.files.layout import ExportFolder, PointFolder, point_folders
 from separation.files.yaml_reader import read_yaml
-
-CHECKPOINT = "checkpoints/best.model.pth"
-EXPORTED = "model.pth"
 
 
 @dataclass(frozen=True)
 class TrainedPoint:
-    """One point.
+    """A trained point.
 
     Attributes:
-        folder: of the point, or of its export.
-        checkpoint: the network of the lowest validation loss.
-        config: its whole config.
+        folder: Folder of the point or of its export.
+        checkpoint: Network with the lowest validation loss.
+        config: Complete config.
     """
 
     folder: Path
@@ -35,40 +33,46 @@ class TrainedPoint:
 
     @property
     def in_order(self) -> bool:
-        """Whether the estimates stand in the order of the sources: the tests of such a point search for none."""
+        """Whether the estimates are in the order of the sources: the point was tested without permutations."""
         testers = (self.config.get("test_config") or {}).get("testers") or []
         args = [args or {} for tester in testers for args in tester.values()]
         return bool(args) and not any(each.get("compute_permutation") for each in args)
 
+    @property
+    def score_tables(self) -> list[Path]:
+        """The scores of its evaluations, one table each; empty for an export."""
+        return [folder.scores for folder in PointFolder(self.folder).evaluations() if folder.scores.exists()]
+
 
 def find_point(model: str, artifacts: Path) -> TrainedPoint:
-    """The point that is meant.
+    """Finds a trained point.
 
     Args:
-        model: a point's id, its folder, its checkpoint, or a folder that `export` wrote.
+        model: A point's id, its folder, its checkpoint, or a folder that `make export` wrote.
         artifacts: ARTIFACTS.
 
     Raises:
-        UserError: there is none, or it is not trained.
+        UserError: There is no such point, or it is not trained.
     """
-    place = Path(model)
-    if place.is_file() and place.suffix == ".pth":
-        place = place.parent.parent if place.parent.name == "checkpoints" else place.parent
-    if not place.is_dir():
-        place = artifacts / model
-    if not (place / "config.yml").is_file():
-        known = [path.parent.name for path in sorted(artifacts.glob("*/config.yml"))] if artifacts.is_dir() else []
+    path = Path(model)
+    if path.is_file() and path.suffix == ".pth":
+        path = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    if not path.is_dir():
+        path = artifacts / model
+    point, export = PointFolder(path), ExportFolder(path)
+    if not point.config.is_file():
+        known = [other.point for other in point_folders(artifacts)]
         raise UserError(
             f"expected the id of a point in {artifacts}, or a folder with its config.yml, found "
             f"{model!r}{nearest(model, known)}",
             key="model",
         )
-    checkpoint = place / EXPORTED if (place / EXPORTED).is_file() else place / CHECKPOINT
+    checkpoint = export.checkpoint if export.checkpoint.is_file() else point.best_checkpoint
     if not checkpoint.is_file():
         raise UserError(
-            "the point is not trained; `snakemake train` with its config.yml as sweep= does", file=checkpoint
+            f"the point is not trained; run: snakemake train --config sweep={point.config}", file=checkpoint
         )
-    config = read_yaml(place / "config.yml").value
+    config = read_yaml(point.config).value
     if not isinstance(config, Mapping) or "algorithm_config" not in config:
-        raise UserError("expected the config.yml of a point", file=place / "config.yml")
-    return TrainedPoint(place, checkpoint, dict(config))
+        raise UserError("expected the config.yml of a point", file=point.config)
+    return TrainedPoint(path, checkpoint, dict(config))

@@ -9,6 +9,13 @@ SWEEPS = Path("results/sweeps")
 MANIFEST = "manifest.json"
 
 
+def visible_folders(parent: Path) -> list[Path]:
+    """The folders in `parent`, by name, without hidden ones, which are unfinished or being removed."""
+    if not parent.is_dir():
+        return []
+    return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
 def estimate_index(estimates: Path) -> Path:
     """The list of the audio in a folder of estimates."""
     return Path(estimates) / "index.json"
@@ -122,18 +129,55 @@ class PointFolder:
 
     def evaluations(self) -> list[EvaluationFolder]:
         """The evaluations that exist, by name."""
-        return [EvaluationFolder(path) for path in sorted((self.path / "evaluations").glob("*")) if path.is_dir()]
+        return [EvaluationFolder(path) for path in visible_folders(self.path / "evaluations")]
 
 
 def point_folders(artifacts: Path) -> list[PointFolder]:
     """The points below ARTIFACTS that have a config, by id."""
-    return [PointFolder(config.parent) for config in sorted(Path(artifacts).glob("*/config.yml"))]
+    return [point for path in visible_folders(artifacts) if (point := PointFolder(path)).config.exists()]
 
 
 def logged_points(artifacts: Path) -> list[PointFolder]:
     """The points below ARTIFACTS that have an event log, by id."""
-    points = [PointFolder(path) for path in sorted(Path(artifacts).glob("*"))]
-    return [point for point in points if point.events.exists()]
+    return [point for path in visible_folders(artifacts) if (point := PointFolder(path)).events.exists()]
+
+
+@dataclass(frozen=True)
+class ExportFolder:
+    """A trained point as `make export` writes it, results/exports/<point> by default."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, point: str) -> ExportFolder:
+        """The default folder for a point, by its id."""
+        return cls(Path("results/exports") / point)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "model.pth"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yml"
+
+    @property
+    def metrics(self) -> Path:
+        """Mean scores by dataset, split and source."""
+        return self.path / "metrics.json"
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores.parquet"
+
+    @property
+    def model_card(self) -> Path:
+        return self.path / "README.md"
+
+    @property
+    def licences(self) -> Path:
+        """Licences of the weights and of the training data."""
+        return self.path / "LICENCES.md"
 
 
 @dataclass(frozen=True)
@@ -233,6 +277,11 @@ def cache_store(manifest: Path) -> Path:
     return Path(manifest).with_suffix(".zarr")
 
 
+def baselines_folder(artifacts: Path) -> Path:
+    """The folder of all baselines; each has a folder in it."""
+    return Path(artifacts) / "baselines"
+
+
 def baseline_scores(artifacts: Path, baselines: str) -> Path:
     """The scores of the baselines that points are compared with."""
-    return Path(artifacts) / "baselines" / baselines / "scores.parquet"
+    return baselines_folder(artifacts) / baselines / "scores.parquet"
