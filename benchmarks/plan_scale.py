@@ -1,12 +1,14 @@
 """How long planning takes as a sweep grows: `python benchmarks/plan_scale.py`.
 
 Measures `make plan`'s work and `snakemake -n --quiet all` on a sweep of 10,000 new points, and `snakemake -n` on 1,000
-finished points, in an empty folder; prints seconds and peak memory. Beside them stands what Snakemake itself takes for
-as many jobs: a Snakefile of two rules without anything but files and scripts.
+finished points, in an empty folder; prints seconds and peak memory. For comparison, the time of Snakemake itself for as
+many jobs: a Snakefile of two rules with nothing but files and scripts. Prints also how many bytes each job gets in
+`config` at 100, 1,000 and 10,000 points.
 """
 
 import json
 import os
+import pickle
 import resource
 import shutil
 import subprocess
@@ -18,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
+from separation.files.layout import PointFolder, SweepFiles, baseline_scores, cache_manifest, split_manifest
 from separation.files.yaml_reader import read_yaml
 from separation.files.yaml_writer import write_yaml
 from separation.planning.expansion import load_workflow
@@ -55,19 +58,18 @@ def pretend_finished(sweep: Path) -> None:
     """Writes empty files for everything that the sweep asks for, oldest first."""
     workflow = load_workflow({"sweep": str(sweep)}, {})
     data, cache, artifacts = workflow.settings.data, workflow.settings.cache, workflow.settings.artifacts
-    made = [data / dataset / split / "manifest.json" for dataset, split in workflow.mixtures]
-    made += [cache / name / f"{split}.json" for name, split in workflow.caches]
-    for point in workflow.trainings:
-        names = ("config.yml", "history.csv", "checkpoints/best.model.pth", "checkpoints/latest.model.pth")
-        made += [artifacts / point / name for name in names]
+    files = [split_manifest(data, dataset, split) for dataset, split in workflow.mixtures]
+    files += [cache_manifest(cache, name, split) for name, split in workflow.caches]
+    for folder in (PointFolder(artifacts / point) for point in workflow.trainings):
+        files += [folder.config, folder.history, folder.best_checkpoint, folder.latest_checkpoint]
     for point, evaluation in workflow.evaluations:
-        made += [artifacts / point / "evaluations" / evaluation / name for name in ("scores.parquet", "config.yml")]
-    made += [artifacts / "baselines" / name / "scores.parquet" for name in workflow.baselines]
-    sweep_folder = Path("results/sweeps") / workflow.experiment.name
-    names = ("points.csv", "scores.parquet", "summary.csv", "comparisons.csv", "figures/index.json", "report.html")
-    made += [sweep_folder / name for name in names]
+        results = PointFolder(artifacts / point).evaluation(evaluation)
+        files += [results.scores, results.config]
+    files += [baseline_scores(artifacts, name) for name in workflow.baselines]
+    sweep = SweepFiles.of(workflow.experiment.name)
+    files += [sweep.points, sweep.scores, sweep.summary, sweep.comparisons, sweep.figure_index, sweep.report]
     now = time.time() - 10_000
-    for number, path in enumerate(made):
+    for number, path in enumerate(files):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         os.utime(path, (now + number / 1000,) * 2)
@@ -85,12 +87,24 @@ def measure(what: str, *command: str, expected: str) -> dict:
     return {"what": what, "seconds": round(seconds, 1), "peak_gb": round(memory, 2)}
 
 
+def print_size_per_job(count: int) -> None:
+    """Prints the bytes that every job of a sweep gets, as Snakemake pickles them, and the size of the table on disk."""
+    workflow = load_workflow({"sweep": str(write_sweep(Path("."), count))}, {})
+    workflow.job_table.write(workflow.experiment.name)
+    options = workflow.run_options
+    size = len(pickle.dumps(options.as_config(), protocol=4))
+    row = {"what": f"run_options of each job, {count} points", "bytes": size}
+    print(json.dumps(row | {"table_bytes": Path(options.table).stat().st_size}), flush=True)
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         for part in ("Snakefile", "workflow", "config", "profiles"):
             source = ROOT / part
             (shutil.copytree if source.is_dir() else shutil.copy)(source, part)
+        for count in (100, 1_000, 10_000):
+            print_size_per_job(count)
         new, finished = write_sweep(Path("."), NEW), write_sweep(Path("."), FINISHED)
         snakemake = (sys.executable, "-m", "snakemake", "-n")
         plan = measure(

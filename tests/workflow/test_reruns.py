@@ -163,7 +163,7 @@ def test_two_files_under_one_name_are_an_error(project):
     shutil.copy(project.folder / TINY, project.folder / "copy.yml")
     done = project.run("-n", "--config", "sweep=copy.yml", check=False)
     assert done.returncode == 1
-    assert f"the sweep 'tiny_dpcl' is already that of {TINY}" in done.stderr and "Traceback" not in done.stderr
+    assert f"the name 'tiny_dpcl' is already used by {TINY}" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_populate_cache_false_with_the_cache_there_plans_nothing(project):

@@ -37,7 +37,7 @@ def steps(value, tmp_path, **settings):
 def build(value, tmp_path, **settings):
     """Runs all steps of a recipe; the folder of each, and the train split's manifest."""
     made = steps(value, tmp_path, **settings)
-    access = Access(1, tmp_path / "data" / "downloads", False, made.places)
+    access = Access(1, tmp_path / "data" / "downloads", False, made.locations)
     fetched, organized, resampled = (tmp_path / "data" / name / "manifest.json" for name in ("f", "o", "r"))
     fetch_source(json.loads(made.source.spec), fetched, access=access)
     organize_source(json.loads(made.organized.spec), fetched, organized, access)

@@ -25,7 +25,7 @@ def steps(name, tmp_path, environment=None, reachable=None, **settings):
 
 
 def organized(made, tmp_path):
-    access = Access(1, tmp_path / "downloads", True, made.places)
+    access = Access(1, tmp_path / "downloads", True, made.locations)
     fetched, manifest = tmp_path / "f" / "manifest.json", tmp_path / "o" / "manifest.json"
     fetch_source(json.loads(made.source.spec), fetched, access=access)
     organize_source(json.loads(made.organized.spec), fetched, manifest, access)
@@ -122,7 +122,7 @@ def test_a_download_is_offered_where_no_folder_is_given_and_offline_says_what_to
 
 def test_recordings_and_synthetic_voices_never_share_an_id(tmp_path, monkeypatch):
     real = steps("toy_speech", tmp_path, reachable=lambda: "")
-    why = "apt's server does not answer"
+    why = "apt's server is unreachable"
     fallback = steps("toy_speech", tmp_path, reachable=lambda: why)
     assert real.dataset.id != fallback.dataset.id and real.source.id != fallback.source.id
     assert json.loads(fallback.source.spec)["source"]["args"]["recordings"] == "synthetic"

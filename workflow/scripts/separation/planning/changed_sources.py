@@ -1,4 +1,4 @@
-"""Before anything runs: are the files of a user's folders still those that datasets were made from?"""
+"""Checks, before anything runs, that the files of a user's folders are those that datasets were built from."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from pathlib import Path
 
 from separation.errors import UserError
 from separation.files.atomic import read_json, sha256_of, write_json
+from separation.files.layout import source_manifest
 from separation.planning.workflow import Workflow
 
-MANIFEST, TIMES = "manifest.json", "times.json"
+TIMES = "times.json"
 
 
 def check_sources(workflow: Workflow) -> None:
-    """Looks at every file of a user's folder that a source was made from; one with another time is hashed again.
+    """Checks every file of a user's folder that a source was built from; one with another time stamp is hashed again.
 
-    (A file of another size, or another name, gives the source another id: then everything is made anew.)
+    A file of another size or name gives the source another id: everything derived from it is rebuilt without a check.
 
     Raises:
-        UserError: the content of a file changed.
+        UserError: The content of a file changed.
     """
     for source in workflow.sources:
-        manifest = workflow.settings.data / source / "fetched" / MANIFEST
+        manifest = source_manifest(workflow.settings.data, source, "fetched")
         if workflow.job_table.sources[source].get("folders") and manifest.exists():
             _check(manifest)
 
 
 def _check(manifest: Path) -> None:
-    place = manifest.with_name(TIMES)
+    record = manifest.with_name(TIMES)
     try:
-        times = read_json(place) if place.exists() else {}
+        times = read_json(record) if record.exists() else {}
     except json.JSONDecodeError:
         times = {}
     newer = {}
@@ -37,7 +38,7 @@ def _check(manifest: Path) -> None:
         try:
             found = (manifest.parent / path).stat().st_mtime_ns
         except OSError:
-            continue  # the job that needs it says so
+            continue  # the job that needs it reports it
         if found != known:
             newer[path] = found
     if not newer:
@@ -47,8 +48,8 @@ def _check(manifest: Path) -> None:
         file = manifest.parent / path
         if sha256_of(file) != digests[path]:
             raise UserError(
-                f"its content changed since datasets were made from it; put the file back, or delete {manifest} to "
-                "make everything that comes of it anew",
+                f"the content changed since datasets were built from it; restore the file, or delete {manifest} to "
+                "rebuild everything derived from it",
                 file=file.resolve(),
             )
-    write_json(place, times | newer)
+    write_json(record, times | newer)

@@ -1,4 +1,4 @@
-"""What jobs in a container have to see of this machine: the folders that do not lie in the working directory."""
+"""Folders outside the working directory that jobs in a container need to see."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from separation.experiment.config import ROOT, Settings
 def folders_to_mount(settings: Settings, strings: Iterable[str], working: Path) -> list[Path]:
     """The folders that jobs read and write outside the working directory, none of them within another.
 
-    DATA, CACHE and ARTIFACTS and the repository, where links in them lead, and every file or folder of the user's that
+    DATA, CACHE, ARTIFACTS and the repository, the targets of links in them, and every file or folder of the user that
     the workflow knows of: recordings, scripts, own modules, an experiment's mixtures.
 
     Args:
-        settings: the workflow's.
+        settings: Settings of the workflow.
         strings: Strings of the job table, among them paths.
-        working: the working directory, which containers see as it is.
+        working: Working directory, which containers see anyway.
     """
     own = [settings.data, settings.cache, settings.artifacts, ROOT]
-    told = {Path(text) for text in strings if text.startswith(("/", ".."))}
-    wanted = [path.absolute() for path in [*own, *sorted(path for path in told if path.exists())]]
+    known = {Path(text) for text in strings if text.startswith(("/", ".."))}
+    wanted = [path.absolute() for path in [*own, *sorted(path for path in known if path.exists())]]
     found: list[Path] = []
     folders = {path.parent if path.is_file() else path for path in wanted}
     for folder in sorted(folders | {folder.resolve() for folder in folders}):
@@ -33,15 +33,15 @@ def folders_to_mount(settings: Settings, strings: Iterable[str], working: Path) 
 
 
 def container_variables(folders: list[Path], gpus: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables by which apptainer, or singularity where there is no apptainer, shows jobs what they need.
+    """Environment variables for apptainer (or singularity without it) that mount what jobs need.
 
-    Snakemake mounts this library at a place of its own, where it would find neither its templates nor its schemas
-    beside it; PYTHONPATH has it taken from the repository.
+    Snakemake mounts this library at a path of its own, without the templates and schemas beside it; PYTHONPATH makes
+    jobs import it from the repository.
 
     Args:
-        folders: mounted at their own paths; what the user has in that variable stays.
-        gpus: where there are any, NVIDIA's driver is shown too.
-        environment: the environment's variables.
+        folders: Folders to mount at their own paths, added to those that the user mounts.
+        gpus: Number of GPUs; above 0, NVIDIA's driver is mounted too.
+        environment: Environment variables.
     """
     program = "SINGULARITY" if shutil.which("singularity") and not shutil.which("apptainer") else "APPTAINER"
     mounted = [part for part in environment.get(f"{program}_BIND", "").split(",") if part]
@@ -51,6 +51,6 @@ def container_variables(folders: list[Path], gpus: int, environment: Mapping[str
 
 
 def show_to_jobs(settings: Settings, strings: Iterable[str], gpus: int) -> None:
-    """Lets the containers that this process and its jobs start see all folders, and the GPUs, that they need."""
+    """Makes the containers of this process and its jobs see all folders and GPUs that they need."""
     folders = folders_to_mount(settings, strings, Path.cwd())
     os.environ.update(container_variables(folders, gpus, os.environ))

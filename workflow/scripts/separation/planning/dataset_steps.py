@@ -1,7 +1,6 @@
-"""From a dataset's recipe to its steps, each under the id of what it makes.
+"""From a dataset's recipe to its steps, each under the id of its output.
 
-What a recipe reads from a user's folder goes into the ids as names and sizes; where the folder lies goes to the jobs
-beside the ids, as `places`.
+Of a user's folder, names and sizes of files enter the ids; its path reaches the jobs beside the ids, in `locations`.
 """
 
 from __future__ import annotations
@@ -19,19 +18,20 @@ from separation.files.atomic import read_json, sha256_of
 from separation.files.listing import is_audio, listing
 from separation.planning.specs import Work
 
-# options that came later, with the value at which they change nothing: then they are in no id
+# options added later, with their neutral value: at that value they are left out of ids
 NEUTRAL: dict[str, Any] = {
     "allow_repeated_label": False, "background": None, "reverb": None, "guards": {"action": "stop"},
     "organize.copy": False,
 }  # fmt: skip
-# kinds whose audio comes from elsewhere and is looked through before it is mixed
+# kinds of source whose audio comes from elsewhere and is checked before mixing
 GUARDED = frozenset({"folder", "musdb18", "script"})
-RECORDINGS = "toy_speech.json"  # in the data directory: which recordings the toy speech is made of, and why
+# in the data directory: which recordings the toy speech consists of, and why
+RECORDINGS = "toy_speech.json"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset made from a recipe, with the source it is mixed from."""
+    """A dataset of a recipe, with the source it is mixed from."""
 
     id: str
     name: str
@@ -46,12 +46,13 @@ class Steps:
     """The steps of a recipe.
 
     Attributes:
-        dataset: what they lead to.
-        source, organized, resampled: the work of each step; the ids are folders, the later two below the source's.
-        mixtures: by split.
-        places: where a user's folders, lists and scripts lie: not for ids.
-        notices: lines that the user should see.
-        resample_shards, mix_shards: into how many jobs the step is divided, the latter by split.
+        dataset: Their result.
+        source, organized, resampled: Spec of each step; the ids are folders, the latter two below the source's.
+        mixtures: Specs by split.
+        locations: Paths of a user's folders, lists and scripts, and downloads; no part of ids.
+        notices: Lines for the user.
+        resample_shards: Number of jobs for resampling.
+        mix_shards: Number of jobs for mixing, by split.
     """
 
     dataset: Dataset
@@ -59,7 +60,7 @@ class Steps:
     organized: Work
     resampled: Work
     mixtures: dict[str, Work]
-    places: dict[str, Any]
+    locations: dict[str, Any]
     notices: list[str] = field(default_factory=list)
     resample_shards: int = 1
     mix_shards: dict[str, int] = field(default_factory=dict)
@@ -69,19 +70,19 @@ def steps_of(recipe: Recipe, settings: Settings, reachable: Callable[[], str] | 
     """The steps of a recipe.
 
     Args:
-        recipe: with all defaults.
-        settings: the workflow's.
-        reachable: says why Debian's packages cannot be fetched now, "" where they can; None does not ask.
+        recipe: Recipe with all defaults.
+        settings: Settings of the workflow.
+        reachable: Returns why Debian's packages cannot be downloaded now, "" if they can; None does not check.
 
     Raises:
-        UserError: a folder, list or script of the recipe is not there.
+        UserError: A folder, list or script of the recipe is missing.
     """
     value = without_excluded(recipe.value, neutral=NEUTRAL)
-    given, places, notices = _source(recipe, value["source"], settings, reachable)
+    given, locations, notices = _source(recipe, value["source"], settings, reachable)
     value = {**value, "source": given}
     source_spec = {"source": given, "version": STAGE_VERSIONS["fetch_source"]}
     source = f"{slug(given['name'])}-{digest(source_spec)}"
-    organize_spec = {"organize": _organize(recipe, value, places), "version": STAGE_VERSIONS["organize_source"]}
+    organize_spec = {"organize": _organize(recipe, value, locations), "version": STAGE_VERSIONS["organize_source"]}
     if given["kind"] in GUARDED:
         organize_spec["guards"] = _guards(value)
     organized = f"organized_{digest(organize_spec)[:8]}"
@@ -101,14 +102,14 @@ def steps_of(recipe: Recipe, settings: Settings, reachable: Callable[[], str] | 
         mixing |= {"mixture_parameters": {split: parameters}, "version": STAGE_VERSIONS["mix_dataset"]}
         mixtures[split] = Work(dataset, canonical_json(mixing))
         shards[split] = math.ceil(parameters["num_mixtures"] / settings.shards["mixtures"])
-    files = places.get("files") or 0
+    files = locations.get("files") or 0
     return Steps(
         dataset=Dataset(dataset, recipe.name, source, resampled, tuple(mixtures), recipe.value),
         source=Work(source, canonical_json(source_spec)),
         organized=Work(organized, canonical_json(organize_spec)),
         resampled=Work(resampled, canonical_json(resample_spec)),
         mixtures=mixtures,
-        places=places,
+        locations=locations,
         notices=notices,
         resample_shards=max(1, math.ceil(files / settings.shards["files"])),
         mix_shards=shards,
@@ -118,14 +119,14 @@ def steps_of(recipe: Recipe, settings: Settings, reachable: Callable[[], str] | 
 def _source(
     recipe: Recipe, source: Mapping[str, Any], settings: Settings, reachable: Callable[[], str] | None
 ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """The source as it goes into ids, where it lies, and notices."""
+    """The source as it enters ids, its locations, and notices."""
     if source["kind"] == "toy_speech":
         args, notices = _toy_speech(recipe, source.get("args") or {}, settings, reachable)
         return {**source, "args": args}, {}, notices
     if source["kind"] == "toy_music":
         return dict(source), {}, []
     given = {key: inner for key, inner in source.items() if key not in ("path", "folders", "script", "download")}
-    places: dict[str, Any] = {}
+    locations: dict[str, Any] = {}
     if source["kind"] == "script":
         script = source.get("script") or {}
         if not script.get("file"):
@@ -133,30 +134,30 @@ def _source(
         for key in ("file", "yaml"):
             if script.get(key):
                 path = _file(recipe, script[key], ("source", "script", key))
-                places[key] = str(path)
+                locations[key] = str(path)
                 given[key] = sha256_of(path)
         given["arguments"] = script.get("arguments") or ["--yml", "{yaml}"] * bool(script.get("yaml"))
-        return given, places, []
+        return given, locations, []
     folders = source.get("folders") or ({"": source["path"]} if source.get("path") else {})
     folders = {name: path for name, path in folders.items() if path}
     if folders:
-        places["folders"] = {name: str(_folder(recipe, path)) for name, path in folders.items()}
-        found = {name: _audio_listing(Path(path)) for name, path in places["folders"].items()}
-        for name, path in places["folders"].items():
+        locations["folders"] = {name: str(_folder(recipe, path)) for name, path in folders.items()}
+        found = {name: _audio_listing(Path(path)) for name, path in locations["folders"].items()}
+        for name, path in locations["folders"].items():
             if not found[name]:
                 raise recipe.document.error(f"the folder {path} holds no audio files", ("source",))
-        places["files"] = sum(map(len, found.values()))
+        locations["files"] = sum(map(len, found.values()))
         given["listing"] = digest(found)
-        return given, places, []
+        return given, locations, []
     if source.get("download"):
-        # where it is fetched from does not matter to what is fetched
+        # the same file from another server is the same file
         given["download"] = [
             {key: inner for key, inner in each.items() if key != "urls"} for each in source["download"]
         ]
-        places["download"] = source["download"]
-        places["files"] = source.get("expected_files") or 0
+        locations["download"] = source["download"]
+        locations["files"] = source.get("expected_files") or 0
         given.pop("expected_files", None)
-        return given, places, []
+        return given, locations, []
     raise recipe.document.error(
         "expected a folder: `path`, or `folders` by name"
         + (f"; {source['needs']}" if source.get("needs") else ""),
@@ -180,35 +181,35 @@ def _folder(recipe: Recipe, path: str) -> Path:
 
 
 def _file(recipe: Recipe, path: str, key: tuple) -> Path:
-    for place in (Path(path).expanduser(), ROOT / path):
-        if place.is_file():
-            return place.resolve()
+    for candidate in (Path(path).expanduser(), ROOT / path):
+        if candidate.is_file():
+            return candidate.resolve()
     raise recipe.document.error(f"no such file: {path} (relative paths start at the repository's root)", key)
 
 
-def _organize(recipe: Recipe, value: Mapping[str, Any], places: dict[str, Any]) -> dict[str, Any]:
-    """`organize` as it goes into ids: lists and tables by their contents."""
+def _organize(recipe: Recipe, value: Mapping[str, Any], locations: dict[str, Any]) -> dict[str, Any]:
+    """`organize` as it enters ids: lists and tables by their contents."""
     organize = dict(value["organize"])
     lists = {("lists", name): path for name, path in (organize.get("lists") or {}).items()}
     if organize.get("table"):
         lists["table", "file"] = organize["table"]["file"]
     for (section, name), path in lists.items():
-        inside = [Path(folder) / path for folder in places.get("folders", {}).values()]
-        found = next((place for place in (*inside, Path(path), ROOT / path) if place.is_file()), None)
-        if found is None and ("download" in places or "file" in places):
+        inside = [Path(folder) / path for folder in locations.get("folders", {}).values()]
+        found = next((file for file in (*inside, Path(path), ROOT / path) if file.is_file()), None)
+        if found is None and ("download" in locations or "file" in locations):
             continue  # it comes with the source
         if found is None:
             raise recipe.document.error(
-                f"no such file: {path} (it is looked for in the source's folder and at the repository's root)",
+                f"no such file: {path} (searched in the source's folder and at the repository's root)",
                 ("organize", section, name),
             )
-        places.setdefault("lists", {})[path] = str(found.resolve())
+        locations.setdefault("lists", {})[path] = str(found.resolve())
         organize[section] = {**organize[section], name: path, f"{name}_sha256": sha256_of(found)}
     return organize
 
 
 def _guards(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The guards of a recipe, with what the mixtures need of a file."""
+    """The guards of a recipe, with what mixing requires of a file."""
     guards = dict(value.get("guards") or {"action": "stop"})
     if guards.get("min_duration") is None:
         guards["min_duration"] = _least_event_duration(value)
@@ -218,7 +219,7 @@ def _guards(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _least_event_duration(value: Mapping[str, Any]) -> float:
-    """The shortest event that mixtures ask for, in seconds, as far as their distributions tell."""
+    """The shortest event that mixtures may ask for, in seconds, by the lower bounds of its distributions."""
     least = []
     for parameters in value["mixture_parameters"].values():
         events = {**value["event_parameters"], **(parameters.get("event_parameters") or {})}
@@ -238,9 +239,9 @@ def _least_event_duration(value: Mapping[str, Any]) -> float:
 def _toy_speech(
     recipe: Recipe, args: Mapping[str, Any], settings: Settings, reachable: Callable[[], str] | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The arguments with the kind of recordings that this machine can have: one has other ids than the other.
+    """The arguments with the kind of recordings that this machine can get; each kind has its own ids.
 
-    The answer is kept in the data directory, so that every job, and every later run, gives the same one.
+    The answer is stored in the data directory, so that every job and every later run uses the same one.
     """
     asked = args.get("recordings", "auto")
     if asked != "auto":
@@ -258,14 +259,14 @@ def _toy_speech(
     notices = []
     if recordings == "synthetic":
         notices.append(
-            f"{recipe.document.file}: synthetic voices stand in for real recordings of speech, because {why}; "
+            f"{recipe.document.file}: using synthetic voices instead of recorded speech: {why}; "
             f"delete {record} to try again"
         )
     return {**args, "recordings": recordings}, notices
 
 
 def unavailable(settings: Settings) -> str:
-    """Why Debian's packages cannot be had here, as far as that shows without asking the network; "" where not."""
+    """Why Debian's packages are unavailable here, judged without using the network; "" if nothing speaks against it."""
     if (settings.data / "downloads" / "debian").is_dir():
         return ""
     if settings.offline:

@@ -286,7 +286,7 @@ class _Expansion:
             workflow.mixtures[work.id, split] = work
             workflow.shards[work.id, split] = steps.mix_shards[split]
         workflow.shards[source, resampled] = steps.resample_shards
-        workflow.job_table.sources[source] = steps.places
+        workflow.job_table.sources[source] = steps.locations
         workflow.notices += steps.notices
         workflow.datasets[steps.dataset.id] = self._recipes[name] = steps.dataset
         return steps.dataset

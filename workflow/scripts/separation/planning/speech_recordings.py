@@ -1,4 +1,4 @@
-"""Whether this machine can fetch the recordings of speech that Debian packages, asked once for a data directory."""
+"""Whether this machine can download the recorded speech that Debian packages, checked once per data directory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SECONDS = 8
 
 
 def reachable_packages(settings: Settings) -> str:
-    """Why Debian's packages cannot be fetched now, "" where they can; the answer is kept for all jobs and later runs.
+    """Why Debian's packages cannot be downloaded now, "" if they can; stored for all jobs and later runs.
 
-    Where the network is left out on purpose (offline), nothing is kept.
+    With `offline`, nothing is stored.
     """
     why = unavailable(settings)
     if settings.offline:
@@ -29,17 +29,17 @@ def reachable_packages(settings: Settings) -> str:
 
 
 def _cause() -> str:
-    """Why the first package server of apt does not answer, or ""."""
+    """Why the first package server of apt is unreachable, or ""."""
     try:
-        # what an update would ask for; nothing is fetched by this
-        told = subprocess.run(
+        # what an update would download; nothing is downloaded here
+        printed = subprocess.run(
             ["apt-get", "--print-uris", "update"], capture_output=True, text=True, timeout=_SECONDS, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
         return f"apt-get does not work ({type(error).__name__})"
-    addresses = re.findall(r"^'(https?://[^']+)'", told.stdout, flags=re.MULTILINE)
+    addresses = re.findall(r"^'(https?://[^']+)'", printed.stdout, flags=re.MULTILINE)
     if not addresses:
-        return "apt knows no server"
+        return "no package server is configured for apt"
     try:
         request = urllib.request.Request(addresses[0], method="HEAD")
         with urllib.request.urlopen(request, timeout=_SECONDS):
@@ -47,4 +47,4 @@ def _cause() -> str:
     except urllib.error.HTTPError:
         return ""  # it answers
     except (OSError, ValueError) as error:
-        return f"apt's server does not answer ({getattr(error, 'reason', None) or error})"
+        return f"apt's server is unreachable ({getattr(error, 'reason', None) or error})"

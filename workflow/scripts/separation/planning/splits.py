@@ -14,13 +14,13 @@ class Split:
     """One split of an experiment's data.
 
     Attributes:
-        dataset: the dataset's id.
-        name: the recipe's name, or the class of a user's folder.
-        split: the name of the split within the dataset.
-        folder: where the mixtures are.
-        manifest: the file by which the workflow knows that it has made them; None for a user's folder.
-        entry: as the experiment file gives it, without the folder: of a recipe dataset and split, of a user's folder
-            class and that class's arguments, among which `split` may be one.
+        dataset: Id of the dataset.
+        name: Name of the recipe, or class of a user's folder.
+        split: Name of the split within the dataset.
+        folder: Folder of the mixtures.
+        manifest: Manifest that the workflow writes after mixing; None for a user's folder.
+        entry: Entry of the experiment file without the folder: `dataset` and `split` of a recipe, or `class` and
+            arguments of that class, among which `split` may be one.
     """
 
     dataset: str
@@ -32,6 +32,7 @@ class Split:
 
     @property
     def identity(self) -> dict[str, Any]:
+        """What determines the mixtures, for ids."""
         return {"id": self.dataset, "split": self.split, **{k: v for k, v in self.entry.items() if k != "split"}}
 
     @property
@@ -44,5 +45,5 @@ class Split:
 
     @property
     def reader(self) -> dict[str, Any]:
-        """What separation.data.items.Items opens."""
+        """What `separation.data.items.Items` opens."""
         return {**self.opener, "folder": self.folder, "dataset": self.name, "split": self.split}

@@ -1,0 +1,87 @@
+"""What jobs get from their run: typed, of constant size, and each point's own settings."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from experiments import experiment, plan
+from separation.errors import UserError
+from separation.planning.run_options import RunOptions, evaluation_config, sheet_destination
+
+
+@pytest.fixture
+def working(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def as_a_job_gets_it(workflow) -> RunOptions:
+    workflow.job_table.write(workflow.experiment.name)
+    return RunOptions.of({"run_options": pickle.loads(pickle.dumps(workflow.run_options.as_config()))})
+
+
+def test_a_job_reads_what_planning_wrote(working):
+    rates = {"train_config.learning_rate": [0.1, 0.01], "cache": "x"}
+    workflow = plan(experiment(sweep=[rates]), working)
+    options = as_a_job_gets_it(workflow)
+    assert options == workflow.run_options
+    assert options.jobs == workflow.job_table
+    for row in workflow.rows:
+        assert options.jobs.labels[row.point] == {"label": row.label, "swept": row.swept}
+
+
+def test_a_point_has_its_own_settings_that_change_no_result(working):
+    groups = [
+        {"train_config.learning_rate": 0.1},
+        {"train_config.learning_rate": 0.01, "info.notes": "slow", "train_config.num_workers": 3},
+    ]
+    workflow = plan(experiment(sweep=[{"multiple_parameters_1": groups}]), working)
+    first, second = (as_a_job_gets_it(workflow).jobs.point(point) for point in workflow.trainings)
+    assert first["info"]["notes"] != "slow" and first["train_config"]["num_workers"] == 0
+    assert second["info"]["notes"] == "slow" and second["train_config"]["num_workers"] == 3
+    assert first["readers"] == second["readers"] and first["readers"]["train"]["split"] == "train"
+
+
+def test_the_size_of_what_a_job_gets_does_not_depend_on_the_number_of_points(working):
+    sizes = []
+    for count in (2, 50):
+        workflow = plan(
+            experiment(sweep=[{"train_config.learning_rate": [0.1 / (n + 1) for n in range(count)]}]), working
+        )
+        sizes.append(len(pickle.dumps(workflow.run_options.as_config())))
+    assert sizes[0] == sizes[1] < 4000
+
+
+def test_another_table_is_another_file_and_the_same_table_is_written_once(working):
+    one = plan(experiment(info={"notes": "a"}), working)
+    other = plan(experiment(info={"notes": "b"}), working)
+    assert one.run_options.table != other.run_options.table
+    options = as_a_job_gets_it(one)
+    before = Path(options.table).stat().st_mtime_ns
+    as_a_job_gets_it(one)
+    assert Path(options.table).stat().st_mtime_ns == before
+
+
+def test_a_table_that_is_gone_is_one_line(working):
+    options = plan(experiment(), working).run_options
+    with pytest.raises(UserError, match=r"the options of this run are gone.*start the workflow again"):
+        _ = options.jobs
+
+
+def test_a_points_config_takes_the_sections_of_an_evaluation():
+    config = {"info": {"seed": 0}, "algorithm_config": {"class": "A"}, "test_config": {"testers": ["a"]}}
+    options = {"algorithm_config": {"class": "B", "args": {"device": "cpu"}}, "test_config": {"num_workers": 2}}
+    spec = {"algorithm_config": {"class": "B", "args": {}}, "test_config": {"testers": ["b"]}}
+    assert evaluation_config(config, spec, options) == {
+        "info": {"seed": 0},
+        "algorithm_config": {"class": "B", "args": {}},
+        "test_config": {"num_workers": 2, "testers": ["b"]},
+    }
+
+
+def test_the_experiment_names_the_sheet_before_config_does(working):
+    options = plan(experiment(), working).run_options
+    assert sheet_destination(options, {})["worksheet"] == options.sweep
+    named = {"spreadsheet_name": "mine", "worksheet_name": "today"}
+    assert sheet_destination(options, named) == {"spreadsheet": "mine", "worksheet": "today"}
