@@ -244,7 +244,7 @@ def test_changed_content_stops_before_anything_runs_even_under_an_old_date(tmp_p
     with pytest.raises(UserError, match="its content changed") as error:
         _check(manifest)
     assert str(changed) in str(error.value) and str(manifest) in str(error.value)
-    with pytest.raises(UserError, match="no longer what"):
+    with pytest.raises(UserError, match="checksum mismatch"):
         organize_source({"organize": {"by": "class"}, "guards": {}}, manifest, tmp_path / "o" / "manifest.json")
 
 

@@ -11,6 +11,7 @@ import soundfile
 
 from separation.data import mix
 from separation.data.scenes import draw
+from separation.data.scenes.distributions import PARAMETERS
 from separation.errors import UserError
 from separation.files.atomic import sha256_of
 from tiny_source import build_source, bytes_below, mixing_spec
@@ -317,7 +318,7 @@ def test_a_recipe_that_does_not_fit_is_told_in_one_line(changes, words, resample
 
 
 def test_every_event_parameter_is_drawn_by_scaper():
-    assert set(draw.SHARED) | {"snr"} == set(draw.PARAMETERS)
+    assert set(draw.SHARED) | {"snr"} == set(PARAMETERS)
 
 
 def test_shards_give_the_bytes_of_the_whole(train, resampled, tmp_path):
@@ -378,7 +379,7 @@ def test_labels_may_repeat_with_different_files(resampled, tmp_path):
     for item in manifest["items"]:
         assert list(item["sources"]) == ["vocals::0", "vocals::1"]
         assert len(set(item["conditions"]["songs"].split("+"))) == 2
-    with pytest.raises(UserError, match="allow_repeated_label: true allows"):
+    with pytest.raises(UserError, match="duplicate label; set allow_repeated_label: true to allow it"):
         _mixed(resampled, tmp_path / "no", spec | {"allow_repeated_label": False})
     spec["mixture_parameters"]["train"]["labels"] = ["vocals"] * 3
     with pytest.raises(UserError, match="up to 3 sources of a mixture are of the class 'vocals', which has 2"):

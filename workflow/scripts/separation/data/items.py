@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from separation.data.manifests import MANIFEST_FORMAT
 from separation.data.source_groups import Grouping
 from separation.errors import UserError, nearest
 from separation.experiment.nussl_signatures import DATASETS
-
-MANIFEST = "manifest.json"
-MANIFEST_FORMAT = 1
+from separation.files.layout import MANIFEST
 
 
 @dataclass(frozen=True)

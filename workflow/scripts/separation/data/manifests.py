@@ -1,4 +1,4 @@
-"""What the steps from source to mixture share: manifests that say what files a folder holds, and their check."""
+"""Manifests: the files of a folder, their checksums, and what they were made from."""
 
 from __future__ import annotations
 
@@ -12,19 +12,16 @@ import google_crc32c
 from separation.errors import UserError
 from separation.files.atomic import read_json, sha256_of, write_json, write_text
 from separation.files.build_once import LOCK, RECORD, beside
+from separation.files.layout import attribution_file, file_times, problem_table
 
 MANIFEST_FORMAT = 1
-ATTRIBUTION = "ATTRIBUTION.txt"  # whom the audio is by, and its licence
-# beside a manifest whose files lie elsewhere: when each was last written, so that an older file in its place is noticed
-TIMES = "times.json"
-PROBLEMS = "problems.csv"
 
 
 def start_manifest(manifest: Path) -> Path:
-    """Makes the folder of a manifest and takes an old manifest away: while files change, nothing vouches for them.
+    """Creates the folder of a manifest and deletes an old manifest, which would not match files that change.
 
     Returns:
-        the folder.
+        The folder.
     """
     folder = Path(manifest).parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -33,8 +30,8 @@ def start_manifest(manifest: Path) -> Path:
 
 
 def finish_manifest(manifest: Path, spec: dict[str, Any], contents: dict[str, Any]) -> None:
-    """Writes the attribution, and the manifest as the last file of its folder: `format`, `recipe` and the contents."""
-    write_text(Path(manifest).parent / ATTRIBUTION, contents["attribution"])
+    """Writes the attribution and then the manifest, the last file of its folder: `format`, `recipe` and contents."""
+    write_text(attribution_file(manifest), contents["attribution"])
     write_json(manifest, {"format": MANIFEST_FORMAT, "recipe": spec, **contents})
 
 
@@ -65,45 +62,46 @@ def finish_source_manifest(
 
 
 def write_times(manifest: Path, files: Iterable[dict[str, Any]]) -> None:
-    """Notes when the files of a manifest, or what their links lead to, were last written."""
+    """Records when the files of a manifest, or the targets of its links, were last written."""
     folder = Path(manifest).parent
     readable = [entry["path"] for entry in files if entry["size"] is not None]
-    write_json(folder / TIMES, {path: (folder / path).stat().st_mtime_ns for path in readable})
+    write_json(file_times(manifest), {path: (folder / path).stat().st_mtime_ns for path in readable})
 
 
 def read_source_manifest(manifest: Path) -> dict[str, Any]:
-    """Reads a manifest and makes sure that its files are the ones it was written for.
+    """Reads a manifest and checks that its files are unchanged.
 
-    A file of another size than the manifest says, or written after the manifest (or, where times.json tells, at another
-    time than then), is hashed; one whose content changed is an error. (Another file with the same content, as a copy of
-    the folder may hold, is none.)
+    A file is hashed if its size differs from the manifest, or if it was written after the manifest (or, where
+    times.json lists it, at another time than recorded). The same content with another time, as in a copy of the
+    folder, is valid.
 
     Raises:
-        UserError: a file is missing, or its content changed.
+        UserError: A file is missing, or its content changed.
     """
     manifest = Path(manifest)
     contents = read_json(manifest)
     written = manifest.stat().st_mtime_ns
-    times = read_json(manifest.with_name(TIMES)) if manifest.with_name(TIMES).exists() else {}
+    times = read_json(file_times(manifest)) if file_times(manifest).exists() else {}
     for entry in contents["files"]:
         if entry["size"] is None:
-            continue  # its bytes could not be read then either
+            continue  # the file was unreadable then
         path = manifest.parent / entry["path"]
-        remedy = f"delete {manifest} and run the workflow again to make it anew"
+        remedy = f"delete {manifest} and run the workflow again to rebuild it"
         try:
             found = path.stat()
         except FileNotFoundError:
             raise UserError(f"this file of {manifest} is missing; {remedy}", file=path) from None
-        known = times.get(entry["path"])
-        if found.st_size == entry["size"] and (known == found.st_mtime_ns if known else found.st_mtime_ns <= written):
+        recorded = times.get(entry["path"])
+        unchanged_time = found.st_mtime_ns == recorded if recorded else found.st_mtime_ns <= written
+        if found.st_size == entry["size"] and unchanged_time:
             continue
         if not _is_unchanged(path, entry):
-            raise UserError(f"its content is no longer what {manifest} says; put the file back, or {remedy}", file=path)
+            raise UserError(f"checksum mismatch with {manifest}; restore the file, or {remedy}", file=path)
     return contents
 
 
 def crc32c(content: bytes) -> str:
-    """The checksum of audio that a step made, several times as fast as SHA-256; 8 hex digits."""
+    """The CRC-32C of audio that a step wrote, 8 hex digits; several times as fast as SHA-256."""
     return f"{google_crc32c.value(content):08x}"
 
 
@@ -114,18 +112,19 @@ def _is_unchanged(path: Path, entry: dict[str, Any]) -> bool:
 
 
 def remove_strays(manifest: Path, kept: Iterable[str]) -> None:
-    """Removes from the folder of a manifest what an earlier run left there and this one did not write.
+    """Removes files of earlier runs from the folder of a manifest.
 
     Args:
-        manifest: stays, as does the attribution beside it.
-        kept: relative paths of the files that stay.
+        manifest: Path of the manifest, which stays, as do the attribution, problems, times and locks beside it.
+        kept: Relative paths of the files that stay.
     """
-    folder = Path(manifest).parent
+    manifest = Path(manifest)
+    folder = manifest.parent
     stay = {
-        Path(manifest),
-        *(folder / name for name in (ATTRIBUTION, TIMES, PROBLEMS)),
+        manifest,
+        *(path(manifest) for path in (attribution_file, file_times, problem_table)),
         *(folder / path for path in kept),
-        *(beside(Path(manifest), suffix) for suffix in (LOCK, RECORD)),
+        *(beside(manifest, suffix) for suffix in (LOCK, RECORD)),
     }
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
@@ -136,7 +135,7 @@ def remove_strays(manifest: Path, kept: Iterable[str]) -> None:
 
 
 def by_split_and_class(files: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, str]]]:
-    """split -> class -> song -> path, each level sorted."""
+    """Paths by split, class and song, each level sorted."""
     result: dict[str, dict[str, dict[str, str]]] = {}
     for entry in sorted(files, key=lambda each: (each["split"], each["class"], each["song"])):
         result.setdefault(entry["split"], {}).setdefault(entry["class"], {})[entry["song"]] = entry["path"]

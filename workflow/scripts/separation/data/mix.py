@@ -1,4 +1,4 @@
-"""Mixes sources into scenes with scaper: per item a mixture, its isolated events and a JAMS file that says how."""
+"""The rules mix_dataset and mix_shard: mixtures with isolated sources and JAMS files, drawn by scaper."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from separation.data.manifests import finish_manifest, read_source_manifest, rem
 from separation.data.scenes.draw import Scene, draw_scene, folder_labels
 from separation.data.scenes.jams import jams_text, polyphony
 from separation.data.scenes.mixture_plan import Plan, make_plan
-from separation.data.scenes.rendering import render_event, with_reverb
+from separation.data.scenes.rendering import FADE, render_event, with_reverb
 from separation.errors import UserError
 from separation.files.atomic import read_json, write_json
+from separation.files.layout import MANIFEST, shard_records
 from separation.machine.parallel import run_in_order
 from separation.nussl_compat import scaper
 
 logger = logging.getLogger(__name__)
 
-MIXTURES_PER_PROCESS = 300  # take as long as starting one, which imports scaper
+MIXTURES_PER_PROCESS = 300  # mixing them takes about as long as starting a process, which imports scaper
 
 
 def mix_dataset(
@@ -38,23 +39,23 @@ def mix_dataset(
 ) -> None:
     """Mixes one split of a dataset into the folder of its manifest.
 
-    Per item: `000000.wav` (the mixture), `000000_events/foreground0_<label>.wav` (the events, which add up to the
-    mixture, but for reverb) and `000000.jams`. A mixture depends on the recipe, the split's name and its number alone:
-    neither the number of workers, nor that of shards, nor that of mixtures changes it. nussl.datasets.Scaper reads the
-    folder; for its sake the JAMS files hold absolute paths, as scaper writes them. The manifest holds none.
+    Files of an item: `000000.wav` (the mixture), `000000_events/foreground0_<label>.wav` (the events, whose sum is the
+    mixture, except for reverb) and `000000.jams`. A mixture depends only on the recipe, the split's name and its own
+    number, not on the number of workers, shards or mixtures. nussl.datasets.Scaper reads the folder; it needs absolute
+    paths in the JAMS files, as scaper writes them. The manifest has relative paths only.
 
     Args:
-        spec: sample_rate, mixture_parameters, event_parameters, and optionally num_channels (1), ref_db (-40), bitdepth
-            (16), seed (0), coherent (true), allow_repeated_label, background, reverb, min_activity (0.25), as a recipe
-            has them.
-        split: a key of mixture_parameters.
-        resampled: the manifest of resample_source.
-        manifest: written last.
-        workers: number of processes.
-        shards: what mix_shard has written for all mixtures of the split, in order; none are mixed here then.
+        spec: Keys of a recipe: sample_rate, mixture_parameters, event_parameters, and optionally num_channels (default
+            1), ref_db (-40), bitdepth (16), seed (0), coherent (true), allow_repeated_label, background, reverb,
+            min_activity (0.25).
+        split: Key of mixture_parameters.
+        resampled: Manifest of resample_source.
+        manifest: Written last.
+        workers: Number of processes.
+        shards: Records of mix_shard for all mixtures of the split, in order; with them, nothing is mixed here.
 
     Raises:
-        UserError: the recipe asks for what the source does not have, or a source file is missing or changed.
+        UserError: The source lacks what the recipe uses, or a source file is missing or changed.
     """
     source = read_source_manifest(resampled)
     plan = make_plan(spec, split, source, Path(resampled).resolve().parent, Path(manifest).resolve().parent)
@@ -62,10 +63,10 @@ def mix_dataset(
     count = spec["mixture_parameters"][split]["num_mixtures"]
     if shards:
         items = [item for shard in shards for item in read_json(shard)["items"]]
-        _check_whole(items, count, plan.folder)
+        _check_complete(items, count, plan.folder)
     else:
-        items = _mixed(plan, range(count), workers)
-    kept = [path for item in items for path in (item["mixture"], item["jams"], *item["sources"].values())]
+        items = _mix(plan, range(count), workers)
+    kept = [path for item in items for path in _files_of(item)]
     remove_strays(manifest, [*kept, *(Path(shard).relative_to(Path(manifest).parent).as_posix() for shard in shards)])
     contents = {
         "split": split,
@@ -86,65 +87,74 @@ def mix_dataset(
 
 
 def mix_shard(
-    spec: dict[str, Any], split: str, resampled: Path, shard: Path, mixtures: range, workers: int = 1
+    spec: dict[str, Any], split: str, resampled: Path, record: Path, mixtures: range, workers: int = 1
 ) -> None:  # fmt: skip
-    """Mixes some of a split's mixtures into the folder above that of the shard's record.
+    """Mixes some mixtures of a split.
 
     Args:
-        spec, split, resampled, workers: as of mix_dataset.
-        shard: the record, `<split>/shards/<number>.json`, written last.
-        mixtures: their numbers.
+        spec: As in mix_dataset.
+        split: As in mix_dataset.
+        resampled: As in mix_dataset.
+        record: List of the mixtures, `shards/<number>.json` in the split's folder; written last.
+        mixtures: Numbers of the mixtures.
+        workers: As in mix_dataset.
     """
     source = read_source_manifest(resampled)
-    folder = Path(shard).resolve().parents[1]
-    plan = make_plan(spec, split, source, Path(resampled).resolve().parent, folder)
-    (folder / "manifest.json").unlink(missing_ok=True)  # while files change, nothing vouches for them
-    write_json(shard, {"items": _mixed(plan, mixtures, workers, part=Path(shard).stem)})
+    manifest = Path(record).resolve().parents[1] / MANIFEST
+    plan = make_plan(spec, split, source, Path(resampled).resolve().parent, manifest.parent)
+    start_manifest(manifest)
+    write_json(record, {"items": _mix(plan, mixtures, workers, part=Path(record).stem)})
 
 
-def _mixed(plan: Plan, numbers: range, workers: int, part: str = "") -> list[dict[str, Any]]:
+def _mix(plan: Plan, numbers: range, workers: int, part: str = "") -> list[dict[str, Any]]:
     what = f"mixtures of {plan.split}" + (f", shard {part}" if part else "")
-    plan.folder.mkdir(parents=True, exist_ok=True)
     return run_in_order(
         mix_item, [(plan, number) for number in numbers], workers=workers, share=MIXTURES_PER_PROCESS, what=what
     )
 
 
-def _check_whole(items: list[dict[str, Any]], count: int, folder: Path) -> None:
-    """Raises where shards do not hold all mixtures, or their files are not there."""
+def _check_complete(items: list[dict[str, Any]], count: int, folder: Path) -> None:
+    """Raises UserError if shards lack mixtures or files."""
     if [item["name"] for item in items] != [f"{number:06d}" for number in range(count)]:
-        raise UserError(f"expected the records of {count} mixtures, found {len(items)}", file=folder / "shards")
+        raise UserError(
+            f"expected the records of {count} mixtures, found {len(items)}", file=shard_records(folder / MANIFEST)
+        )
     for item in items:
-        for path in (item["mixture"], item["jams"], *item["sources"].values()):
+        for path in _files_of(item):
             if not (folder / path).is_file():
                 raise UserError(
                     "this file of a shard is missing; delete the folder and mix it again", file=folder / path
                 )
 
 
+def _files_of(item: dict[str, Any]) -> list[str]:
+    """The relative paths of all files of an item."""
+    return [item["mixture"], item["jams"], *item["sources"].values()]
+
+
 def mix_item(plan: Plan, index: int) -> dict[str, Any]:
-    """Makes mixture number `index` and writes its files.
+    """Mixes mixture number `index` and writes its files.
 
     Returns:
-        its entry of the manifest; paths are relative to the folder.
+        Its entry in the manifest; paths are relative to the folder.
     """
     name = f"{index:06d}"
     scene = draw_scene(plan, index)
-    mixture, events, scale = _quantised([render_event(event, plan.format) for event in scene.events], plan)
+    mixture, events, scale = _quantize([render_event(event, plan.format) for event in scene.events], plan)
     folder = str(plan.folder)
     os.makedirs(f"{folder}/{name}_events", exist_ok=True)
     audio, sources = {f"{name}.wav": mixture}, {}
     numbers = {"background": 0, "foreground": 0}
     labels = [event["label"] for event in scene.events]
-    for place, (event, steps) in enumerate(zip(scene.events, events, strict=True)):
+    for position, (event, steps) in enumerate(zip(scene.events, events, strict=True)):
         label, role = event["label"], event["role"]
         path = f"{name}_events/{role}{numbers[role]}_{label}.wav"
         numbers[role] += 1
         repeated = labels.count(label) > 1
-        sources[f"{label}::{labels[:place].count(label)}" if repeated else label] = path
+        sources[f"{label}::{labels[:position].count(label)}" if repeated else label] = path
         audio[path] = steps
     digests = {}
-    # no renaming: until the manifest is there, nothing vouches for a file, and the next run writes it again
+    # written in place: without a manifest, the next run writes all files again
     for path, steps in audio.items():
         content = pcm_file(steps, plan.sample_rate, plan.bitdepth)
         digests[path] = hashlib.sha256(content).hexdigest()
@@ -156,33 +166,34 @@ def mix_item(plan: Plan, index: int) -> dict[str, Any]:
         "jams": f"{name}.jams",
         "sources": sources,
         "frames": len(mixture),
-        # of the audio: a JAMS file differs with the place of its folder
+        # audio only: JAMS files contain the folder's path
         "sha256": digests,
         "conditions": scene.conditions | {"turned_down_db": max(0.0, -20 * math.log10(scale))},
     }
 
 
-def _quantised(audio: list[np.ndarray], plan: Plan) -> tuple[np.ndarray, list[np.ndarray], float]:
-    """The mixture and the events in whole steps of the bit depth, so that the events add up to the mixture exactly.
+def _quantize(audio: list[np.ndarray], plan: Plan) -> tuple[np.ndarray, list[np.ndarray], float]:
+    """The mixture, the events, and their common gain, in whole steps of the bit depth.
 
-    All are turned down by one factor where the mixture or an event would clip. Reverb is added to the mixture alone.
+    The sum of the events is exactly the mixture. The gain is below 1 where the mixture or an event would clip. Reverb
+    is added to the mixture only.
     """
-    # room for half a step of rounding per event
+    # headroom for half a step of rounding per event
     limit = 1 - (len(audio) + 1) * 2.0 ** (1 - plan.bitdepth)
     peaks = [_peak(each) for each in audio]
-    scale, room = 1.0, None
-    # where even the sum of the peaks leaves room, so does the mixture
+    scale, mixture = 1.0, None
+    # the mixture's peak is at most the sum of the events' peaks
     if plan.reverb is not None or sum(peaks) > limit:
-        room = sum(audio)
+        mixture = sum(audio)
         if plan.reverb is not None:
-            room = with_reverb(_kept_below_one(room), plan.sample_rate, plan.reverb)
-        peak = max(_peak(room), *peaks)
+            mixture = with_reverb(_check_below_one(mixture), plan.sample_rate, plan.reverb)
+        peak = max(_peak(mixture), *peaks)
         scale = 1.0 if peak <= limit else float(limit / peak)
     factor = scale * 2.0 ** (plan.bitdepth - 1)
-    for each in audio:  # in place, as new memory takes longer than the arithmetic
+    for each in audio:  # in place: allocating memory takes longer than the arithmetic
         np.rint(np.multiply(each, factor, out=each), out=each)
-    # whole numbers, so their sum is exact
-    return (sum(audio) if plan.reverb is None else np.rint(room * factor)), audio, scale
+    # sums of whole numbers are exact
+    return (sum(audio) if plan.reverb is None else np.rint(mixture * factor)), audio, scale
 
 
 def _peak(audio: np.ndarray) -> float:
@@ -194,22 +205,22 @@ def _write(path: str, content: bytes) -> None:
         file.write(content)
 
 
-def _kept_below_one(mixture: np.ndarray) -> np.ndarray:
+def _check_below_one(mixture: np.ndarray) -> np.ndarray:
     if _peak(mixture) > 1:
         raise UserError("mixtures with reverb must not clip; use a lower ref_db", key="ref_db")
     return mixture
 
 
 def _document(scene: Scene, plan: Plan, name: str, events: list[str], scale: float) -> str:
-    """The JAMS file of a scene, with what scaper notes when it saves the audio itself."""
+    """The JAMS document of a scene, with the same fields that scaper writes."""
     background, foreground = scene.specs
     greatest, gini = polyphony(scene.events, plan.duration)
     labels = folder_labels(plan)
     repeated = True if plan.allow_repeated_label is None else plan.allow_repeated_label
-    # nussl.datasets.Scaper opens these as they stand: only an absolute path is right from any working directory
+    # nussl.datasets.Scaper opens these paths as written: only absolute ones work from any working directory
     mixture = str(plan.folder / f"{name}.wav")
     change = 20 * math.log10(scale)
-    noted = {
+    sandbox = {
         "duration": plan.duration,
         "original_duration": plan.duration,
         "fg_path": plan.foreground,
@@ -222,8 +233,8 @@ def _document(scene: Scene, plan: Plan, name: str, events: list[str], scale: flo
         "sr": plan.sample_rate,
         "ref_db": plan.ref_db,
         "n_channels": plan.num_channels,
-        "fade_in_len": 0.01,
-        "fade_out_len": 0.01,
+        "fade_in_len": FADE,
+        "fade_out_len": FADE,
         "n_events": len(foreground),
         "polyphony_max": greatest,
         "polyphony_gini": gini,
@@ -249,4 +260,4 @@ def _document(scene: Scene, plan: Plan, name: str, events: list[str], scale: flo
         "ref_db_generated": plan.ref_db + change,
         "quick_pitch_time": False,
     }
-    return jams_text(scene.events, noted)
+    return jams_text(scene.events, sandbox)

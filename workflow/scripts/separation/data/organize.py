@@ -11,7 +11,6 @@ from typing import Any
 
 from separation.data.audio.pcm import quick_path
 from separation.data.manifests import (
-    PROBLEMS,
     finish_source_manifest,
     read_source_manifest,
     start_manifest,
@@ -22,6 +21,7 @@ from separation.data.organizing.guards import find_problems, settle, write_probl
 from separation.data.sources.access import Access
 from separation.errors import UserError
 from separation.files.atomic import link_atomically
+from separation.files.layout import problem_table
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def organize_source(spec: dict[str, Any], fetched: Path, manifest: Path, access:
     if guards is not None:
         files, empty = _assigned(source, organize, guards["splits"], Path(fetched).parent, access or Access())
         problems = find_problems(files, guards, empty)
-        write_problems(folder / PROBLEMS, problems)
+        write_problems(problem_table(manifest), problems)
         files, counts = settle(files, problems, source["name"])
     copy = bool(organize.get("copy"))
     entries = [_place(entry, Path(fetched).parent, folder, copy=copy) for entry in _with_file_names(files)]

@@ -71,8 +71,7 @@ def resample_shard(
         workers: As in resample_source.
     """
     source = read_source_manifest(organized)
-    folder = Path(record).resolve().parents[1]
-    (folder / MANIFEST).unlink(missing_ok=True)
+    folder = start_manifest(Path(record).resolve().parents[1] / MANIFEST)
     files = source["files"]
     own = files[len(files) * number // count : len(files) * (number + 1) // count]
     part = f", shard {number + 1} of {count}"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas
 
-from separation.data.items import MANIFEST, Item, Items
+from separation.data.items import Item, Items
 from separation.data.scenes.activity import overlap
 from separation.errors import UserError
 from separation.evaluation.kept_audio import KeptItem, choose_items, publish_estimates, read_keep, write_item
@@ -24,6 +24,7 @@ from separation.evaluation.metrics import ItemScores, score_item
 from separation.evaluation.separator import Separator, resolve_device
 from separation.experiment.testers import METRICS_OF, Tester, read_testers
 from separation.files.atomic import atomic_path, read_json, sha256_of, write_text
+from separation.files.layout import MANIFEST
 from separation.files.score_table import SCORE_KEYS
 from separation.machine.parallel import run_in_order
 from separation.machine.threads import limited_threads

@@ -110,6 +110,11 @@ def text_digest(canonical: str) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:HEX_DIGITS]
 
 
+def text_number(text: str) -> int:
+    """A number of 32 bits from the SHA-256 of `text`, for seeds of random numbers."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
 def joined_json(parts: dict[str, str]) -> str:
     """The canonical JSON of a mapping whose values are canonical JSON already."""
     return "{" + ",".join(f"{json.dumps(key)}:{parts[key]}" for key in sorted(parts)) + "}"

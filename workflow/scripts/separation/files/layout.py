@@ -262,6 +262,26 @@ def source_manifest(data: Path, source: str, step: str) -> Path:
     return Path(data) / source / step / MANIFEST
 
 
+def attribution_file(manifest: Path) -> Path:
+    """Authors and licence of the audio beside a manifest."""
+    return Path(manifest).with_name("ATTRIBUTION.txt")
+
+
+def file_times(manifest: Path) -> Path:
+    """When the files of a manifest were last written, for links to files elsewhere: an older file is noticed, too."""
+    return Path(manifest).with_name("times.json")
+
+
+def problem_table(manifest: Path) -> Path:
+    """All problems that were found in the files of a source."""
+    return Path(manifest).with_name("problems.csv")
+
+
+def shard_records(manifest: Path) -> Path:
+    """The folder of the records `<number>.json` of shards; removed when the manifest is complete."""
+    return Path(manifest).with_name("shards")
+
+
 def split_manifest(data: Path, dataset: str, split: str) -> Path:
     """The manifest of a split of mixtures."""
     return Path(data) / dataset / split / MANIFEST

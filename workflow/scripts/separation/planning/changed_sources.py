@@ -7,10 +7,8 @@ from pathlib import Path
 
 from separation.errors import UserError
 from separation.files.atomic import read_json, sha256_of, write_json
-from separation.files.layout import source_manifest
+from separation.files.layout import file_times, source_manifest
 from separation.planning.workflow import Workflow
-
-TIMES = "times.json"
 
 
 def check_sources(workflow: Workflow) -> None:
@@ -28,7 +26,7 @@ def check_sources(workflow: Workflow) -> None:
 
 
 def _check(manifest: Path) -> None:
-    record = manifest.with_name(TIMES)
+    record = file_times(manifest)
     try:
         times = read_json(record) if record.exists() else {}
     except json.JSONDecodeError:

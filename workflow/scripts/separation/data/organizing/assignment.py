@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import fnmatch
 import functools
-import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from separation.errors import UserError
+from separation.experiment.ids import text_number
 
 FIELDS = ("split", "class", "song", "speaker")
 _PATTERNS = {"class": ["{class}/{song}"], "song": ["{song}/{class}"], "list": ["{class}/{song}"]}
@@ -214,8 +214,7 @@ def _drawn(entries: list[dict[str, str]], shares: dict[str, float], seed: int) -
     drawn: dict[str, str] = {}
     for name in sorted({entry["class"] for entry in entries}):
         units = sorted({_unit(entry) for entry in entries if entry["class"] == name} - set(drawn))
-        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
-        order = np.random.default_rng([seed, number]).permutation(len(units))
+        order = np.random.default_rng([seed, text_number(name)]).permutation(len(units))
         ends = np.round(np.cumsum(list(shares.values())) / sum(shares.values()) * len(units)).astype(int)
         start = 0
         for split, end in zip(shares, ends, strict=True):

@@ -1,4 +1,4 @@
-"""Where in a source file there is something to hear."""
+"""Activity of sources: the frames in which they are audible."""
 
 from __future__ import annotations
 
@@ -13,45 +13,46 @@ BELOW_LOUDEST_DB = 40.0  # a frame further below the file's loudest frame counts
 
 
 def activity(path: str, start: float, duration: float) -> float:
-    """The share of an excerpt in which the source sounds.
+    """The share of an excerpt in which the source is active.
 
     Args:
-        path: a sound file.
-        start, duration: of the excerpt, in seconds.
+        path: Sound file.
+        start: Start of the excerpt in seconds.
+        duration: Length of the excerpt in seconds.
 
     Returns:
-        share of its frames of 50 ms, from 0 to 1, at most 40 dB below the file's loudest. A silent file has none.
+        Share of the 50 ms frames that are at most 40 dB below the file's loudest, 0 to 1; 0 for a silent file.
     """
-    sounding = _sounding(path)
+    active = _active_frames_of(path)
     first = int(start / FRAME)
-    excerpt = sounding[first : max(first + 1, round((start + duration) / FRAME))]
+    excerpt = active[first : max(first + 1, round((start + duration) / FRAME))]
     return float(excerpt.mean()) if len(excerpt) else 0.0
 
 
 @functools.lru_cache(maxsize=4096)
-def _sounding(path: str) -> np.ndarray:
-    """bool (frames,): whether each frame of the file sounds."""
+def _active_frames_of(path: str) -> np.ndarray:
+    """Whether each frame of a file is active, bool (frames,)."""
     audio, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    return sounding_frames(audio, sample_rate)
+    return active_frames(audio, sample_rate)
 
 
 def overlap(sources: Sequence[np.ndarray], sample_rate: int) -> float:
-    """The share of the time in which something sounds that at least two sources do.
+    """The share of the active time in which at least two sources are active.
 
     Args:
-        sources: each (channels, samples).
-        sample_rate: in Hz.
+        sources: Sources, each (channels, samples).
+        sample_rate: Rate in Hz.
 
     Returns:
-        0 to 1 by frames of 50 ms, each sounding where it is at most 40 dB below its source's loudest; NaN where nothing
-        sounds.
+        Share of 50 ms frames, 0 to 1; NaN if no source is active. A frame is active if it is at most 40 dB below its
+        source's loudest.
     """
-    sounding = np.sum([sounding_frames(source.T, sample_rate) for source in sources], axis=0)
-    return float((sounding > 1).sum() / (sounding > 0).sum()) if sounding.any() else float("nan")
+    active = np.sum([active_frames(source.T, sample_rate) for source in sources], axis=0)
+    return float((active > 1).sum() / (active > 0).sum()) if active.any() else float("nan")
 
 
-def sounding_frames(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """bool (frames,): whether each frame of 50 ms of audio (samples, channels) sounds."""
+def active_frames(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Whether each 50 ms frame of audio (samples, channels) is active, bool (frames,)."""
     length = max(1, round(FRAME * sample_rate))
     whole = len(audio) // length
     power = np.square(audio[: whole * length]).reshape(whole, -1).mean(axis=1) if whole else np.zeros(1)

@@ -15,18 +15,18 @@ OPTIONAL = {"event_time": ("const", 0.0), "pitch_shift": None, "time_stretch": N
 def check_event_parameters(
     given: dict[str, Any], classes: list[str], foreground: str
 ) -> dict[str | None, dict[str, Any]]:
-    """Reads the distributions of a recipe and lets scaper check each.
+    """Reads the distributions of a recipe; scaper checks each.
 
     Args:
-        given: event_parameters of a recipe: parameter -> [distribution, ...] or null, and by_label: label -> the same.
-        classes: the labels there are.
-        foreground: folder of the classes.
+        given: `event_parameters` of a recipe: distributions or null by parameter; `by_label` has the same per label.
+        classes: The available labels.
+        foreground: Folder of the classes.
 
     Returns:
-        label -> parameter -> distribution tuple or None; the key None holds those of labels without their own.
+        Distribution tuples or None by label and parameter; the key None has those of all other labels.
 
     Raises:
-        UserError: an unknown parameter or label, a parameter left out, or a distribution that scaper refuses.
+        UserError: A parameter or label is unknown, a parameter is missing, or scaper refuses a distribution.
     """
     by_label = given.get("by_label") or {}
     unknown = [label for label in by_label if label not in classes]
@@ -45,7 +45,7 @@ def check_event_parameters(
 
 
 def _distributions(given: dict[str, Any], key: str, label: str, foreground: str) -> dict[str, Any]:
-    harmless = {"source_time": ("const", 0), "event_duration": ("const", 1), "snr": ("const", 0), **OPTIONAL}
+    valid = {"source_time": ("const", 0), "event_duration": ("const", 1), "snr": ("const", 0), **OPTIONAL}
     result = {}
     for name, value in given.items():
         if name not in PARAMETERS:
@@ -55,8 +55,8 @@ def _distributions(given: dict[str, Any], key: str, label: str, foreground: str)
             checker = scaper.Scaper(1.0, foreground, foreground)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                drawn = harmless | {name: result[name]}
-                checker.add_event(label=("const", label), source_file=("choose", []), **drawn)
+                parameters = valid | {name: result[name]}
+                checker.add_event(label=("const", label), source_file=("choose", []), **parameters)
         except (scaper.scaper_exceptions.ScaperError, TypeError, IndexError, AttributeError) as error:
             raise UserError(
                 f"expected a distribution of scaper such as [uniform, 0, 1], found {value!r}: {error}",
@@ -66,7 +66,7 @@ def _distributions(given: dict[str, Any], key: str, label: str, foreground: str)
 
 
 def distribution(value: Any) -> Any:
-    """A distribution as scaper wants it, all numbers floats: recipes that spell them otherwise give the same files."""
+    """A distribution as scaper takes it. All numbers are floats: their spelling in the recipe does not change files."""
     if not isinstance(value, list | tuple):
         return value
     return tuple(

@@ -1,9 +1,8 @@
-"""What a mixture is made of: scaper draws songs, times and levels of the events."""
+"""Drawing of scenes: songs, times and levels of the events, by scaper."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,21 +11,22 @@ import numpy as np
 from separation.data.scenes.activity import activity
 from separation.data.scenes.mixture_plan import Plan
 from separation.errors import UserError
+from separation.experiment.ids import text_number
 from separation.nussl_compat import scaper
 
-# what the events of a coherent mixture have in common: all but their level
+# what the events of a coherent mixture share: everything except the level
 SHARED = ("source_time", "event_time", "event_duration", "pitch_shift", "time_stretch")
 ATTEMPTS = 200
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One mixture, drawn.
+    """The events of one mixture.
 
     Attributes:
-        events: values of scaper's observations in the order of their event_time, the background before others.
-        specs: what they were drawn from, as scaper's EventSpec: of the background, of the foreground.
-        conditions: flat scalars.
+        events: Values of scaper's observations, ordered by event_time, the background first.
+        specs: The distributions they were drawn from, as scaper's EventSpec: background and foreground.
+        conditions: Mixing conditions, flat scalars.
     """
 
     events: list[dict[str, Any]]
@@ -37,10 +37,11 @@ class Scene:
 def draw_scene(plan: Plan, index: int) -> Scene:
     """Draws the events of mixture number `index`.
 
-    Excerpts in which a label hardly sounds are drawn again, from a seed of the attempt's number.
+    Excerpts in which a source is active for less than the plan's min_activity are drawn again. The number of the
+    attempt is part of the seed.
 
     Raises:
-        UserError: no attempt found excerpts in which each label sounds for the plan's min_activity.
+        UserError: No attempt found excerpts in which every source is active enough.
     """
     coherent = plan.is_coherent(index)
     for attempt in range(ATTEMPTS):
@@ -50,24 +51,24 @@ def draw_scene(plan: Plan, index: int) -> Scene:
         drawn = [_instantiated(plan, spec, state) for spec in (*background, *foreground)]
         events = drawn[len(background) :]
         if coherent and len({event["source_time"] for event in events}) > 1:
-            continue  # one of the files was too short for the time of the others
+            continue  # one of the files is too short for the common start
         if plan.min_activity == 0 or all(_activity(event) >= plan.min_activity for event in events):
             break
     else:
         raise UserError(
-            f"{ATTEMPTS} attempts found no excerpt for mixture {index} of {plan.split} in which each source sounds"
+            f"{ATTEMPTS} attempts found no excerpt for mixture {index} of {plan.split} in which each source is active"
             f" {plan.min_activity:.0%} of the time; use longer excerpts, other labels, or a lower value",
             key="min_activity",
         )
-    # as a JAMS annotation orders them
+    # the order in a JAMS annotation
     drawn.sort(key=lambda event: event["event_time"])
     return Scene(drawn, (background, foreground), _conditions(plan, drawn, foreground, coherent))
 
 
 def _random_state(plan: Plan, index: int, attempt: int) -> np.random.RandomState:
-    """The random numbers of one attempt at one mixture, independent of all others (of the kind that scaper takes)."""
-    split = int.from_bytes(hashlib.sha256(plan.split.encode()).digest()[:4], "big")
-    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([plan.seed, split, index, attempt])))
+    """Random numbers of one attempt at one mixture, independent of all others; the type is the one scaper takes."""
+    entropy = [plan.seed, text_number(plan.split), index, attempt]
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(entropy)))
 
 
 @functools.lru_cache(maxsize=4)
@@ -76,12 +77,12 @@ def _soundscape(duration: float, folder: str) -> Any:
 
 
 def folder_labels(plan: Plan) -> list[str]:
-    """The labels that scaper finds in the folder of the classes."""
+    """The labels that scaper finds in the folder of classes."""
     return list(_soundscape(plan.duration, plan.foreground).fg_labels)
 
 
 def _instantiated(plan: Plan, spec: Any, state: np.random.RandomState) -> dict[str, Any]:
-    """The values that scaper draws for one event."""
+    """The values of one event, drawn by scaper."""
     soundscape = _soundscape(plan.duration, plan.foreground)
     soundscape.random_state = state
     value = soundscape._instantiate_event(
@@ -99,7 +100,7 @@ def _spec(label: str, file: str, parameters: dict[str, Any], role: str = "foregr
 
 
 def _foreground(plan: Plan, coherent: bool, state: np.random.RandomState) -> list[Any]:
-    """One event per label, of one song and time or of any."""
+    """One event per label, from one song at one time if coherent."""
     labels = plan.labels or _drawn_labels(plan, state)
     common: dict[str, Any] = {}
     if coherent:
@@ -119,17 +120,19 @@ def _foreground(plan: Plan, coherent: bool, state: np.random.RandomState) -> lis
 
 
 def _drawn_labels(plan: Plan, state: np.random.RandomState) -> tuple[str, ...]:
-    """The classes of a mixture: any of the pool, all different where labels must not repeat."""
+    """The classes of a mixture, drawn from the pool; all different unless labels may repeat."""
     pool, weights = plan.pool
     if plan.allow_repeated_label:
-        return tuple(pool[place] for place in state.choice(len(pool), size=plan.num_sources, p=weights))
-    if weights is None:
-        return tuple(pool[place] for place in state.permutation(len(pool))[: plan.num_sources])
-    return tuple(pool[place] for place in state.choice(len(pool), size=plan.num_sources, replace=False, p=weights))
+        indices = state.choice(len(pool), size=plan.num_sources, p=weights)
+    elif weights is None:
+        indices = state.permutation(len(pool))[: plan.num_sources]
+    else:
+        indices = state.choice(len(pool), size=plan.num_sources, replace=False, p=weights)
+    return tuple(pool[index] for index in indices)
 
 
 def _drawn_songs(plan: Plan, labels: tuple[str, ...], state: np.random.RandomState) -> list[str]:
-    """A song for each label; sources of one label are of different speakers, or of different files."""
+    """A song for each label; sources with the same label have different speakers, or different files."""
     songs: list[str] = []
     taken: dict[str, set[str]] = {}
     for label in labels:
@@ -142,7 +145,7 @@ def _drawn_songs(plan: Plan, labels: tuple[str, ...], state: np.random.RandomSta
 
 
 def _background(plan: Plan, state: np.random.RandomState) -> list[Any]:
-    """The background event, where the plan has one: of any of its labels, from any of their files."""
+    """The background event, if the plan has one, from any file of any background label."""
     if not plan.background_labels:
         return []
     label = plan.background_labels[state.randint(len(plan.background_labels))]
@@ -159,7 +162,7 @@ def _background(plan: Plan, state: np.random.RandomState) -> list[Any]:
 
 
 def _common_values(plan: Plan, label: str, song: str, state: np.random.RandomState) -> dict[str, Any]:
-    """What the events of a coherent mixture share, drawn once by scaper: excerpt, place in the scene, pitch, tempo."""
+    """The values shared by the events of a coherent mixture, drawn once: excerpt, time in the scene, pitch, tempo."""
     drawn = _instantiated(plan, _spec(label, plan.songs[label][song], plan.event_parameters[None]), state)
     return {name: None if drawn[name] is None else ("const", drawn[name]) for name in SHARED}
 
@@ -169,7 +172,7 @@ def _activity(event: dict[str, Any]) -> float:
 
 
 def _conditions(plan: Plan, drawn: list[dict[str, Any]], foreground: list[Any], coherent: bool) -> dict[str, Any]:
-    """How a mixture was made, as flat scalars. Drawn classes are counted, lest each has a column of its own."""
+    """Mixing conditions as flat scalars. Drawn classes are numbered, to avoid a column for each class."""
     songs = [plan.song_of(spec.source_file[1]) for spec in foreground]
     events = [event for event in drawn if event["role"] == "foreground"]
     conditions: dict[str, Any] = {"coherent": coherent, "songs": "+".join(dict.fromkeys(songs))}

@@ -1,4 +1,4 @@
-"""JAMS documents of scaper's scenes, written as text: what jams.JAMS.save writes, without building its objects."""
+"""JAMS documents of scenes, the same that jams.JAMS.save writes, without building its objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from separation.nussl_compat import scaper
 
 @functools.cache
 def _empty() -> dict[str, Any]:
-    """A document with one scaper annotation and no event, by jams itself."""
+    """A document with one scaper annotation and no event, created by jams itself."""
     import jams
 
     document = jams.JAMS()
@@ -26,29 +26,29 @@ def _empty() -> dict[str, Any]:
     return json.loads(document.dumps())
 
 
-def jams_text(events: Sequence[Mapping[str, Any]], noted: Mapping[str, Any]) -> str:
+def jams_text(events: Sequence[Mapping[str, Any]], sandbox: Mapping[str, Any]) -> str:
     """The JAMS document of one scene.
 
     Args:
-        events: values of the observations, in order of event_time.
-        noted: the sandbox `scaper`, with at least `duration`.
+        events: Values of the observations, ordered by event_time.
+        sandbox: Content of the sandbox `scaper`, with at least `duration`.
     """
-    empty, duration = _empty(), noted["duration"]
+    empty, duration = _empty(), sandbox["duration"]
     annotation = empty["annotations"][0] | {
         "data": [observation(event) for event in events],
-        "sandbox": {"scaper": noted},
+        "sandbox": {"scaper": sandbox},
         "duration": duration,
     }
     document = empty | {
         "annotations": [annotation],
         "file_metadata": empty["file_metadata"] | {"duration": duration},
     }
-    # on one line: indentation would take longer than all else
+    # on one line: indentation would take longer than everything else
     return json.dumps(document, default=_plain) + "\n"
 
 
 def observation(event: Mapping[str, Any]) -> dict[str, Any]:
-    """One event as an observation of the namespace `scaper`: its duration is the one after stretching."""
+    """One event as an observation of the namespace `scaper`, with its duration after time stretching."""
     stretch = event["time_stretch"] or 1.0
     return {
         "time": float(event["event_time"]),
@@ -59,7 +59,7 @@ def observation(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def polyphony(events: Sequence[Mapping[str, Any]], duration: float) -> tuple[int, float]:
-    """The greatest number of events at one time, and how evenly they are spread: scaper's own figures."""
+    """Maximum polyphony and its Gini coefficient, computed by scaper."""
     times = ((each["time"], each["duration"], each["value"]["role"]) for each in map(observation, events))
     return _polyphony(tuple(times), duration)
 
@@ -80,4 +80,4 @@ def _polyphony(times: tuple[tuple[float, float, str], ...], duration: float) -> 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{value!r} is not of JSON's types")
+    raise TypeError(f"{value!r} is not a JSON type")

@@ -1,4 +1,4 @@
-"""What the mixtures of a split are made from: a recipe checked against its source."""
+"""Plan of a split's mixtures: a recipe, checked against its source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from separation.data.scenes.distributions import check_event_parameters, distrib
 from separation.data.scenes.rendering import Format
 from separation.errors import UserError
 
-# what a split may have otherwise than the recipe
+# keys that a split may override
 OVERRIDES = (
     "coherent", "allow_repeated_label", "background", "reverb", "ref_db", "seed", "min_activity",
 )  # fmt: skip
@@ -23,26 +23,31 @@ OVERRIDES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that the mixtures of a split are made from; what a process needs to make any of them.
+    """Everything that a process needs to mix any mixture of a split.
 
     Attributes:
-        split, sample_rate (Hz), num_channels, duration (s), ref_db (LUFS of an event of 0 dB), bitdepth, seed: as in
-            the recipe.
-        labels: one event per label; empty where `num_sources` classes are drawn per mixture.
-        num_sources: number of events.
-        allow_repeated_label: whether classes that are drawn may be the same; None where the recipe says nothing.
-        pool: the classes to draw from, and the probability of each or None for equal ones.
-        coherent: whether the events of a mixture come from one song and time.
-        incoherent_fraction: share of the mixtures for which they do not all the same.
-        min_activity: share of its excerpt in which each event sounds at least.
-        event_parameters: label -> parameter -> scaper distribution or None; under None those of all other labels.
-        background_labels: one of these lies under every mixture; empty for none.
-        background_time: distribution of where the background starts in its file.
-        reverb: reverberance of the mixture from 0 to 1, or None.
-        songs: class -> song -> absolute path of the resampled file.
-        speakers: path -> speaker, for files whose speaker is known.
-        foreground: absolute path of the folder of the classes.
-        folder: where the files go.
+        split: Name of the split.
+        sample_rate: Rate in Hz.
+        num_channels: Number of channels.
+        duration: Length of a mixture in seconds.
+        ref_db: Loudness of the background, or of an event of 0 dB, in LUFS.
+        bitdepth: Bits per sample.
+        seed: Seed of the random numbers.
+        labels: One event per label; empty if `num_sources` classes are drawn for each mixture.
+        num_sources: Number of events.
+        allow_repeated_label: Whether drawn classes may repeat; None if the recipe does not set it.
+        pool: The classes to draw from, and their probabilities; None for equal ones.
+        coherent: Whether the events of a mixture come from the same song and time.
+        incoherent_fraction: Share of the mixtures that are incoherent all the same.
+        min_activity: Share of its excerpt in which each source must be active.
+        event_parameters: Scaper distributions or None by label and parameter; the key None is for all other labels.
+        background_labels: Classes of the background; empty for none.
+        background_time: Distribution of the background's start in its file.
+        reverb: Reverberance of the mixture from 0 to 1, or None.
+        songs: Absolute paths of the resampled files by class and song.
+        speakers: Speakers by path, where known.
+        foreground: Absolute path of the folder of classes.
+        folder: Folder of the mixtures.
     """
 
     split: str
@@ -69,13 +74,13 @@ class Plan:
     folder: Path = field(compare=False)
 
     def is_coherent(self, index: int) -> bool:
-        """Whether mixture `index` is of one song and time. Incoherent ones are spread evenly over the indices."""
+        """Whether the events of mixture `index` share song and time. Incoherent mixtures are spread evenly."""
         before, after = (math.floor(count * self.incoherent_fraction + 1e-9) for count in (index, index + 1))
         return self.coherent and before == after
 
     @property
     def format(self) -> Format:
-        """The scene's format."""
+        """Format of the scenes."""
         return Format(self.sample_rate, self.num_channels, self.duration, self.ref_db)
 
     @functools.cached_property
@@ -87,11 +92,11 @@ class Plan:
         return {label: sorted(songs) for label, songs in self.songs.items()}
 
     def sorted_songs(self, label: str) -> list[str]:
-        """The songs of a class, in order."""
+        """The songs of a class, sorted."""
         return self._sorted[label]
 
     def shared_songs(self, labels: tuple[str, ...]) -> list[str]:
-        """The songs that have all of the labels, in order."""
+        """The songs that have all the labels, sorted."""
         return sorted(set.intersection(*(set(self.songs[label]) for label in labels)))
 
     def song_of(self, path: str) -> str:
@@ -99,22 +104,22 @@ class Plan:
         return self._names[path]
 
     def speaker_of(self, label: str, song: str) -> str:
-        """Who speaks or plays in a file; the song itself where that is not known."""
+        """The speaker or player of a file; the song if unknown."""
         return self.speakers.get(self.songs[label][song], song)
 
 
 def make_plan(spec: dict[str, Any], split: str, source: dict[str, Any], resampled: Path, folder: Path) -> Plan:
-    """Checks a recipe against the source and brings together what its mixtures need.
+    """Checks a recipe against the source and plans its mixtures.
 
     Args:
-        spec: of a recipe; see mix_dataset.
-        split: a key of its mixture_parameters.
-        source: the manifest of resample_source.
-        resampled: the folder of that manifest.
-        folder: where the mixtures go.
+        spec: Keys of a recipe; see mix_dataset.
+        split: Key of its mixture_parameters.
+        source: Manifest of resample_source.
+        resampled: Folder of that manifest.
+        folder: Folder of the mixtures.
 
     Raises:
-        UserError: a value is out of range, or the source lacks the split, a class, songs, or speakers.
+        UserError: A value is out of range, or the source lacks the split, a class, songs, or speakers.
     """
     if split not in spec["mixture_parameters"]:
         raise UserError(
@@ -132,14 +137,14 @@ def make_plan(spec: dict[str, Any], split: str, source: dict[str, Any], resample
     labels, num_sources = tuple(parameters.get("labels") or ()), parameters.get("num_sources")
     if bool(labels) == bool(num_sources):
         raise UserError("expected either labels (one event each) or num_sources (drawn from all classes)", key=key)
-    for asked, place in ((labels, f"{key}.labels"), (background_labels, "background.labels")):
-        missing = [label for label in asked if label not in classes]
+    for names, names_key in ((labels, f"{key}.labels"), (background_labels, "background.labels")):
+        missing = [name for name in names if name not in classes]
         if missing:
-            raise UserError(f"the source has no class {missing[0]!r}, only {_listed(classes)}", key=place)
+            raise UserError(f"the source has no class {missing[0]!r}, only {_listed(classes)}", key=names_key)
     repeated, coherent = spec.get("allow_repeated_label"), spec.get("coherent", True)
     pool = _pool(events, [label for label in classes if label not in background_labels])
     if len(set(labels)) < len(labels) and not repeated:
-        raise UserError("a label stands twice, which allow_repeated_label: true allows", key=f"{key}.labels")
+        raise UserError("duplicate label; set allow_repeated_label: true to allow it", key=f"{key}.labels")
     if num_sources and not repeated and num_sources > len(pool[0]):
         raise UserError(
             f"expected at most {len(pool[0])}, the classes of the source, or allow_repeated_label: true; "
@@ -204,7 +209,7 @@ def make_plan(spec: dict[str, Any], split: str, source: dict[str, Any], resample
 
 
 def _merged(general: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any]:
-    """event_parameters with those of a split in the place of their own."""
+    """event_parameters, overridden by those of a split."""
     own = own or {}
     by_label = {**(general.get("by_label") or {})}
     for label, parameters in (own.get("by_label") or {}).items():
@@ -213,7 +218,7 @@ def _merged(general: dict[str, Any], own: dict[str, Any] | None) -> dict[str, An
 
 
 def _pool(events: dict[str, Any], classes: list[str]) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
-    """The classes that `event_parameters.label` draws from, in scaper's words, and their probabilities."""
+    """The classes that the distribution `event_parameters.label` draws from, and their probabilities."""
     key = "event_parameters.label"
     files = events.get("source_file")
     if files is not None and list(files) != ["choose", []]:
@@ -230,12 +235,12 @@ def _pool(events: dict[str, Any], classes: list[str]) -> tuple[tuple[str, ...], 
         raise UserError(f"the source has no class {missing[0]!r}, only {_listed(classes)}", key=key)
     weights = tuple(float(weight) for weight in given[2]) if given[0] == "choose_weighted" else None
     if weights and (len(weights) != len(names) or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6):
-        raise UserError(f"expected {len(names)} probabilities that add up to 1, found {given[2]!r}", key=key)
+        raise UserError(f"expected {len(names)} probabilities with a sum of 1, found {given[2]!r}", key=key)
     return names, weights
 
 
 def _check_repeats(plan: Plan, key: str) -> None:
-    """Raises where a label may stand more often in a mixture than it has speakers or files."""
+    """Raises UserError if a mixture may need more sources of a label than it has speakers or files."""
     for label in plan.songs:
         times = plan.labels.count(label)
         if not plan.labels and plan.allow_repeated_label and label in plan.pool[0]:

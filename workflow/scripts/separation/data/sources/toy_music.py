@@ -20,6 +20,7 @@ import soxr
 from separation.data.audio.pcm import to_pcm, write_pcm_atomically
 from separation.data.sources.toy_songs import PROGRAMS, STEMS, Note, Song, compose
 from separation.errors import UserError
+from separation.experiment.ids import text_number
 from separation.files.atomic import sha256_of
 from separation.machine.parallel import run_in_order
 
@@ -136,7 +137,7 @@ def render_song(seed: int, split: str, index: int, duration: float, sample_rate:
         stem name -> float32 (frames,), all of `duration` seconds, scaled by one factor per song so that neither a stem
         nor their sum goes beyond PEAK.
     """
-    split_number = int.from_bytes(hashlib.sha256(split.encode()).digest()[:4], "big")
+    split_number = text_number(split)
     programs = {stem: _program_in_turn(choices, [seed, split_number], index) for stem, choices in PROGRAMS.items()}
     song = compose(np.random.default_rng([seed, split_number, index]), duration, programs)
     stems = {stem: render_stem(song, stem, duration, sample_rate) for stem in STEMS}

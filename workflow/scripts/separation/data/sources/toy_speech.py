@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from separation.data.audio.pcm import to_pcm, write_pcm_atomically
 from separation.data.sources import synthetic_speech
 from separation.data.sources.debian_speech import attribution_of_packages, recordings_of_packages
 from separation.errors import UserError
+from separation.experiment.ids import text_number
 from separation.files.atomic import sha256_of
 from separation.machine.parallel import run_in_order
 
@@ -125,8 +125,7 @@ def _chosen(usable: dict[str, Any], settings: dict[str, Any]) -> list[tuple[str,
     unseen = UNSEEN[settings["recordings"]] if settings["test_speakers"] == "unseen" else ()
     chosen = []
     for speaker, names in usable.items():
-        number = int.from_bytes(hashlib.sha256(speaker.encode()).digest()[:4], "big")
-        order = np.random.default_rng([settings["seed"], number]).permutation(len(names))
+        order = np.random.default_rng([settings["seed"], text_number(speaker)]).permutation(len(names))
         names = [list(names)[place] for place in order]
         first = 0
         for split in sorted(settings["utterances"], key=lambda name: (name != "test", name != "val", name)):
