@@ -1,4 +1,4 @@
-"""Every command of the README is run, as a dry run where it would take long."""
+"""Every command of the README works; long ones are run as a dry run. tests/unit/test_docs.py checks its links."""
 
 import os
 import re
@@ -13,23 +13,23 @@ from conftest import ROOT
 README = (ROOT / "README.md").read_text()
 INDENTED = re.findall(r"^    (\S.*)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), flags=re.MULTILINE)
 COMMANDS = [line.split(" #")[0].strip() for line in INDENTED]
-# run by CI itself, and by whoever reads the README
+# CI runs the first, a shell of the reader the second
 ELSEWHERE = {"make test", "source .venv/bin/activate"}
 
 
-def test_the_commands_were_found():
+def test_commands_of_the_readme_are_found():
     assert set(COMMANDS) > ELSEWHERE
     assert {command.split()[0] for command in COMMANDS} == {"make", "snakemake", "source"}
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - ELSEWHERE))
-def test_a_command_of_the_readme_works(command, fresh, apptainer_for_planning):
+def test_command_of_the_readme_works(command, fresh, apptainer_for_planning):
     if command.startswith("snakemake"):
-        short = "--dag" in command or " -n" in command
-        command = command if short else command.replace("snakemake", "snakemake -n", 1)
+        is_short = "--dag" in command or " -n" in command
+        command = command if is_short else command.replace("snakemake", "snakemake -n", 1)
     else:
-        # the Makefile's set-up is tested by itself; here its recipe runs in this environment
-        # (make talks of its folders where a make above it has set MAKEFLAGS)
+        # other tests cover the Makefile's set-up; here its recipe runs in this environment
+        # (with MAKEFLAGS of an outer make, make would print its folders)
         plain = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
         arguments = ["make", "-n", *command.split()[1:]]
         recipe = subprocess.run(arguments, cwd=ROOT, env=plain, capture_output=True, text=True, check=True)
@@ -49,12 +49,7 @@ def test_a_command_of_the_readme_works(command, fresh, apptainer_for_planning):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(((?!http)[^)]+)\)", README))))
-def test_a_link_of_the_readme_leads_somewhere(target):
-    assert (ROOT / target).exists()
-
-
-def test_the_experiment_in_the_readme_plans(fresh):
+def test_experiment_of_the_readme_plans(fresh):
     block = re.search(r"```yaml\n(.*?)```", README, flags=re.DOTALL).group(1)
     text = (fresh.folder / "config/experiments/music_dpcl.yml").read_text()
     before, after = text.split("sweep:", 1)[0], text.split("datasets:", 1)[1]
