@@ -1,4 +1,4 @@
-"""What people see of long work: on a terminal, in the output of a batch job, in the log."""
+"""Progress lines on a terminal, in the output of a batch job and in the log."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ def clock(monkeypatch):
 
 @contextlib.contextmanager
 def standard_error_on_a_terminal():
-    """A function that gives what has appeared there."""
+    """Yields a function that returns the new lines on the terminal."""
     reader, writer = pty.openpty()
 
     def seen():
@@ -38,7 +38,7 @@ def standard_error_on_a_terminal():
 
 
 def work(clock, *, total, seconds, first=0.0):
-    """Does `total` things, one in so many seconds, the first later by `first`."""
+    """Simulates `total` items of `seconds` each, with a delay of `first` seconds before the first."""
     progress = Progress(total, "mixtures of train, shard 0002")
     clock[0] += first
     for _ in range(total):
@@ -46,7 +46,7 @@ def work(clock, *, total, seconds, first=0.0):
         progress.advance()
 
 
-def test_a_terminal_shows_what_is_done_the_rate_and_the_time_left_every_few_seconds(clock):
+def test_a_terminal_shows_count_rate_and_time_left_every_few_seconds(clock):
     with standard_error_on_a_terminal() as seen:
         work(clock, total=1200, seconds=0.125)
         lines = seen()
@@ -55,7 +55,7 @@ def test_a_terminal_shows_what_is_done_the_rate_and_the_time_left_every_few_seco
     assert lines[-1] == "1200 of 1200 mixtures of train, shard 0002, 8.0 a second"
 
 
-def test_what_the_start_takes_is_not_taken_for_the_rate(clock):
+def test_the_rate_excludes_the_start_of_the_processes(clock):
     with standard_error_on_a_terminal() as seen:
         work(clock, total=2000, seconds=0.125, first=60)
         lines = seen()
@@ -63,13 +63,13 @@ def test_what_the_start_takes_is_not_taken_for_the_rate(clock):
     assert lines[1] == "42 of 2000 mixtures of train, shard 0002, 8.0 a second, 4:05 left"
 
 
-def test_hours_are_told_as_hours(clock):
+def test_hours_are_shown_as_hours(clock):
     with standard_error_on_a_terminal() as seen:
         work(clock, total=3, seconds=5000)
         assert seen()[1] == "2 of 3 mixtures of train, shard 0002, 0.0 a second, 1:23:20 left"
 
 
-def test_a_batch_job_has_a_line_every_half_minute_and_the_log_more(clock, caplog):
+def test_batch_jobs_print_a_line_every_half_minute_and_log_more(clock, caplog):
     with caplog.at_level(logging.INFO, logger=parallel.__name__), contextlib.redirect_stderr(io.StringIO()) as output:
         work(clock, total=1000, seconds=0.125)
     assert len(output.getvalue().splitlines()) == 5
@@ -77,14 +77,14 @@ def test_a_batch_job_has_a_line_every_half_minute_and_the_log_more(clock, caplog
     assert caplog.messages[-1] == "1000 of 1000 mixtures of train, shard 0002, 8.0 a second"
 
 
-def test_short_work_says_nothing_on_a_terminal_and_one_line_in_the_log(clock, caplog):
+def test_short_work_prints_nothing_and_logs_one_line(clock, caplog):
     with caplog.at_level(logging.INFO, logger=parallel.__name__), standard_error_on_a_terminal() as seen:
         work(clock, total=10, seconds=0.125)
         assert seen() == []
     assert caplog.messages == ["10 of 10 mixtures of train, shard 0002, 8.0 a second"]
 
 
-def test_calls_of_several_processes_count_as_they_come(caplog):
+def test_calls_in_several_processes_are_counted(caplog):
     with caplog.at_level(logging.INFO, logger=parallel.__name__):
-        assert run_in_order(divmod, [(7, 2), (9, 4)], workers=2, what="divisions") == [(3, 1), (2, 1)]
+        assert run_in_order(divmod, [(7, 2), (9, 4)], workers=2, items="divisions") == [(3, 1), (2, 1)]
     assert caplog.messages[-1].startswith("2 of 2 divisions")

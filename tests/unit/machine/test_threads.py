@@ -1,4 +1,4 @@
-"""Processes and threads that work beside one another do not fight for processors."""
+"""Parallel processes and threads use one thread each."""
 
 import os
 
@@ -13,22 +13,22 @@ from training_examples import dataset_config, write_split
 
 
 def threads_here(_):
-    """This process's id, and how many threads its numeric libraries use."""
+    """This process's id, and the numbers of threads of its numeric libraries."""
     import torch
     from threadpoolctl import threadpool_info
 
     return os.getpid(), torch.get_num_threads(), max(pool["num_threads"] for pool in threadpool_info())
 
 
-def test_each_of_several_processes_works_on_one_thread(monkeypatch):
+def test_parallel_processes_use_one_thread_each(monkeypatch):
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(variable, "4")
-    found = run_in_order(threads_here, [(number,) for number in range(4)], workers=2, what="calls")
+    found = run_in_order(threads_here, [(number,) for number in range(4)], workers=2, items="calls")
     assert all(process != os.getpid() for process, _, _ in found)
     assert {(torch_threads, others) for _, torch_threads, others in found} == {(1, 1)}
 
 
-def test_reading_ahead_leaves_the_threads_of_the_training_as_they_are(tmp_path):
+def test_reading_ahead_does_not_change_the_threads_of_the_training(tmp_path):
     config = dataset_config(cache_kind="audio")
     items = Items(write_split(tmp_path / "train", count=4), config)
     before = torch.get_num_threads()

@@ -11,7 +11,7 @@ import google_crc32c
 
 from separation.errors import UserError
 from separation.files.atomic import read_json, sha256_of, write_json, write_text
-from separation.files.build_once import LOCK, RECORD, beside
+from separation.files.build_once import lock_path, record_path
 from separation.files.layout import attribution_file, file_times, problem_table
 
 MANIFEST_FORMAT = 1
@@ -124,7 +124,7 @@ def remove_strays(manifest: Path, kept: Iterable[str]) -> None:
         manifest,
         *(path(manifest) for path in (attribution_file, file_times, problem_table)),
         *(folder / path for path in kept),
-        *(beside(manifest, suffix) for suffix in (LOCK, RECORD)),
+        *(path(manifest) for path in (lock_path, record_path)),
     }
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():

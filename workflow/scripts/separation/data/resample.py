@@ -84,7 +84,7 @@ def _resample_files(
     calls = [(entry, organized, folder, spec["sample_rate"], spec.get("num_channels", 1)) for entry in files]
     seconds = sum(entry["frames"] / entry["sample_rate"] for entry in files)
     share = max(1, math.ceil(len(files) * SECONDS_PER_PROCESS / max(seconds, 1)))
-    return run_in_order(resample_file, calls, workers=workers, share=share, what=f"files resampled{part}")
+    return run_in_order(resample_file, calls, workers=workers, share=share, items=f"files resampled{part}")
 
 
 def resample_file(

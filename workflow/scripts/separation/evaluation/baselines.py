@@ -66,7 +66,7 @@ def evaluate_baselines(
         fixed = FixedMask(Items(train, spec["dataset_config"]), file=Path(train["folder"]))
     shares = [range(first, min(first + SHARE, len(items))) for first in range(0, len(items), SHARE)]
     tasks = [(dict(spec), dict(test), fixed, share) for share in shares]
-    scored = run_in_order(_score_share, tasks, workers=threads, what=f"shares of {SHARE} items for the baselines")
+    scored = run_in_order(_score_share, tasks, workers=threads, items=f"shares of {SHARE} items for the baselines")
     logger.info("scored %d baselines on %d items", len(BASELINES), len(items))
     ids = {"evaluation": evaluation, "dataset": items.dataset, "split": items.split}
     found = [item for share in scored for item in share]

@@ -125,7 +125,7 @@ def evaluate_point(
         logger.info("%d of %d items were scored before", len(items) - count, len(items))
     began = time.perf_counter()
     arguments = [(job, indexes) for indexes in missing]
-    scored = run_in_order(_score_share, arguments, workers=processes, what=f"shares of {share} items")
+    scored = run_in_order(_score_share, arguments, workers=processes, items=f"shares of {share} items")
     done |= {indexes.start: found for indexes, found in zip(missing, scored, strict=True)}
     results = [item for indexes in shares for item in done[indexes.start]]
     if count:
@@ -136,7 +136,7 @@ def evaluate_point(
     if roles and not job.keep_all:
         # the estimates of all items are not held until it is known which one is the best
         again = [(job, index, results[index].result) for index in roles]
-        kept = run_in_order(_keep_item, again, workers=processes, what="items for listening")
+        kept = run_in_order(_keep_item, again, workers=processes, items="items for listening")
         for index, entry in zip(roles, kept, strict=True):
             results[index].entry = entry
     if roles:

@@ -23,7 +23,7 @@ from separation.features.fill_cache import FORMAT, attributes_of, fill_cache, re
 from separation.features.shards import COLUMNS, TABLE, ShardedArray, find_damage_of_shard
 from separation.features.store import FeatureStore
 from separation.files import atomic
-from separation.files.build_once import LOCK, beside, held
+from separation.files.build_once import lock_path, locked
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def populate_cache(
     """
     manifest = Path(manifest)
     manifest.parent.mkdir(parents=True, exist_ok=True)
-    with held(beside(manifest, LOCK)):
+    with locked(lock_path(manifest)):
         damage = find_damage(manifest, contents=True)
         if damage is None and atomic.read_json(manifest)["recipe"] == _plain(spec):
             logger.info("cache %s is whole, nothing to do", manifest)

@@ -143,7 +143,7 @@ def _fill_shards(
     token = f"{os.getpid()} {next(_populations)}"
     calls = [(token, str(store), number, spans[number], split, dataset_config) for number in missing]
     share = SHARDS_PER_PROCESS if shard_items > 1 else SHARDS_PER_PROCESS * 4
-    written = run_in_order(fill_shard, calls, workers=workers, share=share, what=f"shards of {shard_items} items")
+    written = run_in_order(fill_shard, calls, workers=workers, share=share, items=f"shards of {shard_items} items")
     described.update(zip(missing, written, strict=True))
     return [described[number] for number in range(len(spans))]
 

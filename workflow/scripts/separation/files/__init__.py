@@ -1,4 +1,4 @@
-"""What is on disk, where, and never half of it.
+"""Files on disk: their names, and safe reading and writing.
 
 In: paths and values. Out: atomic writes, locks, YAML with line numbers.
 """

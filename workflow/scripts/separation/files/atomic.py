@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one."""
+"""Atomic writes: readers never see an incomplete file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from typing import Any
 
 @contextmanager
 def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
-    """Gives a temporary path beside `target` (same suffix); renames it onto `target` when the block ends well.
+    """Yields a temporary path beside `target` (same suffix), and renames it to `target` when the block succeeds.
 
-    The folder is made where it is missing. When the block raises, the temporary file is removed and `target` stays as
-    it was. The content is flushed to disk before the rename, so that a machine that loses power keeps the old file or
-    has the new one.
+    The folder is created where it is missing. When the block raises, the temporary file is removed and `target` is
+    unchanged. The content is flushed to disk before the rename, so after a power loss there is the old or the new file.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +28,7 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        # mkstemp makes private files; results are for everybody whom the umask allows
+        # mkstemp creates private files; the umask decides who may read results
         os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, target)
     finally:
@@ -46,7 +45,7 @@ def link_atomically(link: str | os.PathLike, target: str | os.PathLike) -> None:
 
 
 def umask() -> int:
-    """The permissions that new files of this process do not have."""
+    """The umask of this process."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,9 +1,9 @@
-"""What several workflows may want to make at the same time is made by one of them: a lock for each artefact.
+"""Locks by which only one of several workflows builds an artifact.
 
-Two clones that share DATA, CACHE and ARTIFACTS do not see each other: both plan what is not there yet. The job that
-comes second waits, and finds what it was to make. That it is what it should be follows from its place, whose name is
-the hash of its recipe, and from its inputs: it is no older than they are, or was made from files of the same contents,
-as a record beside it says. (Snakemake gives outputs a new time whenever a job ends, though it left them as they were.)
+Two clones that share DATA, CACHE and ARTIFACTS do not know of each other: both plan what is missing. The second job
+waits and then finds the finished artifact. It may use it: the path contains the hash of the recipe, and the artifact is
+not older than its inputs or was built from files with the same contents, which a record beside it lists. (Snakemake
+sets a new time on outputs whenever a job ends, even if their contents are unchanged.)
 """
 
 from __future__ import annotations
@@ -17,73 +17,76 @@ from pathlib import Path
 
 from separation.errors import UserError
 from separation.files.atomic import read_json, sha256_of, write_json
-from separation.files.locks import FileLock, this_process
+from separation.files.locks import FileLock, describe_process
 
 logger = logging.getLogger(__name__)
 
-#: what the locks and the records are called: `.<output>` and one of these
-LOCK, RECORD = ".lock", ".made.json"
-#: seconds after which the Snakemake of a job that failed has removed what it left
-CLEARING = 3.0
+#: seconds in which Snakemake removes the outputs of a failed job
+CLEANUP_SECONDS = 3.0
 
 
-def beside(output: Path, suffix: str) -> Path:
-    """The lock or the record of an artefact, by its first output."""
-    return output.with_name(f".{output.name}{suffix}")
+def lock_path(output: Path) -> Path:
+    """The lock of an artifact, by its first output."""
+    return output.with_name(f".{output.name}.lock")
+
+
+def record_path(output: Path) -> Path:
+    """The record of the inputs that an artifact was built from, by its first output."""
+    return output.with_name(f".{output.name}.made.json")
 
 
 @contextmanager
-def made_once(outputs: Sequence[Path], inputs: Sequence[Path]) -> Iterator[bool]:
-    """Lets one process at a time make an artefact.
+def build_once(outputs: Sequence[Path], inputs: Sequence[Path]) -> Iterator[bool]:
+    """Lets one process at a time build an artifact.
 
     Args:
-        outputs: its files; the lock lies beside the first.
-        inputs: what they are made from.
+        outputs: Files of the artifact; the lock is beside the first.
+        inputs: Files that it is built from.
 
     Yields:
-        whether they have to be made; False where they are there, as another workflow has just made them.
+        Whether the block has to build it; False where another workflow has built it.
     """
-    with held(beside(outputs[0], LOCK)) as waited:
-        if _whole(outputs, inputs):
+    with locked(lock_path(outputs[0])) as waited:
+        if _is_complete(outputs, inputs):
             yield False
             return
         if waited:
-            time.sleep(CLEARING)
+            time.sleep(CLEANUP_SECONDS)
         contents = _contents(inputs)
         yield True
         if all(output.exists() for output in outputs):
-            write_json(beside(outputs[0], RECORD), {"inputs": contents})
+            write_json(record_path(outputs[0]), {"inputs": contents})
 
 
 @contextmanager
-def shard_once(whole: Path, record: Path, inputs: Sequence[Path]) -> Iterator[bool]:
-    """`made_once` for a part of an artefact, which nobody needs once the whole is there.
+def build_shard_once(artifact: Path, record: Path, inputs: Sequence[Path]) -> Iterator[bool]:
+    """`build_once` for a shard of an artifact, which is not needed once the artifact is complete.
 
     Args:
-        whole: what the parts come together in; while there is work on parts, nobody puts it together.
-        record: what tells that the part is there, so that several workflows can share the work.
-        inputs: what both are made from.
+        artifact: File that combines the shards; it is locked while shards are built.
+        record: File that marks the shard as finished, so that several workflows can share the work.
+        inputs: Files that both are built from.
     """
-    with held(beside(whole, LOCK), shared=True):
-        if _whole([whole], inputs):
+    with locked(lock_path(artifact), shared=True):
+        if _is_complete([artifact], inputs):
             yield False
             return
-        with made_once([record], inputs) as needed:
+        with build_once([record], inputs) as needed:
             yield needed
 
 
 @contextmanager
-def held(path: Path, *, shared: bool = False) -> Iterator[bool]:
-    """Holds a lock on a file while the block runs; says once whom it waits for.
+def locked(path: Path, *, shared: bool = False) -> Iterator[bool]:
+    """Holds a lock on a file while the block runs; prints once whom it waits for.
 
     Yields:
-        whether it had to wait.
+        Whether it had to wait.
 
     Raises:
-        UserError: another user's lock cannot be opened.
+        UserError: There is no permission to open the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock, waited = _waited_for(path, shared)
+    lock, waited = _wait_for_lock(path, shared)
     try:
         yield waited
     finally:
@@ -91,45 +94,45 @@ def held(path: Path, *, shared: bool = False) -> Iterator[bool]:
             lock.release()
 
 
-def _waited_for(path: Path, shared: bool) -> tuple[FileLock | None, bool]:
+def _wait_for_lock(path: Path, shared: bool) -> tuple[FileLock | None, bool]:
     waited = False
     try:
-        lock = FileLock.take(path, shared=shared)
+        lock = FileLock.acquire(path, shared=shared)
         if lock is None:
-            _tell_wait(path)
-            lock, waited = FileLock.take(path, shared=shared, wait=True), True
+            _print_wait(path)
+            lock, waited = FileLock.acquire(path, shared=shared, wait=True), True
     except OSError as error:
-        logger.warning("%s cannot be locked (%s): let one workflow at a time use this folder", path, error)
+        logger.warning("cannot lock %s (%s); run only one workflow at a time on this folder", path, error)
         return None, False
     if lock is None:
-        raise UserError("this user may not use the lock; folders that several share need write permission", file=path)
+        raise UserError("no permission to use this lock; shared folders need write permission for all users", file=path)
     if not shared:
-        lock.tell(this_process())
+        lock.write(describe_process())
     return lock, waited
 
 
-def _whole(outputs: Sequence[Path], inputs: Sequence[Path]) -> bool:
+def _is_complete(outputs: Sequence[Path], inputs: Sequence[Path]) -> bool:
     if not all(output.exists() for output in outputs):
         return False
     oldest = min(output.stat().st_mtime_ns for output in outputs)
     if all(path.stat().st_mtime_ns <= oldest for path in inputs):
         return True
     try:
-        recorded = read_json(beside(outputs[0], RECORD))["inputs"]
+        recorded = read_json(record_path(outputs[0]))["inputs"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return all(contents in recorded for contents in _contents(inputs))
 
 
 def _contents(inputs: Sequence[Path]) -> list[list[str]]:
-    # by name alone: another clone may reach the folders by another path
+    # by name only: another clone may use another path to the same folder
     return [[path.name, sha256_of(path)] for path in inputs]
 
 
-def _tell_wait(path: Path) -> None:
+def _print_wait(path: Path) -> None:
     holder = ""
     with suppress(OSError):
         holder = path.read_text(errors="replace").strip()
-    line = f"waiting for {path.parent}, which another workflow makes" + (f" ({holder})" if holder else "")
+    line = f"waiting for {path.parent}: another workflow is building it" + (f" ({holder})" if holder else "")
     logger.info("%s", line)
     print(line, file=sys.stderr, flush=True)

@@ -1,9 +1,8 @@
-"""Locks on files (flock): the kernel frees them when the process that holds them dies, however it dies.
+"""File locks (flock), which the kernel releases when their process dies for any reason.
 
-Nothing that a process starts inherits its locks: other programs do not, since files are closed when they begin, and
-forks close them first of all. A file is removed while the lock on it is still held, so whoever has locked one looks
-whether its name still leads to it. On NFS the server keeps such locks for all machines (flock(2)), unless it is mounted
-with `nolock` or `local_lock`.
+Child processes do not inherit a `FileLock`: files are closed on exec, and forks close them first of all. A lock file is
+removed while it is still locked, so after locking one a process checks that the path still leads to it. On NFS the
+server manages the locks for all machines (flock(2)), unless it is mounted with `nolock` or `local_lock`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _open_locks: set[int] = set()
 
 
 def _forget_locks() -> None:
-    """In a fork: the locks stay those of its parent alone."""
+    """Closes inherited locks in a fork, so that only its parent holds them."""
     for handle in _open_locks:
         os.close(handle)
     _open_locks.clear()
@@ -33,28 +32,28 @@ os.register_at_fork(after_in_child=_forget_locks)
 
 @dataclass(frozen=True)
 class FileLock:
-    """A lock that is held.
+    """A lock that this process holds.
 
     Attributes:
-        path: of the file.
-        handle: the open file.
+        path: Path of the lock file.
+        handle: File descriptor.
     """
 
     path: Path
     handle: int
 
     @classmethod
-    def take(cls, path: Path, *, shared: bool = False, wait: bool = False) -> FileLock | None:
-        """The lock where it is free, else None.
+    def acquire(cls, path: Path, *, shared: bool = False, wait: bool = False) -> FileLock | None:
+        """Acquires a lock; None where another process holds it or this user may not open it.
 
         Args:
-            path: of the file, which is made where it is missing; its folder is there.
-            shared: several may hold it, but not beside one who does not share.
-            wait: until it is free.
+            path: Path of the lock file, which is created where it is missing; its folder must exist.
+            shared: Whether other processes may hold shared locks on the file at the same time.
+            wait: Whether to wait until the lock is free.
         """
         kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
         while True:
-            handle = _opened(path)
+            handle = _open(path)
             if handle is None:
                 return None
             _open_locks.add(handle)
@@ -67,40 +66,40 @@ class FileLock:
             except BaseException:
                 lock.close()
                 raise
-            if lock._named():
+            if lock._is_at_path():
                 return lock
             lock.close()
 
-    def _named(self) -> bool:
-        """Whether the file is still there under its name."""
+    def _is_at_path(self) -> bool:
+        """Whether the path still leads to the locked file."""
         try:
             return os.path.samestat(os.fstat(self.handle), os.stat(self.path, follow_symlinks=False))
         except FileNotFoundError:
             return False
 
-    def tell(self, text: str) -> None:
-        """Writes into the file what others may want to know of who holds it."""
+    def write(self, text: str) -> None:
+        """Writes a description of the holder into the file, for processes that wait for it."""
         os.ftruncate(self.handle, 0)
         os.pwrite(self.handle, text.encode(), 0)
 
     def release(self) -> None:
-        """Frees the lock; its file is removed where nobody shares it and this process may."""
+        """Releases the lock; removes its file where no other process shares it and permissions allow."""
         with suppress(OSError):
             fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self.handle, 0)
-            if self._named():
+            if self._is_at_path():
                 self.path.unlink()
         self.close()
 
     def close(self) -> None:
-        """Frees the lock; its file stays."""
+        """Releases the lock and keeps its file."""
         if self.handle in _open_locks:
             _open_locks.discard(self.handle)
             os.close(self.handle)
 
 
-def hold_folder(path: Path) -> FileLock:
-    """Shares a lock on a folder: systemd-tmpfiles, which clears old files away, leaves such folders alone."""
+def lock_folder(path: Path) -> FileLock:
+    """Takes a shared lock on a folder, so that systemd-tmpfiles does not delete old files in it."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     _open_locks.add(handle)
     with suppress(OSError):
@@ -117,24 +116,22 @@ def locked_with_forks(path: Path) -> Iterator[None]:
         yield
 
 
-def this_process(what: str = "") -> str:
-    """A line for a lock's file: who holds it."""
+def describe_process(job: str = "") -> str:
+    """A line for a lock file that describes its holder."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = f"user {os.getuid()}"
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    said = (
-        f"pid {os.getpid()} of {user} on {socket.gethostname()}, {what}{' ' * bool(what)}in {Path.cwd()}, since {since}"
-    )
-    return " ".join(said.split()) + "\n"
+    line = f"pid {os.getpid()} of {user} on {socket.gethostname()}, {job} in {Path.cwd()}, since {since}"
+    return " ".join(line.split()) + "\n"
 
 
-def _opened(path: Path) -> int | None:
-    """The file, made where it is missing, so that all users can lock it; None where this one cannot at the moment."""
+def _open(path: Path) -> int | None:
+    """Opens a lock file, and creates it for all users where it is missing; None without permission."""
     while True:
         try:
-            # not with O_CREAT: in a folder for all, the kernel refuses that for another user's file (protected_regular)
+            # not with O_CREAT: in a shared folder the kernel refuses it for another user's file (protected_regular)
             return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             pass

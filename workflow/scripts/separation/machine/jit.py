@@ -1,4 +1,4 @@
-"""Loops over samples and bins, compiled by numba."""
+"""Compilation of numeric loops with numba."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numba
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """The function compiled for this machine, once: kept beside its file, or in numba's folder where that is read-only.
+    """The function compiled for this machine. The result is cached beside its file, or in numba's folder.
 
-    It lets other threads run beside it.
+    The compiled function releases the GIL.
     """
     options = {"nogil": True, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to keep it in: it is compiled in each process
+    except RuntimeError:  # no writable folder for the cache: compile in each process
         return numba.njit(**options)(function)

@@ -1,4 +1,4 @@
-"""A job that is asked to stop, by a cluster's preemption or by Ctrl-C, stops at a moment that it chooses itself."""
+"""Stop requests by signals (preemption on a cluster, Ctrl-C), which a job handles at a safe moment."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Self
 
 from separation.errors import UserError
 
-#: what a cluster sends before it takes a machine away, and what a terminal sends for Ctrl-C
+#: signals that a cluster sends before preemption, and a terminal for Ctrl-C
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Stopped(UserError):
-    """The job stopped because it was asked to; run again, it goes on."""
+    """The job stopped after a stop request; when run again, it resumes."""
 
 
 class StopRequest:
-    """Notes signals that ask to stop, for as long as its block lasts.
+    """Records stop signals while its block runs.
 
-    They may come several times: a cluster sends them to all processes of a job, and a parent hands them on. Outside
-    the main thread, where Python cannot receive signals, none is ever noted.
+    A signal may arrive several times: a cluster sends it to all processes of a job, and a parent forwards it. Outside
+    the main thread, where Python cannot receive signals, none is recorded.
     """
 
     def __init__(self) -> None:
-        #: the name of the signal, or None while none has come
+        #: name of the signal; None before one arrives
         self.signal: str | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._record) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,5 +39,5 @@ class StopRequest:
             signal.signal(number, handler)
         self._before = {}
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def _record(self, number: int, _frame: FrameType | None) -> None:
         self.signal = signal.Signals(number).name

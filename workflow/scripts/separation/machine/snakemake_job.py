@@ -1,4 +1,4 @@
-"""What every job of the workflow does around its one call of the library: threads, log, errors."""
+"""Context of every job of the workflow: threads, log file and error messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.errors import UserError
-from separation.files.build_once import made_once
+from separation.files.build_once import build_once
 from separation.machine.threads import thread_variables
 
 logger = logging.getLogger(__name__)
@@ -22,19 +22,18 @@ logger = logging.getLogger(__name__)
 def job(snakemake: Any, *, once: bool | str = False) -> Iterator[None]:
     """Runs the body of a rule's script.
 
-    Sets the threads that the rule was given, before the library's heavy modules are imported; sends everything that is
-    logged, and at last the cause of a failure in one line, to the rule's log file. Output files that the body found
-    complete and left alone are marked as made now, or Snakemake would ask for them again.
+    Limits the threads to those of the rule, before heavy modules are imported. Sends log messages to the rule's log
+    file, whose last line is the cause where the job fails. Sets a new time on output files that the body left
+    unchanged, because Snakemake would otherwise build them again.
 
     Args:
-        snakemake: the job.
-        once: where other workflows may make the same outputs at the same time. One of them does; the others wait, find
-            them and leave them alone. Or the name of the input that the outputs depend on, where others only tell that
-            parts are there.
+        snakemake: Job object that Snakemake gives to scripts.
+        once: Whether other workflows may build the same outputs at the same time: one of them builds, the others wait
+            and reuse the outputs. Or the name of the input that the outputs depend on, where the other inputs only
+            mark shards as finished.
 
     Raises:
-        SystemExit: with code 1 where the body fails; the cause is then the log's last line. With code 0 where another
-            workflow has made the outputs.
+        SystemExit: With code 1 where the body fails, with code 0 where another workflow has built the outputs.
     """
     os.environ.update(thread_variables(snakemake.threads))
     log = Path(str(snakemake.log[0]))
@@ -50,16 +49,16 @@ def job(snakemake: Any, *, once: bool | str = False) -> Iterator[None]:
         inputs = [
             Path(str(path)) for path in (snakemake.input if once is True else [snakemake.input[once]] if once else [])
         ]
-        with made_once(outputs, inputs) if once else nullcontext(True) as needed:
+        with build_once(outputs, inputs) if once else nullcontext(True) as needed:
             if needed:
                 yield
             else:
-                logger.info("%s is there, made by another workflow: nothing to do", outputs[0])
-    except UserError as problem:
-        _fail(handler, str(problem))
-    except Exception as problem:
+                logger.info("%s was already built by another workflow; skipping", outputs[0])
+    except UserError as error:
+        _fail(handler, str(error))
+    except Exception as error:
         handler.stream.write(traceback.format_exc())
-        _fail(handler, f"{type(problem).__name__}: {' '.join(str(problem).split())}")
+        _fail(handler, f"{type(error).__name__}: {' '.join(str(error).split())}")
     for path in snakemake.output:
         if Path(str(path)).is_file():
             os.utime(path)

@@ -86,7 +86,7 @@ def link_files(roots: dict[str, Path], folder: Path, workers: int) -> list[dict[
     """
     calls = [(_link(path, file, folder), file) for path, file in _files_of(roots) if is_audio(file)]
     logger.info("%d audio files in %s", len(calls), ", ".join(str(root) for root in roots.values()))
-    return run_in_order(measured_entry, calls, workers=workers, share=FILES_PER_PROCESS, what="files read")
+    return run_in_order(measured_entry, calls, workers=workers, share=FILES_PER_PROCESS, items="files read")
 
 
 def measured_entry(relative: str, path: Path) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def build_musdb(source: dict[str, Any], folder: Path, access: Access) -> dict[st
             "without",
             file=root,
         )
-    tracks = run_in_order(write_track, [(*call, folder) for call in calls], workers=access.workers, what="tracks")
+    tracks = run_in_order(write_track, [(*call, folder) for call in calls], workers=access.workers, items="tracks")
     return {
         "name": source["name"],
         "files": [entry for track in tracks for entry in track],

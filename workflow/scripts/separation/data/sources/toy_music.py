@@ -71,7 +71,7 @@ def build_toy_music(args: dict[str, Any], folder: Path, workers: int) -> dict[st
     songs = [(split, index) for split, count in settings["songs"].items() for index in range(count)]
     duration, sample_rate = float(settings["song_duration"]), int(settings["sample_rate"])
     calls = [(settings["seed"], split, index, duration, sample_rate, folder) for split, index in songs]
-    files = run_in_order(write_song, calls, workers=workers, share=SONGS_PER_PROCESS, what="songs")
+    files = run_in_order(write_song, calls, workers=workers, share=SONGS_PER_PROCESS, items="songs")
     attribution = _ATTRIBUTION.format(
         sha256=hashlib.sha256(_soundfont()).hexdigest(),
         pretty_midi=metadata.version("pretty_midi"),

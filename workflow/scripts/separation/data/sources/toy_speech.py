@@ -69,7 +69,7 @@ def build_toy_speech(
             for split, speaker, names in chosen
             for name in names
         ]  # fmt: skip
-        files = run_in_order(write_recording, calls, workers=workers, share=UTTERANCES_PER_PROCESS, what="utterances")
+        files = run_in_order(write_recording, calls, workers=workers, share=UTTERANCES_PER_PROCESS, items="utterances")
         attribution = attribution_of_packages()
     else:
         voices = {voice: range(sum(settings["utterances"].values())) for voice in synthetic_speech.VOICES}
@@ -78,7 +78,7 @@ def build_toy_speech(
             for split, voice, numbers in _chosen(voices, settings)
             for number in numbers
         ]  # fmt: skip
-        files = run_in_order(write_synthetic, calls, workers=workers, share=UTTERANCES_PER_PROCESS, what="utterances")
+        files = run_in_order(write_synthetic, calls, workers=workers, share=UTTERANCES_PER_PROCESS, items="utterances")
         attribution = synthetic_speech.ATTRIBUTION
     return {"files": files, "attribution": attribution}
 
