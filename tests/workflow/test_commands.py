@@ -79,7 +79,7 @@ def test_snakemake_lint_is_clean(fresh):
         ([f"sweep={TINY}", "gpus=2", "gpu_slots=0"], "gpu_slots: expected"),
         (
             [f"sweep={TINY}", "gpus=1", "set=train_config.num_gpus=2"],
-            "num_gpus: expected at most the 1 GPUs of this run",
+            "num_gpus: expected at most 1, the number of GPUs of this run, found 2",
         ),
     ],
 )

@@ -1,7 +1,7 @@
 """A job that holds GPUs: `python gpu_job.py '{"devices": [...], "count": 1, "slots": 1, ...}'`.
 
-Its output has one line when it begins to hold devices and one before it frees them, each with what CUDA would see.
-Between the two it waits for a line of input, or for nothing with `rounds`, which says how many times it takes devices.
+It prints one line when it has leased devices and one before it releases them, each with CUDA_VISIBLE_DEVICES. Between
+the two it waits for a line of input; with `rounds`, it leases devices that many times without waiting.
 """
 
 import json
@@ -21,25 +21,25 @@ def outlive(pipe: int) -> None:
     os.read(pipe, 1)
 
 
-def main(asked: dict) -> None:
-    devices = [Device(name, name) for name in asked["devices"]]
-    options = {"slots": asked.get("slots", 1), "interval": asked.get("interval", 0.002)}
-    for _ in range(asked.get("rounds", 1)):
-        with hold_devices(devices, asked.get("count", 1), what=asked.get("what", "job"), **options) as held:
+def main(arguments: dict) -> None:
+    devices = [Device(name, name) for name in arguments["devices"]]
+    options = {"slots": arguments.get("slots", 1), "interval": arguments.get("interval", 0.002)}
+    for _ in range(arguments.get("rounds", 1)):
+        with hold_devices(devices, arguments.get("count", 1), job=arguments.get("job", "job"), **options) as held:
             assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(device.name for device in held)
-            if "children" in asked:
-                # what a data loader and a tracker's sender are: a fork, and a program of its own
-                get_context("fork").Process(target=outlive, args=(asked["children"],)).start()
-                subprocess.Popen(["cat"], stdin=asked["children"], stdout=subprocess.DEVNULL, close_fds=False)
-            tell("begin")
-            if "rounds" not in asked:
+            if "children" in arguments:
+                # as data loaders (forks) and senders of trackers (programs)
+                get_context("fork").Process(target=outlive, args=(arguments["children"],)).start()
+                subprocess.Popen(["cat"], stdin=arguments["children"], stdout=subprocess.DEVNULL, close_fds=False)
+            report("begin")
+            if "rounds" not in arguments:
                 sys.stdin.readline()
-            tell("end")
+            report("end")
 
 
-def tell(what: str) -> None:
-    # one write: lines of several jobs do not mix
-    os.write(1, f"{what} {os.getpid()} {os.environ['CUDA_VISIBLE_DEVICES']}\n".encode())
+def report(event: str) -> None:
+    # a single write, so that lines of several jobs do not mix
+    os.write(1, f"{event} {os.getpid()} {os.environ['CUDA_VISIBLE_DEVICES']}\n".encode())
 
 
 if __name__ == "__main__":

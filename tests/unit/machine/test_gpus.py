@@ -1,4 +1,4 @@
-"""GPUs of one machine, with made-up devices: what is counted, and that no two jobs hold one at a time."""
+"""GPUs of one machine, with made-up devices: counting, and leases of jobs."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ DIVIDED = (
 
 @pytest.fixture
 def locks(tmp_path, monkeypatch):
-    """The folder of the locks, and no word of a scheduler or of devices."""
+    """The folder of the locks, in an environment without scheduler and devices."""
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "SLURM_JOB_ID", "LSB_JOBID", "PBS_JOBID", "SGE_TASK_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GPU_LOCK_DIRECTORY", str(tmp_path / "locks"))
@@ -35,20 +35,20 @@ def locks(tmp_path, monkeypatch):
 
 @pytest.fixture
 def nvidia_smi(locks, tmp_path, monkeypatch):
-    """Puts an nvidia-smi on PATH that lists what it is given; None, one that fails, as where there is no driver."""
+    """Puts an nvidia-smi on PATH that lists the given devices; with None, one that fails, as without a driver."""
 
-    def place(listed):
+    def install(listed):
         program = tmp_path / "bin" / "nvidia-smi"
         program.parent.mkdir(exist_ok=True)
         program.write_text("#!/bin/sh\nexit 9\n" if listed is None else f"#!/bin/sh\ncat <<'END'\n{listed}END\n")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
-    return place
+    return install
 
 
 class Jobs:
-    """Processes that hold devices, and what they say in the order in which they say it."""
+    """Processes that hold devices, and their output lines in order."""
 
     def __init__(self):
         reader, self._writer = os.pipe()
@@ -56,27 +56,28 @@ class Jobs:
         self.processes: dict[int, subprocess.Popen] = {}
         self.held: dict[int, str] = {}
 
-    def start(self, devices, stderr=None, **asked) -> subprocess.Popen:
-        command = [sys.executable, str(JOB), json.dumps({"devices": devices, **asked})]
-        options = {"pass_fds": [asked["children"]] if "children" in asked else []}
-        job = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._writer, stderr=stderr, text=True, **options)
+    def start(self, devices, stderr=None, **options) -> subprocess.Popen:
+        command = [sys.executable, str(JOB), json.dumps({"devices": devices, **options})]
+        pipes = {"stdin": subprocess.PIPE, "stdout": self._writer, "stderr": stderr}
+        inherited = [options["children"]] if "children" in options else []
+        job = subprocess.Popen(command, **pipes, text=True, pass_fds=inherited)
         self.processes[job.pid] = job
         return job
 
-    def hear(self) -> tuple[str, int]:
-        """What the next job says; keeps `held`, and fails where a device has more holders than `most`."""
-        what, pid, devices = self.lines.readline().split()
-        if what == "begin":
+    def next_line(self) -> tuple[str, int]:
+        """The next output line of any job (event, pid); updates `held`."""
+        event, pid, devices = self.lines.readline().split()
+        if event == "begin":
             self.held[int(pid)] = devices
         else:
             del self.held[int(pid)]
-        return what, int(pid)
+        return event, int(pid)
 
     def users(self) -> Counter:
-        """How many jobs hold each device now."""
+        """The number of jobs that hold each device."""
         return Counter(device for devices in self.held.values() for device in devices.split(","))
 
-    def let_go(self, pid: int) -> None:
+    def release(self, pid: int) -> None:
         self.processes[pid].stdin.write("\n")
         self.processes[pid].stdin.flush()
 
@@ -103,23 +104,23 @@ def jobs(locks):
 
 
 def assert_all_free(locks, devices, slots=1):
-    """All devices can be taken at once, and afterwards no lock is left."""
+    """Asserts that all devices can be leased at once, and that no lock file is left afterwards."""
     with hold_devices([Device(name, name) for name in devices], len(devices), slots=slots, interval=0) as held:
         assert len(held) == len(devices)
     assert list(locks.iterdir()) == []
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-def test_more_jobs_than_places_of_which_some_are_killed(jobs, locks, slots):
+def test_more_jobs_than_slots_share_devices_even_when_some_are_killed(jobs, locks, slots):
     devices, number = ["GPU-a", "GPU-b", "GPU-c"], 12
     for _ in range(number):
         jobs.start(devices, slots=slots)
     begun, killed = [], 0
     while len(begun) < number:
-        # nobody lets go before all places are taken, so that every device is seen in use
+        # no job ends before all slots are in use, so that every device is seen in use
         while len(jobs.held) < min(3 * slots, number - len(begun) + len(jobs.held)):
-            what, pid = jobs.hear()
-            assert what == "begin" and max(jobs.users().values()) <= slots
+            event, pid = jobs.next_line()
+            assert event == "begin" and max(jobs.users().values()) <= slots
             begun.append(pid)
         assert sorted(jobs.users()) == devices or len(begun) == number
         leaving = next(iter(jobs.held))
@@ -127,89 +128,89 @@ def test_more_jobs_than_places_of_which_some_are_killed(jobs, locks, slots):
             jobs.kill(leaving)
             killed += 1
         else:
-            jobs.let_go(leaving)
-            assert jobs.hear() == ("end", leaving)
+            jobs.release(leaving)
+            assert jobs.next_line() == ("end", leaving)
     for pid in list(jobs.held):
         jobs.kill(pid)
     assert len(set(begun)) == number and killed >= 3
     assert_all_free(locks, devices, slots)
 
 
-def test_jobs_of_one_and_of_several_devices_all_come_to_their_turn(jobs, locks):
+def test_jobs_with_one_and_with_several_devices_do_not_starve(jobs, locks):
     devices = ["GPU-a", "GPU-b", "GPU-c"]
     for count in (1, 2, 3, 1, 2, 2):
         jobs.start(devices, count=count, rounds=12)
-    heard = Counter()
-    while heard["end"] < 6 * 12:
-        what, _ = jobs.hear()
-        heard[what] += 1
+    events = Counter()
+    while events["end"] < 6 * 12:
+        event, _ = jobs.next_line()
+        events[event] += 1
         assert not jobs.held or max(jobs.users().values()) == 1
     assert all(job.wait() == 0 for job in jobs.processes.values())
     assert_all_free(locks, devices)
 
 
-def test_the_children_of_a_killed_job_hold_nothing(jobs, locks):
+def test_children_of_a_killed_job_hold_no_locks(jobs, locks):
     reader, writer = os.pipe()
     try:
         job = jobs.start(["GPU-a"], children=reader)
-        assert jobs.hear() == ("begin", job.pid)
+        assert jobs.next_line() == ("begin", job.pid)
         jobs.kill(job.pid)
-        # they live: both wait for input
+        # the children are alive: both wait for input
         assert_all_free(locks, ["GPU-a"])
     finally:
         os.close(writer)
         os.close(reader)
 
 
-def test_a_device_that_is_held_alone_is_not_shared_and_the_other_way_round(jobs, locks):
+def test_exclusive_and_shared_use_of_a_device_exclude_each_other(jobs, locks):
     alone = jobs.start(["GPU-a"])
-    jobs.hear()
+    jobs.next_line()
     shares = [jobs.start(["GPU-a"], slots=2, stderr=subprocess.PIPE) for _ in range(2)]
-    # they have found the device taken once they say that they wait
-    assert all("waiting for a GPU of GPU-a" in job.stderr.readline() for job in shares)
-    jobs.let_go(alone.pid)
-    assert jobs.hear() == ("end", alone.pid)
-    assert [jobs.hear()[0], jobs.hear()[0]] == ["begin", "begin"]
+    # the device was in use when they print that they wait
+    assert all("waiting for a free GPU among GPU-a" in job.stderr.readline() for job in shares)
+    jobs.release(alone.pid)
+    assert jobs.next_line() == ("end", alone.pid)
+    assert [jobs.next_line()[0], jobs.next_line()[0]] == ["begin", "begin"]
     third = jobs.start(["GPU-a"], stderr=subprocess.PIPE)
     assert "waiting" in third.stderr.readline()
     for job in shares:
-        jobs.let_go(job.pid)
-        assert jobs.hear() == ("end", job.pid)
-    assert jobs.hear() == ("begin", third.pid)
-    jobs.let_go(third.pid)
-    jobs.hear()
+        jobs.release(job.pid)
+        assert jobs.next_line() == ("end", job.pid)
+    assert jobs.next_line() == ("begin", third.pid)
+    jobs.release(third.pid)
+    jobs.next_line()
 
 
-def test_who_waits_says_once_who_holds_the_device(jobs, locks):
-    first = jobs.start(["GPU-a"], what="train_point dpcl-toy-s0-0123456789ab")
-    jobs.hear()
+def test_waiting_jobs_print_once_who_holds_the_device(jobs, locks):
+    first = jobs.start(["GPU-a"], job="train_point dpcl-toy-s0-0123456789ab")
+    jobs.next_line()
     second = jobs.start(["GPU-a"], stderr=subprocess.PIPE)
     line = second.stderr.readline()
     assert f"held by pid {first.pid} of " in line and "train_point dpcl-toy-s0-0123456789ab in " in line
-    jobs.let_go(first.pid)
-    jobs.hear(), jobs.hear()
-    jobs.let_go(second.pid)
+    jobs.release(first.pid)
+    jobs.next_line(), jobs.next_line()
+    jobs.release(second.pid)
     assert second.wait() == 0 and second.stderr.read() == ""
 
 
-def test_what_a_scheduler_gave_is_shared_out_within_its_job_alone(jobs, locks, monkeypatch):
+def test_leases_on_a_schedulers_devices_apply_only_within_its_job(jobs, locks, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     jobs.start(["0"])
-    jobs.hear()
+    jobs.next_line()
     monkeypatch.setenv("SLURM_JOB_ID", "2")
     jobs.start(["0"])
-    jobs.hear()
+    jobs.next_line()
     assert jobs.users()["0"] == 2  # devices of two machines, or of one that the scheduler shares
     third = jobs.start(["0"], stderr=subprocess.PIPE)
-    assert "waiting for a GPU of 0" in third.stderr.readline()
+    assert "waiting for a free GPU among 0" in third.stderr.readline()
     for pid in jobs.processes:
         jobs.kill(pid)
     monkeypatch.setenv("SLURM_JOB_ID", "3")
     assert_all_free(locks, ["0"])
 
 
-def test_devices_and_times_are_written_for_every_run_of_a_job(locks, tmp_path, monkeypatch):
+def test_devices_and_times_of_every_run_are_recorded(locks, tmp_path, monkeypatch):
     record = tmp_path / "point.devices.tsv"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
     for _ in range(2):
@@ -246,7 +247,7 @@ def test_devices_and_times_are_written_for_every_run_of_a_job(locks, tmp_path, m
         (DIVIDED, "MIG-bbbb-2", [("MIG-bbbb-2",) * 2]),
     ],
 )
-def test_devices_have_one_key_by_whatever_name_they_go(nvidia_smi, listed, visible, expected):
+def test_all_names_of_a_device_have_the_same_key(nvidia_smi, listed, visible, expected):
     nvidia_smi(listed)
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert [(device.name, device.key) for device in visible_devices(environment)] == expected
@@ -260,18 +261,18 @@ def test_numbers_without_a_driver_are_devices_of_this_host(nvidia_smi):
     assert (zero.name, one.name) == ("0", "1") and zero.key != one.key and zero.key.endswith("-0")
 
 
-def test_a_number_of_gpus_takes_the_first_but_a_schedulers_choice_stands(nvidia_smi):
+def test_a_number_of_gpus_selects_the_first_but_not_of_a_schedulers_choice(nvidia_smi):
     nvidia_smi(TWO_GPUS)
     assert [device.name for device in devices_for_jobs(1, {})] == ["0"]
     given = {"CUDA_VISIBLE_DEVICES": "1", "SLURM_JOB_ID": "7"}
     assert [device.name for device in devices_for_jobs("1", given)] == ["1"]
     assert scheduler_job(given) == "Slurm-7"
-    assert scheduler_job({"SLURM_JOB_ID": "7"}) is None  # it chose nothing
+    assert scheduler_job({"SLURM_JOB_ID": "7"}) is None  # it chose no devices
     assert scheduler_job({"CUDA_VISIBLE_DEVICES": "0", "LSB_JOBID": "3", "LSB_JOBINDEX": "2"}) == "LSF-3-2"
 
 
 class Job:
-    """What a rule's script sees of its job."""
+    """The job object of a rule's script."""
 
     def __init__(self, **config):
         self.rule, self.wildcards, self.resources = "train_point", ["dpcl-toy-s0-0123456789ab"], {"gpu": 1}
@@ -282,19 +283,19 @@ class Job:
 @pytest.mark.parametrize(
     "visible, device, count, message",
     [
-        ("GPU-a", "auto", 2, "expected 2 GPUs, found 1 that this job may use"),
+        ("GPU-a", "auto", 2, "expected 2 GPUs, found 1 available to this job"),
         ("GPU-a", "cuda:1", 1, "expected one of 1 GPUs, found cuda:1"),
         ("MIG-a,MIG-b", "auto", 2, "expected whole GPUs"),
     ],
 )
-def test_what_cannot_be_given_is_told_in_one_line(nvidia_smi, monkeypatch, visible, device, count, message):
+def test_unavailable_devices_are_errors(nvidia_smi, monkeypatch, visible, device, count, message):
     nvidia_smi(None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(UserError, match=message), gpus_for(Job(gpus="auto"), device, count):
         pass
 
 
-def test_a_job_may_name_its_device_and_one_on_the_cpu_takes_none(nvidia_smi, locks, tmp_path, monkeypatch):
+def test_jobs_may_name_a_device_and_cpu_jobs_lease_none(nvidia_smi, locks, tmp_path, monkeypatch):
     nvidia_smi(None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
@@ -308,7 +309,10 @@ def test_a_job_may_name_its_device_and_one_on_the_cpu_takes_none(nvidia_smi, loc
     assert not record.exists()
 
 
-def test_a_folder_of_locks_that_cannot_be_used_is_told(locks):
+def test_an_unusable_folder_for_locks_is_an_error(locks):
     locks.write_text("a file")
-    with pytest.raises(UserError, match="GPU_LOCK_DIRECTORY names another"), hold_devices([Device("0", "GPU-a")]):
+    with (
+        pytest.raises(UserError, match="set GPU_LOCK_DIRECTORY to another folder"),
+        hold_devices([Device("0", "GPU-a")]),
+    ):
         pass

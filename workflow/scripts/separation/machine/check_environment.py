@@ -124,12 +124,12 @@ def _devices(environment: Mapping[str, str]) -> Iterator[Check]:
     small = memory < 4
     yield Check("Devices", "memory", f"{memory:.1f} GB", "note" if small else "ok",
                 "several jobs at a time may not fit: snakemake --jobs 1" if small else "")  # fmt: skip
-    from separation.machine.gpus import complaint_of_driver, scheduler_job, visible_devices
+    from separation.machine.gpus import driver_error, scheduler_job, visible_devices
 
     devices = visible_devices(environment)
     names = ", ".join(device.name for device in devices)
     if not devices:
-        said = complaint_of_driver()
+        said = driver_error()
         means = (
             f"nvidia-smi is there and says: {said}"
             if said

@@ -1,4 +1,4 @@
-"""Which GPUs this machine has and this process may use, found without importing torch."""
+"""GPUs of this machine that this process may use, without importing torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from separation.errors import UserError
 
-#: the variables by which schedulers tell a job its number, and its place in an array where the number is that of all
+#: variables with the id of a scheduler's job, and its array index where the id is that of the array
 SCHEDULERS = {
     "Slurm": ("SLURM_JOB_ID",),
     "LSF": ("LSB_JOBID", "LSB_JOBINDEX"),
     "PBS": ("PBS_JOBID",),
-    # JOB_ID alone is too common a name
+    # JOB_ID on its own is too common a name
     "SGE": ("SGE_TASK_ID", "JOB_ID"),
 }
 _LISTED = re.compile(r"(?P<mig>\s+MIG\b.*)?(?:GPU (?P<number>\d+):.*)?\(UUID: (?P<uuid>[^)\s]+)\)\s*$")
@@ -26,8 +26,8 @@ class Device:
     """A GPU, or a MIG part of one.
 
     Attributes:
-        name: what CUDA_VISIBLE_DEVICES calls it: a number as nvidia-smi counts, a GPU's UUID or a MIG id.
-        key: what tells it from all other devices, by whatever name it goes: its UUID; without nvidia-smi, its name.
+        name: Name in CUDA_VISIBLE_DEVICES: a number as in nvidia-smi, a GPU's UUID or a MIG id.
+        key: Unique key, the same for all names of the device: its UUID; without nvidia-smi, its name.
     """
 
     name: str
@@ -35,20 +35,20 @@ class Device:
 
     @property
     def mig(self) -> bool:
-        """Whether it is a part of a GPU."""
+        """Whether it is a MIG part of a GPU."""
         return self.key.startswith("MIG-")
 
 
 def count_gpus(wanted: str | int, environment: Mapping[str, str], slots: str | int = 1) -> int:
-    """How many jobs that use a GPU may run at a time: what the workflow has of the resource `gpu`.
+    """The number of GPU jobs that may run at a time, which is the workflow's resource `gpu`.
 
     Args:
-        wanted: a number of devices, or `auto`: all of `visible_devices`.
-        environment: the environment's variables.
-        slots: how many jobs share a device.
+        wanted: Number of devices, or `auto` for all of `visible_devices`.
+        environment: Environment variables.
+        slots: Number of jobs that share a device.
 
     Raises:
-        UserError: `wanted` is neither.
+        UserError: `wanted` is neither a number nor `auto`.
     """
     if str(wanted) != "auto":
         if not str(wanted).isdigit():
@@ -57,47 +57,49 @@ def count_gpus(wanted: str | int, environment: Mapping[str, str], slots: str | i
     return len(visible_devices(environment)) * int(slots)
 
 
-def check_num_gpus(asked: Iterable[int], places: int, slots: str | int = 1) -> None:
-    """Stops where a training needs more devices than there are; where there are none, all train on the CPU.
+def check_num_gpus(requested: Iterable[int], gpu_jobs: int, slots: str | int = 1) -> None:
+    """Checks that no training needs more devices than there are; without devices, all train on the CPU.
 
     Args:
-        asked: train_config.num_gpus of each training.
-        places: what `count_gpus` counts.
-        slots: how many jobs share a device.
+        requested: train_config.num_gpus of each training.
+        gpu_jobs: Result of `count_gpus`.
+        slots: Number of jobs that share a device.
 
     Raises:
-        UserError: such a training.
+        UserError: A training needs more devices.
     """
-    devices, most = places // int(slots), max(asked, default=0)
+    devices, most = gpu_jobs // int(slots), max(requested, default=0)
     if devices and most > devices:
-        raise UserError(f"expected at most the {devices} GPUs of this run, found {most}", key="train_config.num_gpus")
+        raise UserError(
+            f"expected at most {devices}, the number of GPUs of this run, found {most}", key="train_config.num_gpus"
+        )
 
 
 def devices_for_jobs(wanted: str | int, environment: Mapping[str, str]) -> list[Device]:
-    """The devices that jobs of this machine share out among themselves.
+    """The devices that are distributed among the jobs of this machine.
 
     Args:
-        wanted: a number of devices, the first so many, or `auto`, all of them. A scheduler's choice stands as it is.
-        environment: the environment's variables.
+        wanted: Number of devices, counted from the first, or `auto` for all. A scheduler's choice overrides it.
+        environment: Environment variables.
     """
     devices = visible_devices(environment)
     return devices if str(wanted) == "auto" or scheduler_job(environment) else devices[: int(wanted)]
 
 
 def visible_devices(environment: Mapping[str, str]) -> list[Device]:
-    """The devices that CUDA_VISIBLE_DEVICES names where it is set, else those that nvidia-smi lists.
+    """The devices in CUDA_VISIBLE_DEVICES where it is set, otherwise those that nvidia-smi lists.
 
-    As in CUDA, the list ends at the first entry that names no device, UUIDs may be cut short where that leaves them
-    unique, and a GPU that is divided (MIG) stands for its first part when it is named as a whole. See "CUDA environment
-    variables" in NVIDIA's CUDA C++ programming guide, and its MIG user guide.
+    As in CUDA, the list ends at the first unknown entry, UUIDs may be abbreviated as long as they are unique, and the
+    number of a divided GPU (MIG) means its first part. See "CUDA environment variables" in NVIDIA's CUDA C++
+    programming guide, and its MIG user guide.
     """
-    listed = _listed()
+    listed = _list_devices()
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return [Device(part.name if part.mig else name, part.key) for name, parts in listed.items() for part in parts]
     devices: list[Device] = []
     for name in (part.strip() for part in visible.split(",")):
-        device = _named(name, listed)
+        device = _find(name, listed)
         if device is None:
             break
         if all(device.key != other.key for other in devices):
@@ -106,7 +108,7 @@ def visible_devices(environment: Mapping[str, str]) -> list[Device]:
 
 
 def scheduler_job(environment: Mapping[str, str]) -> str | None:
-    """The scheduler's job that this process runs in, such as Slurm-4711, where it chose the devices; else None."""
+    """The scheduler's job of this process, such as Slurm-4711, where it chose the devices; otherwise None."""
     if environment.get("CUDA_VISIBLE_DEVICES") is None:
         return None
     for scheduler, variables in SCHEDULERS.items():
@@ -115,12 +117,12 @@ def scheduler_job(environment: Mapping[str, str]) -> str | None:
     return None
 
 
-def _named(name: str, listed: Mapping[str, list[Device]]) -> Device | None:
-    """The device that an entry of CUDA_VISIBLE_DEVICES names."""
+def _find(name: str, listed: Mapping[str, list[Device]]) -> Device | None:
+    """The device of an entry in CUDA_VISIBLE_DEVICES; None where there is none."""
     if not name or name == "-1":
         return None
     if not listed:
-        # nothing tells the devices' UUIDs: a number is one of this machine's
+        # without nvidia-smi UUIDs are unknown, and a number is a device of this machine
         return Device(name, f"{socket.gethostname()}-{name}" if name.isdigit() else name)
     if name.isdigit():
         parts = listed.get(str(int(name)), [])
@@ -128,12 +130,12 @@ def _named(name: str, listed: Mapping[str, list[Device]]) -> Device | None:
     found = [part for parts in listed.values() for part in parts if part.key.startswith(name)]
     if len(found) == 1:
         return Device(name, found[0].key)
-    # a whole GPU that is divided is known by its parts alone; ids of the form MIG-GPU-<uuid>/<n>/<n> are not listed
+    # divided GPUs are listed only by their parts; ids of the form MIG-GPU-<uuid>/<n>/<n> are not listed
     return Device(name, name) if not found else None
 
 
-def _listed() -> dict[str, list[Device]]:
-    """What nvidia-smi lists: by number, the GPU, or its parts where it is divided. Empty where it does not run."""
+def _list_devices() -> dict[str, list[Device]]:
+    """Devices by number, as nvidia-smi lists them: a GPU, or the parts of a divided one. Empty where it fails."""
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -153,8 +155,11 @@ def _listed() -> dict[str, list[Device]]:
     return found
 
 
-def complaint_of_driver() -> str:
-    """What nvidia-smi says where it is there and fails, as it does when the driver was updated and not loaded again."""
+def driver_error() -> str:
+    """The error message of nvidia-smi; empty where it works or is missing.
+
+    nvidia-smi fails, for example, after an update of the driver until the driver is reloaded.
+    """
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
     except FileNotFoundError:

@@ -57,7 +57,7 @@ def train_together(
     place = find_device(device)
     if place.type == "cuda" and torch.cuda.device_count() < count:
         raise UserError(
-            f"expected {count} GPUs, found {torch.cuda.device_count()} that this job may use",
+            f"expected {count} GPUs, found {torch.cuda.device_count()} available to this job",
             key="train_config.num_gpus",
         )
     state = Path(folder).resolve() / "state"
