@@ -122,7 +122,7 @@ def remove_strays(manifest: Path, kept: Iterable[str]) -> None:
     folder = manifest.parent
     stay = {
         manifest,
-        *(path(manifest) for path in (attribution_file, file_times, problem_table)),
+        *(path(manifest) for path in (attribution_file, file_times, problem_table, lock_path, record_path)),
         *(folder / path for path in kept),
         *(path(manifest) for path in (lock_path, record_path)),
     }
