@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds the image, `make images`: by docker, podman or apptainer, whichever works; or containers/build.sh apptainer.
+# Builds the image with the first of docker, podman and apptainer that works, or with the one given as argument.
+# `make images` runs it.
 #   VARIANT        cuda (default) or cpu: the build of torch
-#   TORCH_INDEX    the package index that torch comes from, where the configured one gives the other build
-#   BASE_IMAGE     another base than Debian's; BOOTSTRAP=localimage where it is a file or folder for apptainer
+#   TORCH_INDEX    the package index of torch, if the configured one has the other build
+#   BASE_IMAGE     another base image than Debian's; for a file or folder with apptainer, also BOOTSTRAP=localimage
 #   BUILD_OPTIONS  more options of `build`, such as --network host
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -26,9 +27,9 @@ if [ "$program" = apptainer ]; then
   *) file=containers/$(printf '%s' "${image##*/}" | tr ':' '_').sif ;;
   esac
   apptainer build --force ${options[@]+"${options[@]}"} "${arguments[@]}" "$file" containers/separation.def
-  echo "The image is $file. Jobs run in it by: snakemake --profile local --sdm apptainer --config container=$file"
+  echo "Built $file. Run jobs in it with: snakemake --profile local --sdm apptainer --config container=$file"
 else
-  case $image in /* | *.sif) stop "container: $image is a file, which $program does not build; name an image in DOCKER_IMAGE_NAME" ;; esac
+  case $image in /* | *.sif) stop "container: $image is a file, which $program cannot build; set DOCKER_IMAGE_NAME to an image's name" ;; esac
   "$program" build ${options[@]+"${options[@]}"} "${arguments[@]}" --file containers/Dockerfile --tag "$image" .
-  echo "The image is $image. The whole workflow runs in it by: make demo in=$program"
+  echo "Built $image. Run the whole workflow in it with: make demo in=$program"
 fi

@@ -1,19 +1,19 @@
 # shellcheck shell=bash
-# What build.sh and run.sh have in common; they source it in the root of the repository.
+# Shared functions of build.sh and run.sh, which source it in the repository root.
 
 stop() {
   printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2
   exit 1
 }
 
-# The image: DOCKER_IMAGE_NAME, else `container` in config/config.yaml.
+# Prints the image: DOCKER_IMAGE_NAME, else `container` in config/config.yaml.
 image_name() {
   local name
   name=${DOCKER_IMAGE_NAME:-$(sed -n 's/^container: *//p' config/config.yaml | sed 's/ *#.*//')}
   printf '%s\n' "${name#docker://}"
 }
 
-# Whether a program is there and does its work: a docker without its daemon is none.
+# Whether a program is installed and works; docker needs its daemon.
 works() {
   case $1 in
   docker) command -v docker >/dev/null && docker version >/dev/null 2>&1 ;;
@@ -22,14 +22,14 @@ works() {
   esac
 }
 
-# The first of some programs that works, or the one that was asked for: program_of "$asked" docker podman
+# Prints the requested program, or the first one that works: program_of "$requested" docker podman
 program_of() {
-  local asked=$1 program
+  local requested=$1 program
   shift
-  if [ -n "$asked" ]; then
-    case " $* " in *" $asked "*) ;; *) stop "expected one of $*, found '$asked'" ;; esac
-    works "$asked" || stop "$asked does not work here$([ "$asked" = docker ] && echo ' (is its daemon running?)' || true)"
-    printf '%s\n' "$asked"
+  if [ -n "$requested" ]; then
+    case " $* " in *" $requested "*) ;; *) stop "expected one of $*, found '$requested'" ;; esac
+    works "$requested" || stop "$requested does not work here$([ "$requested" = docker ] && echo ' (is its daemon running?)' || true)"
+    printf '%s\n' "$requested"
     return
   fi
   for program in "$@"; do

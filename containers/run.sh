@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs a command in the container image, by docker or podman: containers/run.sh docker snakemake --profile local
-# The repository and DATA, CACHE and ARTIFACTS are mounted at their own paths, and what is written belongs to whoever runs
-# this, as on this machine. Keys are passed by name: their values stand on no command line.
-#   CONTAINER_OPTIONS  more options of `run`: --volume /corpora:/corpora:ro for recordings that lie elsewhere
+# Runs a command in the container image with docker or podman: containers/run.sh docker snakemake --profile local
+# The repository and DATA, CACHE and ARTIFACTS are mounted at their own paths, and written files belong to the current
+# user, as without a container. Keys are passed by name: no command line shows their values.
+#   CONTAINER_OPTIONS  more options of `run`, such as --volume /corpora:/corpora:ro for recordings in another folder
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=containers/image.sh
@@ -17,19 +17,19 @@ arguments=(--rm --init --workdir "$code" --volume "$code:$code" --user "$user" -
 if [ "$program" = podman ] && [ "$(id -u)" != 0 ]; then arguments+=(--userns keep-id); fi
 
 for name in DATA_DIRECTORY CACHE_DIRECTORY ARTIFACTS_DIRECTORY PATH_TO_GOOGLE_CREDENTIALS; do
-  place=${!name:-}
-  [ -n "$place" ] || continue
+  path=${!name:-}
+  [ -n "$path" ] || continue
   arguments+=(--env "$name")
-  case $place in /*) ;; *) place=$code/$place ;; esac
-  [ "$name" = PATH_TO_GOOGLE_CREDENTIALS ] || mkdir -p "$place"
-  case $place in "$code"/*) ;; *) arguments+=(--volume "$place:$place") ;; esac
+  case $path in /*) ;; *) path=$code/$path ;; esac
+  [ "$name" = PATH_TO_GOOGLE_CREDENTIALS ] || mkdir -p "$path"
+  case $path in "$code"/*) ;; *) arguments+=(--volume "$path:$path") ;; esac
 done
 for name in COMET_API_KEY COMET_WORKSPACE WANDB_API_KEY MLFLOW_TRACKING_URI DOCKER_IMAGE_NAME; do
   [ -z "${!name:-}" ] || arguments+=(--env "$name")
 done
 
 if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
-  locks=${GPU_LOCK_DIRECTORY:-/tmp/separation-gpus} # jobs outside and inside mean the same devices
+  locks=${GPU_LOCK_DIRECTORY:-/tmp/separation-gpus} # shared with jobs outside the container
   mkdir -p -m 1777 "$locks"
   if [ "$program" = docker ]; then arguments+=(--gpus all); else arguments+=(--device nvidia.com/gpu=all); fi
   arguments+=(--env "GPU_LOCK_DIRECTORY=$locks" --volume "$locks:$locks")

@@ -202,11 +202,11 @@ def test_a_set_up_that_failed_names_its_log_and_the_next_one_makes_it_good(machi
     code, said, _ = machine.set_up(BREAK=broken)
     assert code == 1
     assert f"stand-in: no {broken} today" in said
-    assert said.endswith("failed; the whole output is in logs/setup.log\n")
+    assert said.endswith("failed; the full output is in logs/setup.log\n")
     code, said, calls = machine.set_up()
     assert code == 0, said
     assert made_anew(calls)
-    assert "an earlier set-up did not finish" in said
+    assert "an earlier setup did not finish" in said
     assert machine.set_up()[2] == []
 
 
