@@ -1,4 +1,4 @@
-"""`make compare`: several sweeps in one table and one report, on real runs."""
+"""`make compare`: several sweeps in one table and one report, from real runs."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ def compare(project, sweeps):
 
 @pytest.fixture(scope="module")
 def swept(finished, tmp_path_factory) -> Project:
-    """The tiny sweep, one that shares a point with it, one with that point on other mixtures; nothing is trained."""
+    """The tiny sweep, one that shares a point with it, and one with that point on other mixtures, without training."""
     project = finished.copy(tmp_path_factory.mktemp("compare") / "project")
     text = (project.folder / TINY).read_text().replace("[0.01, 0.001]", "[0.001]")
     for name, test in (
@@ -33,7 +33,7 @@ def swept(finished, tmp_path_factory) -> Project:
     return project
 
 
-def test_a_point_of_two_sweeps_is_one_row_with_both_labels(swept):
+def test_a_shared_point_is_one_row_with_both_labels(swept):
     done = compare(swept, "tiny_dpcl,shares")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == (
@@ -43,7 +43,7 @@ def test_a_point_of_two_sweeps_is_one_row_with_both_labels(swept):
     points = pandas.read_csv(folder / "points.csv").set_index("train_config.learning_rate")
     assert points["sweep"].to_dict() == {0.01: "tiny_dpcl", 0.001: "tiny_dpcl + shares"}
     assert points.loc[0.001, "label"].startswith("tiny_dpcl: learning_rate=0.001 | shares: ")
-    # Scores and means are those of the sweep itself
+    # scores and means equal those of the sweep itself
     one, both = (
         pandas.read_csv(swept.folder / f"results/{name}/summary.csv")
         for name in ("sweeps/tiny_dpcl", "comparisons/tiny_dpcl+shares")
@@ -55,13 +55,13 @@ def test_a_point_of_two_sweeps_is_one_row_with_both_labels(swept):
     assert "tests/experiments/shares.yml" in page
 
 
-def test_other_test_mixtures_are_said_plainly(swept):
+def test_different_test_mixtures_are_reported(swept):
     done = compare(swept, "tests/experiments/other_test.yml,tiny_dpcl")
     assert done.returncode == 0, done.stderr
-    told = "The sweeps were tested on different mixtures (other_test on 2 mixtures of tiny_music/val; tiny_dpcl on 2"
-    assert told in done.stdout
+    notice = "The sweeps were tested on different mixtures (other_test on 2 mixtures of tiny_music/val; tiny_dpcl on 2"
+    assert notice in done.stdout
     folder = swept.folder / "results/comparisons/other_test+tiny_dpcl"
-    assert told in (folder / "report.html").read_text()
+    assert notice in (folder / "report.html").read_text()
     summary = pandas.read_csv(folder / "summary.csv").dropna(subset="validation_loss")
     assert len(summary) == 3
     pairs = pandas.read_csv(folder / "comparisons.csv").query("kind in ['best', 'pair']")
@@ -79,13 +79,13 @@ def test_other_test_mixtures_are_said_plainly(swept):
         ("tiny_dpcl,tiny_dpcl", "expected two or more sweeps, found tiny_dpcl, tiny_dpcl"),
     ],
 )
-def test_a_wrong_name_is_one_line(swept, sweeps, message):
+def test_a_wrong_name_is_reported_in_one_line(swept, sweeps, message):
     done = compare(swept, sweeps)
     assert done.returncode == 1
     assert done.stderr == f"Error: sweeps: {message}\n"
 
 
-def test_a_sweep_without_scores_is_told_with_the_command_that_makes_them(swept):
+def test_the_error_for_a_sweep_without_scores_has_the_remedy(swept):
     scores = swept.folder / "results/sweeps/shares/scores.parquet"
     hidden = scores.rename(scores.with_suffix(".hidden"))
     done = compare(swept, "tiny_dpcl,shares")
@@ -95,6 +95,6 @@ def test_a_sweep_without_scores_is_told_with_the_command_that_makes_them(swept):
     assert "Traceback" not in done.stderr
 
 
-def test_make_compare_asks_for_sweeps():
+def test_make_compare_passes_the_sweeps():
     done = subprocess.run(["make", "-n", "compare", "sweeps=a,b"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "separation.commands.compare 'a,b'" in done.stdout

@@ -1,4 +1,4 @@
-"""The notebook, run on real results as it is served: every cell, in a real kernel."""
+"""The notebook on real results: every cell, in a real kernel."""
 
 import json
 
@@ -14,25 +14,25 @@ NOTEBOOK = ROOT / "workflow/notebooks/analyze.ipynb"
 
 @pytest.fixture(scope="module")
 def executed(finished):
-    """The notebook after all its cells ran on the tiny experiment, from its own folder as a server starts it."""
+    """The notebook after running all its cells on the tiny experiment, in its own folder, as a server would."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SWEEPS", "tiny_dpcl")
         environment.delenv("PYTHONPATH", raising=False)
         for name in ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY"):
             environment.delenv(name, raising=False)
-        place = {"metadata": {"path": str(finished.folder / "workflow/notebooks")}}
-        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place).execute()
+        resources = {"metadata": {"path": str(finished.folder / "workflow/notebooks")}}
+        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
     return notebook
 
 
 def outputs(notebook, kind):
-    """What cells showed, of one MIME type."""
-    shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    return [output["data"][kind] for output in shown if kind in output.get("data", {})]
+    """The outputs of all cells with one MIME type."""
+    found = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [output["data"][kind] for output in found if kind in output.get("data", {})]
 
 
-def test_it_is_kept_without_outputs():
+def test_it_is_committed_without_outputs():
     for cell in json.loads(NOTEBOOK.read_text())["cells"]:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
@@ -42,7 +42,7 @@ def test_a_box_plot_for_each_swept_key_and_for_the_points(executed):
     assert len(outputs(executed, "image/png")) == 2
 
 
-def test_its_means_are_those_of_the_summary(executed, finished):
+def test_its_means_equal_those_of_the_summary(executed, finished):
     summary = pandas.read_csv(finished.path("results/sweeps/tiny_dpcl/summary.csv"))
     tables = "".join(outputs(executed, "text/html"))
     for _, row in summary[summary["point"].str.startswith("dpcl")].iterrows():
@@ -50,7 +50,7 @@ def test_its_means_are_those_of_the_summary(executed, finished):
     assert "ideal_ratio_mask" in tables
 
 
-def test_nothing_is_said_on_standard_error(executed):
+def test_standard_error_is_empty(executed):
     for cell in executed.cells:
         for output in cell.get("outputs", []):
             assert output.get("name") != "stderr", output

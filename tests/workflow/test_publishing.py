@@ -1,4 +1,4 @@
-"""A sweep with every service configured: what they have in the end, and that no secret went anywhere else."""
+"""A sweep with every service configured: what the services receive, and that no secret goes anywhere else."""
 
 import json
 import os
@@ -17,13 +17,12 @@ from conftest import TINY
 from google_server import GoogleServer, private_key
 
 SWEEP = ("--config", f"sweep={TINY}")
-# what a user may have in the environment, each with a mark by which it is found again wherever it turns up
+# secrets that a user may have in the environment, recognizable wherever they turn up
 MARKED = {
     "WANDB_API_KEY": "marked0wandb0" + "0" * 27,
     "JUPYTER_PASSWORD_HASH": "sha1:0123456789ab:marked0jupyter",
     "AWS_SECRET_ACCESS_KEY": "marked0aws",
 }
-GATHERED = {"collect_scores": 1, "summarize_sweep": 1, "plot_sweep": 1, "render_report": 1}
 
 
 def wait_for(condition):
@@ -47,13 +46,13 @@ def services(tmp_path):
 
 
 def watch_command_lines(seen, over):
-    """Notes the arguments of all processes of this machine until it is over."""
+    """Collects the command lines of all processes on this machine until `over` is set."""
     while not over.wait(0.1):
         for process in psutil.process_iter(["cmdline"]):
             seen.add(" ".join(process.info["cmdline"] or ()))
 
 
-def test_what_is_not_configured_is_not_planned(finished):
+def test_services_are_planned_only_if_configured(finished):
     assert finished.planned("publish", *SWEEP) == {}
     planned = finished.planned("publish", *SWEEP, COMET_API_KEY="x", PATH_TO_GOOGLE_CREDENTIALS="y")
     assert planned == {"sync_comet": 1, "upload_sheet": 1}
@@ -62,7 +61,7 @@ def test_what_is_not_configured_is_not_planned(finished):
     assert planned == {}
 
 
-def test_the_table_lies_beside_the_summary_and_a_workbook_is_made_on_request(project):
+def test_the_table_is_beside_the_summary_and_the_workbook_is_written_on_request(project):
     sheet = pandas.read_csv(project.path("results/sweeps/tiny_dpcl/sheet.csv"))
     summary = pandas.read_csv(project.path("results/sweeps/tiny_dpcl/summary.csv"))
     means = summary.set_index("point")["SI-SDR"].round(2)
@@ -73,7 +72,7 @@ def test_the_table_lies_beside_the_summary_and_a_workbook_is_made_on_request(pro
     assert project.path("results/sweeps/tiny_dpcl/sheet.xlsx").stat().st_size > 1000
 
 
-def test_a_sweep_is_tracked_and_published_and_its_secrets_go_nowhere(project, services):
+def test_a_sweep_is_tracked_and_published_without_leaking_secrets(project, services):
     comet, google, environment = services
     secrets = [*MARKED.values(), COMET_KEY, private_key().splitlines()[1]]
     command = [sys.executable, "-m", "snakemake", "publish", *SWEEP, "trackers=[comet]",
@@ -97,7 +96,7 @@ def test_a_sweep_is_tracked_and_published_and_its_secrets_go_nowhere(project, se
     for point, page in pages.items():
         experiment = comet.experiments[page.rsplit("/", 1)[1]]
         history = pandas.read_csv(project.path(f"results/artifacts/{point}/history.csv"))
-        # the point that the finished sweep had before knows its epochs from its log
+        # the epochs of the point that was finished before come from its log
         assert [value for _, value in experiment.values("validation/loss")] == pytest.approx(
             history["validation_loss"].tolist()
         )
@@ -110,13 +109,13 @@ def test_a_sweep_is_tracked_and_published_and_its_secrets_go_nowhere(project, se
     assert sheet.title == "tiny_dpcl" and google.count() == 5
     assert {re.search('","(.*)"', row[0]).group(1) for row in sheet.table()[2:]} == set(pages)
 
-    # nothing is left to do, and asked for once more nothing is sent
+    # a second upload has nothing to send
     comet.calls.clear(), google.calls.clear()
     done = project.run("publish", *SWEEP, "trackers=[comet]", "set=train_config.learning_rate=[0.01,0.002]",
                        "--forcerun", "sync_comet", "upload_sheet", **environment)  # fmt: skip
     assert comet.calls == [] and [kind for kind, _ in google.calls] == ["metadata", "read"]
 
-    # the secrets: in no file, no line of output, no command line; a service is told its own key and no other
+    # secrets are in no file, output or command line; a service receives only its own key
     assert any("separation.tracking.sender" in line for line in seen)
     for secret in secrets:
         assert not [text for text in (printed, done.stdout, done.stderr, *seen, *google.bodies) if secret in text]
@@ -128,7 +127,7 @@ def test_a_sweep_is_tracked_and_published_and_its_secrets_go_nowhere(project, se
             assert found == [], path
 
 
-def test_a_sweep_without_a_network_is_whole_and_warns_once(project, services):
+def test_a_sweep_without_a_network_is_complete_and_warns_once(project, services):
     _, _, environment = services
     environment = {**environment, "COMET_URL_OVERRIDE": "http://127.0.0.1:9/clientlib/"}
     done = project.run(*SWEEP, "set=train_config.learning_rate=[0.02,0.03]", **environment)
@@ -141,7 +140,7 @@ def test_a_sweep_without_a_network_is_whole_and_warns_once(project, services):
         wait_for(lambda folder=folder: list(folder.glob("state/trackers/comet/*.zip")))
 
 
-def test_runs_have_readable_names_settings_and_scores_in_tensorboard(finished):
+def test_tensorboard_runs_have_readable_names_settings_and_scores(finished):
     links = sorted((finished.folder / "results/tensorboard/tiny_dpcl").iterdir())
     assert [re.fullmatch(r"learning_rate=(0\.01|0\.001) \([0-9a-f]{6}\)", link.name) is not None for link in links]
     from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer

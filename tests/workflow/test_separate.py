@@ -1,4 +1,4 @@
-"""Separating one's own files with a trained point, and giving a point away."""
+"""`make separate` and `make export` with a trained point."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from conftest import ROOT
 
 @pytest.fixture
 def command(finished):
-    """Runs a module of the library in the finished project."""
+    """Runs a module of the library, or a script, in the finished project."""
 
     def run(module, *arguments, folder=finished.folder, paths=(ROOT / "workflow" / "scripts",)):
         variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
@@ -41,9 +41,9 @@ def noise(seconds, rate, channels, seed=0):
     return 0.1 * (tones[:, None] * np.ones(channels) + 0.3 * rng.normal(size=(len(tones), channels)))
 
 
-def test_a_file_of_any_kind_is_separated_into_files_like_it(tmp_path, command, point):
-    made = {"song.flac": (44_100, 2, 1.3), "word.wav": (11_025, 1, 0.001), "native.wav": (8_000, 1, 2.0)}
-    for name, (rate, channels, seconds) in made.items():
+def test_estimates_have_the_rate_channels_and_length_of_the_file(tmp_path, command, point):
+    files = {"song.flac": (44_100, 2, 1.3), "word.wav": (11_025, 1, 0.001), "native.wav": (8_000, 1, 2.0)}
+    for name, (rate, channels, seconds) in files.items():
         soundfile.write(tmp_path / name, noise(seconds, rate, channels), rate)
     done = command(
         "separation.commands.separate",
@@ -51,25 +51,27 @@ def test_a_file_of_any_kind_is_separated_into_files_like_it(tmp_path, command, p
         point,
         "--output",
         tmp_path / "out",
-        *(tmp_path / name for name in made),
+        *(tmp_path / name for name in files),
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [
-        str(tmp_path / "out" / f"{name.split('.')[0]}_{number}.wav") for name in made for number in (1, 2)
+        str(tmp_path / "out" / f"{name.split('.')[0]}_{number}.wav") for name in files for number in (1, 2)
     ]
-    for name, (rate, channels, _) in made.items():
+    for name, (rate, channels, _) in files.items():
         mixture = soundfile.read(tmp_path / name, always_2d=True)[0]
         estimates = []
         for number in (1, 2):
-            estimate, found = soundfile.read(tmp_path / "out" / f"{name.split('.')[0]}_{number}.wav", always_2d=True)
-            assert found == rate and estimate.shape == mixture.shape == (len(mixture), channels)
+            estimate, estimate_rate = soundfile.read(
+                tmp_path / "out" / f"{name.split('.')[0]}_{number}.wav", always_2d=True
+            )
+            assert estimate_rate == rate and estimate.shape == mixture.shape == (len(mixture), channels)
             estimates.append(estimate)
         if name == "native.wav":
-            # the soft masks of all clusters add up to one
+            # the soft masks of all clusters sum to one
             assert np.allclose(sum(estimates), mixture, atol=1e-4) and np.abs(estimates[0]).max() > 0.01
 
 
-def test_mistakes_are_one_line(tmp_path, command, point):
+def test_mistakes_are_reported_in_one_line(tmp_path, command, point):
     (tmp_path / "text.wav").write_text("no audio")
     soundfile.write(tmp_path / "empty.wav", np.zeros((0, 1)), 8000)
     cases = {
@@ -88,7 +90,7 @@ LOADED_BY_NUSSL_ALONE = """
 import sys
 import numpy as np
 import soundfile
-from separation.nussl_compat import nussl  # which mends nussl for today's libraries, and is nothing of this project's
+from separation.nussl_compat import nussl  # patches nussl for newer libraries; needs nothing else of this project
 audio, rate = soundfile.read(sys.argv[1], always_2d=True)
 mixture = nussl.AudioSignal(audio_data_array=audio.T, sample_rate=rate)
 model = nussl.separation.deep.DeepClustering(mixture, 2, model_path="model.pth", mask_type="soft", random_state=0)
@@ -98,16 +100,16 @@ print(len(estimates), np.abs(sum(estimate.audio_data for estimate in estimates) 
 """
 
 
-def test_an_exported_point_is_one_folder_that_nussl_loads(tmp_path, command, point, finished):
-    folder = tmp_path / "given away"
+def test_nussl_loads_an_exported_point(tmp_path, command, point, finished):
+    folder = tmp_path / "an export"
     done = command("separation.commands.export", "--model", point, "--output", folder, "--licence", "CC0-1.0")
     assert done.returncode == 0 and done.stdout.strip() == str(folder), done.stderr
     assert {path.name for path in folder.iterdir()} == {
         *("README.md", "LICENCES.md", "config.yml", "metrics.json", "model.pth", "scores.parquet"),
     }
     scores = pandas.read_parquet(folder / "scores.parquet")
-    (told,) = json.loads((folder / "metrics.json").read_text())["scores"]
-    assert told["metrics"]["SI-SDR"] == pytest.approx(scores["SI-SDR"].mean())
+    (means,) = json.loads((folder / "metrics.json").read_text())["scores"]
+    assert means["metrics"]["SI-SDR"] == pytest.approx(scores["SI-SDR"].mean())
     card, licences = (folder / "README.md").read_text(), (folder / "LICENCES.md").read_text()
     assert point in card and f"| all | {scores['SI-SDR'].mean():.2f} |" in card
     assert "CC0-1.0" in licences and "TimGM6mb.sf2" in licences
@@ -123,7 +125,7 @@ def test_an_exported_point_is_one_folder_that_nussl_loads(tmp_path, command, poi
     count, difference = loaded.stdout.split()
     assert count == "2" and float(difference) < 1e-4
 
-    # an export is a model, too
+    # an export works as a model as well
     for model, output in ((folder, "of_export"), (point, "of_point")):
         done = command(
             "separation.commands.separate", "--model", model, "--output", tmp_path / output, tmp_path / "song.wav"
@@ -134,7 +136,7 @@ def test_an_exported_point_is_one_folder_that_nussl_loads(tmp_path, command, poi
         assert np.array_equal(one, other)
 
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.txt").write_text("not to be lost")
+    (tmp_path / "full" / "thesis.txt").write_text("must not be lost")
     refused = command("separation.commands.export", "--model", point, "--output", tmp_path / "full")
     assert refused.returncode == 1 and "expected a new folder" in refused.stderr
-    assert (tmp_path / "full" / "thesis.txt").read_text() == "not to be lost"
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "must not be lost"
