@@ -124,7 +124,6 @@ def remove_strays(manifest: Path, kept: Iterable[str]) -> None:
         manifest,
         *(path(manifest) for path in (attribution_file, file_times, problem_table, lock_path, record_path)),
         *(folder / path for path in kept),
-        *(path(manifest) for path in (lock_path, record_path)),
     }
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
