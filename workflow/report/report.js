@@ -18,7 +18,7 @@
       style: { halo: { fill: text, stroke: isDark ? "#14171c" : "#ffffff", strokeWidth: 5, strokeOpacity: 0.85 } },
     };
   };
-  // Where there is little room long labels give way to the marks, and legends stand in one column
+  // On narrow screens long labels make room for the marks, and legends have one column
   const fit = (part, narrow, width) => {
     if (Array.isArray(part)) { part.forEach((one) => fit(one, narrow, width)); return; }
     if (part === null || typeof part !== "object") return;
@@ -42,7 +42,7 @@
     await vegaEmbed(plot, specification, { ...quiet, config: look(dark.matches), tooltip });
   };
   const save = async (figure, format) => {
-    // On paper and slides the page's own width and darkness would be in the way: it is drawn anew, out of sight
+    // For paper and slides the chart is redrawn off screen in its own size and in light colours
     const hidden = document.createElement("div");
     const specification = { ...JSON.parse(figure.querySelector("script").textContent), padding: 10 };
     const { view, finalize } = await vegaEmbed(hidden, specification, { ...quiet, config: look(false) });
@@ -65,15 +65,15 @@
       figure.append(button);
     }
   }
-  // What is seen is drawn first; the rest while the page has nothing else to do, so that it answers from the start
+  // Visible charts are drawn first and the others while the page is idle, so that it responds from the start
   const root = document.documentElement;
   const idle = () => new Promise((done) => (window.requestIdleCallback || setTimeout)(done, { timeout: 200 }));
-  const seen = (figure) => {
+  const visible = (figure) => {
     const box = figure.getBoundingClientRect();
     return box.bottom > -200 && box.top < window.innerHeight + 200;
   };
   let waiting = [], running = false;
-  // A chart that is drawn may push what is below it: who followed a link meanwhile stays where it led, unless they move on
+  // A chart that is drawn may move the content below it: a reader who followed a link stays there until they scroll
   let goal = null;
   window.addEventListener("hashchange", () => { goal = running ? document.getElementById(location.hash.slice(1)) : null; });
   for (const name of ["wheel", "touchmove", "keydown", "pointerdown"]) {
@@ -83,11 +83,11 @@
     if (running) return;
     running = true;
     for (;;) {
-      const next = waiting.findIndex(seen);
+      const next = waiting.findIndex(visible);
       if (next < 0) root.dataset.ready = "";
       if (!waiting.length) break;
       await idle();
-      const [figure] = waiting.splice(Math.max(0, waiting.findIndex(seen)), 1);
+      const [figure] = waiting.splice(Math.max(0, waiting.findIndex(visible)), 1);
       await draw(figure);
       goal?.scrollIntoView({ behavior: "instant" });
     }
@@ -112,7 +112,7 @@
     const cell = row.cells[column], text = cell.dataset.sort ?? cell.textContent.trim(), number = Number(text);
     return text !== "" && !Number.isNaN(number) ? number : text;
   };
-  // Numbers first, then words, and what is missing last in either direction
+  // Numbers before words; missing values last in either direction
   const missing = (a) => a === "nan" || a === "";
   const compare = (a, b) => typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1;
   table.querySelectorAll("thead th").forEach((head, column) => {
@@ -149,11 +149,11 @@
   filter();
 })();
 
-// Sounds --------------------------------------------------------------------------------------------------------------
+// Audio ---------------------------------------------------------------------------------------------------------------
 (() => {
-  const keep = document.getElementById("keep-place");
+  const keep = document.getElementById("keep-position");
   const players = [...document.querySelectorAll("audio")];
-  // Sounds are looked into as they come into view, not all at once when the page opens
+  // Clips are loaded as they come into view, not all at once when the page opens
   const near = new IntersectionObserver((found) => {
     for (const { target, isIntersecting } of found) if (isIntersecting) { target.preload = "metadata"; near.unobserve(target); }
   }, { rootMargin: "300px" });
@@ -179,11 +179,11 @@
     player.addEventListener("ended", follow);
     picture.addEventListener("click", (event) => {
       const box = picture.getBoundingClientRect();
-      const place = () => { player.currentTime = (event.clientX - box.left) / box.width * player.duration; };
-      // What was clicked counts, not the place of the sound before
+      const seek = () => { player.currentTime = (event.clientX - box.left) / box.width * player.duration; };
+      // The clicked position counts, not the position of the previous clip
       last?.pause();
       last = null;
-      player.play().then(place, place);
+      player.play().then(seek, seek);
     });
   }
 })();

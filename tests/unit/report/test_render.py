@@ -123,10 +123,10 @@ def test_the_verdict_names_the_point_with_the_lowest_validation_loss_and_its_tes
     summary = pd.read_csv(sweep.files.summary)
     best = summary[summary["best"]].iloc[0]
     assert f"Best point {best['label']}: {best['SI-SDRi']:.2f} dB SI-SDR improvement on test" in page.text
-    assert "It has the lowest validation loss (0.1082) of 8 points and was chosen by that alone." in page.text
+    assert "It was chosen by validation loss alone: its loss (0.1082) is the lowest of 8 points." in page.text
     assert f"95 % interval {best['SI-SDRi_low']:.2f} to {best['SI-SDRi_high']:.2f}" in page.text
     assert "On 48 test mixtures from 8 songs" in page.text
-    assert f"the point closes {100 * best['oracle_share']:.0f} %" in page.text
+    assert f"The point closes {100 * best['oracle_share']:.0f} %" in page.text
 
 
 def test_the_verdict_says_that_the_runner_up_does_better_on_test(page, sweep):
@@ -134,12 +134,12 @@ def test_the_verdict_says_that_the_runner_up_does_better_on_test(page, sweep):
     row = (
         comparisons[comparisons["kind"] == "best"].set_index("label").loc["learning_rate=0.01, sample_strategy=random"]
     )
-    assert f"differs from it by −{row['difference']:.2f} dB" in page.text
+    assert f"the best point minus the runner-up is −{row['difference']:.2f} dB" in page.text
     assert "the runner-up is shown to be better" in page.text
 
 
 def test_doubts_are_told_beside_the_verdict(page):
-    assert "The test rests on 8 songs." in page.text
+    assert "The test set covers only 8 songs." in page.text
     assert "Each point was trained with one seed." in page.text
     assert "lowest in its last epoch (12)" in page.text
 
@@ -152,7 +152,7 @@ def test_a_network_that_is_no_better_than_a_fixed_mask_is_called_that(tmp_path):
 
 def test_a_network_that_does_harm_is_called_that(tmp_path):
     text = render(prepare(tmp_path, {"train_config.learning_rate": [0.1]}, change=rescale(-9.0))).text
-    assert "not shown to be better than leaving the mixture as it is" in text
+    assert "not shown to be better than the unprocessed mixture" in text
     assert "It is worse than a fixed mask" in text
     assert "The sweep has one point" in text
 
@@ -274,7 +274,7 @@ def test_the_report_says_how_it_was_made_and_what_its_words_mean(page):
     for words in ("0123abc", "nussl 1.1.9", "toy_music-0123456789ab", "https://example.org/licence", "2026-01-02"):
         assert words in page.text
     assert "info:" in page.text
-    assert "Test scores have no part in the choice" in page.text
+    assert "Test scores play no part in the choice" in page.text
     for metric in ("SI-SDR", "SI-SIR", "SI-SAR", "SNR"):
         assert re.search(rf"{metric} S[a-z-]+", page.text)
 
@@ -335,7 +335,7 @@ def test_points_with_one_loss_are_not_called_incomparable(page):
 
 
 def test_what_points_cost_and_what_that_bought(page, sweep):
-    told = page.text.split("All trainings together took")[1].split("What the numbers mean")[0]
+    told = page.text.split("Total training time:")[1].split("What the numbers mean")[0]
     # Seconds of an epoch are 2.5 + 0.5 * (index % 5), of which there are 12
     assert told.startswith(" 5 min 18 s")
     assert "Devices: cpu." in told
@@ -346,7 +346,7 @@ def test_what_points_cost_and_what_that_bought(page, sweep):
 
 def test_conditions_stand_in_numbers_too(page, sweep):
     conditions = pd.read_csv(sweep.files.conditions)
-    told = page.text.split("The same in numbers")[1].split("Effects of what was swept")[0]
+    told = page.text.split("Values as tables")[1].split("Effects of swept keys")[0]
     best = pd.read_csv(sweep.files.summary).query("best").iloc[0]
     for _, row in conditions[conditions["point"] == best["point"]].iterrows():
         assert row["condition"] in told
@@ -354,8 +354,8 @@ def test_conditions_stand_in_numbers_too(page, sweep):
         assert f"n = {row['items']}" in told
 
 
-def test_metrics_have_their_passports(page):
-    told = page.text.split("Passport of SI-SDR ")[1]
+def test_metrics_have_their_definitions(page):
+    told = page.text.split("Definition of SI-SDR ")[1]
     for words in ("ICASSP 2019", "filter length 1 (a gain)", "permutation", "aggregation mean over channels"):
         assert words in told
 

@@ -121,12 +121,12 @@ EXPLANATIONS: Mapping[str, str] = {
 
 
 def describe(names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Explanation (`words`, maybe empty) and description fields of the known metrics among `names`."""
+    """The `explanation` ("" if there is none) and the description fields of the known metrics among `names`."""
     found = {}
     for name in names:
         description = vars(DESCRIPTIONS[name]) if name in DESCRIPTIONS else {}
         if name in EXPLANATIONS or description:
-            found[name] = {"words": EXPLANATIONS.get(name, ""), **description}
+            found[name] = {"explanation": EXPLANATIONS.get(name, ""), **description}
     return found
 
 

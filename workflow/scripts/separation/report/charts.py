@@ -1,7 +1,7 @@
-"""The charts of a sweep, as altair specifications.
+"""Charts of a sweep as altair specifications.
 
-One colour means one thing in all of them: orange is the best point, blue every other point, grey a baseline. All charts
-are single views, so that the report can fit their width to the page.
+Colours have the same meaning in all charts: orange is the best point, blue the other points, grey the baselines. All
+charts are single views, so that the report can fit their width to the page.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from separation.files.score_table import BASELINES, ORACLE
 
 BEST, POINT, BASELINE = "best point", "other points", "baselines"
 COLOURS = {BEST: "#e8710a", POINT: "#3f7fc4", BASELINE: "#7d8590"}
-# Told apart on white and on near-black, also by most colour-blind readers
+# Distinguishable on white and on near-black, also for most colour-blind readers
 PALETTE = ["#3f7fc4", "#d1495b", "#2a9d77", "#b07aa1", "#5b8c3e", "#6f6fd6", "#1f9fb5", "#8a6d52"]
 WIDTH = 680
-# More points than that are not drawn one under the other, nor with a colour each
+# With more points, charts are ordered by rank and points do not get a colour each
 MOST_ROWS = 30
 MOST_COLOURS = 8
-# Points of learning curves in one chart: more only make the page slow
+# Points of all learning curves in one chart; more would make the page slow
 MOST_CURVE_ROWS = 6000
 REFERENCE_LINES = ("mixture", "fixed_mask", ORACLE)
 
 
 @dataclass(frozen=True)
 class SweepData:
-    """What the charts draw.
+    """Data of the charts.
 
     `rows` has one row per point and evaluation and per baseline: `point`, `evaluation`, `label` (unique), `kind`,
     `validation_loss`, `score`, `low`, `high`, `oracle_share`, swept keys; ordered by validation loss, baselines last.
@@ -43,9 +43,9 @@ class SweepData:
     scores: pd.DataFrame
     histories: dict[str, pd.DataFrame]
     metric: str
-    #: as `separation.analysis.costs.read_costs` gives it
+    #: see `separation.analysis.costs.read_costs`
     costs: pd.DataFrame = field(default_factory=pd.DataFrame)
-    #: as `separation.analysis.sweep_tables.read_analysis` gives them: empty where there is no such file
+    #: see `separation.analysis.sweep_tables.read_analysis`; empty if the file does not exist
     comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
     groups: pd.DataFrame = field(default_factory=pd.DataFrame)
     conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -69,7 +69,7 @@ def gather(
     metric: str,
     **tables: pd.DataFrame,
 ) -> SweepData:
-    """Collects what the charts draw, from tables read by `separation.analysis.sweep_tables`; see SweepData."""
+    """Collects the data of the charts from tables read by `separation.analysis.sweep_tables`."""
     rows = summary.rename(columns={metric: "score", f"{metric}_low": "low", f"{metric}_high": "high"})
     rows["kind"] = np.where(rows["baseline"], BASELINE, np.where(rows["best"], BEST, POINT))
     rows["label"] = unique_labels(rows)
@@ -78,7 +78,7 @@ def gather(
 
 
 def numbered(data: SweepData) -> SweepData:
-    """Labels with the points' ranks in front: where a label is cut short, the rank still finds it in the table."""
+    """Puts ranks before labels, so that a truncated label can still be found in the table."""
     rows = data.rows.copy()
     if rows["kind"].ne(BASELINE).sum() > 1:
         rank = pd.Series(np.arange(1, len(rows) + 1), index=rows.index).astype(str)
@@ -87,7 +87,7 @@ def numbered(data: SweepData) -> SweepData:
 
 
 def unique_labels(rows: pd.DataFrame) -> pd.Series:
-    """Labels that name one row each: where two are equal, the end of the evaluation's or the point's id is added."""
+    """Unique labels: equal labels get the end of the evaluation's or the point's id."""
     labels = rows["label"].where(rows["label"] != "", rows["point"])
     for column in ("evaluation", "point"):
         twice = labels.duplicated(keep=False)
@@ -102,18 +102,18 @@ def score_title(metric: str) -> str:
 
 
 def kind_colour() -> alt.Color:
-    """The colour that tells the best point, other points and baselines apart."""
+    """The colours of the best point, other points and baselines."""
     scale = alt.Scale(domain=list(COLOURS), range=list(COLOURS.values()))
     return alt.Color("kind:N", scale=scale, legend=None)
 
 
 def finish(chart: alt.LayerChart | alt.Chart, height: int, description: str) -> alt.LayerChart | alt.Chart:
-    """Gives a chart its size, and the words for who does not see it."""
+    """Sets the size of a chart and its description for screen readers."""
     return chart.properties(width=WIDTH, height=height, description=description)
 
 
 def reference_rules(data: SweepData, axis: str) -> list[alt.Chart]:
-    """Dashed lines at the baselines' means, on the x or the y axis, there each with its name."""
+    """Dashed lines at the baselines' means; those across the y axis are labelled."""
     means = data.baselines[data.baselines["point"].isin(REFERENCE_LINES)].groupby("point", sort=False)["score"].mean()
     means = means.dropna()
     if means.empty:
@@ -125,7 +125,7 @@ def reference_rules(data: SweepData, axis: str) -> list[alt.Chart]:
     rule = base.mark_rule(strokeDash=[5, 4], color=COLOURS[BASELINE], strokeWidth=1.2)
     text = base.mark_text(color=COLOURS[BASELINE], fontSize=11)
     if axis == "x":
-        # There the baselines are rows with their names, and the line needs none
+        # Charts with scores on the x axis have a labelled row for each baseline
         return [rule.encode(x=alt.X("score:Q"))]
     position = alt.Y("score:Q")
     return [
@@ -137,7 +137,7 @@ def reference_rules(data: SweepData, axis: str) -> list[alt.Chart]:
 
 
 def interval_tooltip(title: str) -> list[alt.Tooltip]:
-    """A row's label, score and interval under the pointer."""
+    """Tooltip with the label, score and interval of a row."""
     return [
         alt.Tooltip("label:N", title="Point"),
         alt.Tooltip("score:Q", title=title, format=".2f"),
@@ -153,12 +153,12 @@ def source_colour(sources: list[str]) -> alt.Color:
 
 
 def source_shape(sources: list[str]) -> alt.Shape:
-    """The shape of each source, for who does not see its colour."""
+    """The shape of each source, for readers who cannot distinguish colours."""
     return alt.Shape("source:N", scale=alt.Scale(domain=sources), legend=alt.Legend(title=None, orient="bottom"))
 
 
 def loss_curves(data: SweepData, column: str, title: str, legend: bool) -> alt.Chart | None:
-    """One curve per trained point over the epochs; `column` is train_loss or validation_loss."""
+    """One curve per trained point over epochs; `column` is train_loss or validation_loss."""
     trained = data.rows[data.rows["kind"] != BASELINE].drop_duplicates("point")
     frames = []
     for row in trained.itertuples():
@@ -175,14 +175,14 @@ def loss_curves(data: SweepData, column: str, title: str, legend: bool) -> alt.C
     labels = frame["label"].unique().tolist()
     few = len(labels) <= MOST_COLOURS
     if few:
-        # The best point keeps its colour; the others take the palette in the order of their validation loss
+        # The best point keeps its colour; the others take palette colours in order of validation loss
         kinds = dict(zip(trained["label"], trained["kind"], strict=True))
         others = iter(PALETTE)
         colours = [COLOURS[BEST] if kinds[label] == BEST else next(others) for label in labels]
-        look = (
+        style = (
             alt.Legend(title=None, orient="bottom", columns=2, labelLimit=330, symbolType="stroke") if legend else None
         )
-        colour = alt.Color("label:N", scale=alt.Scale(domain=labels, range=colours), legend=look, sort=labels)
+        colour = alt.Color("label:N", scale=alt.Scale(domain=labels, range=colours), legend=style, sort=labels)
     else:
         colour = kind_colour()
     width = alt.condition(f"datum.kind == '{BEST}'", alt.value(3), alt.value(1.6 if few else 1))
@@ -199,7 +199,7 @@ def loss_curves(data: SweepData, column: str, title: str, legend: bool) -> alt.C
         ],
     )
     lines = base.mark_line().encode(color=colour, detail="label:N", strokeWidth=width, opacity=opacity)
-    # A single epoch draws no line, and the mark is where the pointer finds the numbers
+    # A single epoch draws no line, and tooltips need a mark
     dots = base.mark_circle(size=28).encode(color=colour, opacity=opacity)
     crowded = len(frame) > 1000
     chart = lines if crowded else alt.layer(lines, dots)
@@ -208,7 +208,7 @@ def loss_curves(data: SweepData, column: str, title: str, legend: bool) -> alt.C
 
 
 def thinned(history: pd.DataFrame, column: str, num_curves: int) -> pd.DataFrame:
-    """A curve with as many epochs as MOST_CURVE_ROWS leaves to it: evenly spread, with its lowest and its last one."""
+    """A curve thinned to its share of MOST_CURVE_ROWS: evenly spread epochs, with the lowest and the last."""
     most = max(20, MOST_CURVE_ROWS // max(1, num_curves))
     if len(history) <= most:
         return history
@@ -219,7 +219,7 @@ def thinned(history: pd.DataFrame, column: str, num_curves: int) -> pd.DataFrame
 
 
 def effect(data: SweepData, key: str) -> alt.LayerChart:
-    """The score against one swept key; thin lines join points that agree in every other key."""
+    """The score against one swept key; thin lines join points with all other keys equal."""
     title, name = score_title(data.metric), short_names(varying_keys(data.points))[key]
     others = [other for other in varying_keys(data.points) if other != key]
     frame = data.trained[["label", "score", "low", "high", "kind", "point", "evaluation"]].round(3)
@@ -261,7 +261,7 @@ def effect(data: SweepData, key: str) -> alt.LayerChart:
     dots = base.mark_circle(size=30 if many else 60, opacity=0.7 if many else 0.9)
     dots = dots.encode(y=y, color=kind_colour(), tooltip=tooltip)
     if many and not crowded:
-        # Spread by the golden ratio: even, and the same every time
+        # Spread by the golden ratio: even and reproducible
         frame["spread"] = ((frame.groupby("value").cumcount() * 0.618034) % 1).round(3)
         dots = dots.encode(xOffset=alt.XOffset("spread:Q", scale=alt.Scale(domain=[-0.5, 1.5])))
     layers.append(dots)
@@ -269,7 +269,7 @@ def effect(data: SweepData, key: str) -> alt.LayerChart:
 
 
 def validation_against_test(data: SweepData) -> alt.LayerChart | None:
-    """Whether a low validation loss went with a high test score."""
+    """Test score against validation loss."""
     title = score_title(data.metric)
     frame = (
         data.trained[["label", "validation_loss", "score", "low", "high", "kind"]]

@@ -1,4 +1,4 @@
-"""Charts of a whole sweep at once: all settings of all points, main effects, score against time, mixing conditions."""
+"""Charts of a whole sweep: all settings of all points, main effects, score against time, mixing conditions."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from separation.report.charts import (
     score_title,
 )
 
-# A parallel axis with more values than that names every so-many-th of them
+# Labels on a parallel axis; with more values, only every n-th is labelled
 MOST_TICKS = 9
-# Points drawn for each mixing condition: the best and those next by validation loss
+# Points drawn for each mixing condition: the first ones by validation loss
 MOST_LINES = 4
 MOST_CONDITIONS = 12
 NOT_SET = "(not set)"
 
 
 def parallel_coordinates(data: SweepData) -> alt.LayerChart | None:
-    """One line per point through its value of every swept key to its score; for two keys and more."""
+    """One line per point through its value of every swept key to its score; for two or more keys."""
     keys = [key for key in varying_keys(data.points) if data.trained[key].nunique() > 1]
     if len(keys) < 2 or len(data.trained) < 3:
         return None
@@ -75,15 +75,15 @@ def parallel_coordinates(data: SweepData) -> alt.LayerChart | None:
     y = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.04, 1.04], nice=False))
     tooltip = [alt.Tooltip("label:N", title="Point"), alt.Tooltip("score:Q", title=title, format=".2f")]
     base = alt.Chart(frame).encode(x=x, y=y, detail="label:N", tooltip=tooltip)
-    # The last axis tells what the colours mean
+    # The last axis is the legend of the colours
     colour = alt.Color("score:Q", scale=alt.Scale(range=["#8d7f9e", "#3f7fc4", "#2bb58a"]), legend=None)
     others = base.transform_filter(f"datum.kind != '{BEST}'").mark_line(
         strokeWidth=1.6 if len(label) <= 60 else 1, opacity=0.75 if len(label) <= 60 else 0.45
     )
     best = base.transform_filter(f"datum.kind == '{BEST}'").mark_line(strokeWidth=4, color=COLOURS[BEST])
     text = alt.Chart(pd.DataFrame(ticks).round(4)).encode(x=x, y=y, text="text:N")
-    # Words over lines are read where the page shines around them
-    words = [text.mark_text(align="left", dx=6, fontSize=11.5, **look) for look in ({"style": "halo"}, {})]
+    # A halo keeps text readable over lines
+    words = [text.mark_text(align="left", dx=6, fontSize=11.5, **style) for style in ({"style": "halo"}, {})]
     chart = alt.layer(others.encode(color=colour), best, *words)
     return finish(chart, 340, f"Values of {', '.join(axes[:-1])} and the {title} of {len(label)} points as lines.")
 
@@ -97,7 +97,7 @@ def main_effects(data: SweepData) -> alt.LayerChart | None:
         return None
     names = short_names(list(dict.fromkeys(found["key"])))
     words = [
-        f"{names[row.key]}: {row.label or NOT_SET} against {row.against_label or NOT_SET}" for row in found.itertuples()
+        f"{names[row.key]}: {row.label or NOT_SET} vs. {row.against_label or NOT_SET}" for row in found.itertuples()
     ]
     frame = pd.DataFrame({"label": words, "effect": found["difference"], "pairs": found["matched_pairs"]})
     frame["low"], frame["high"] = found["difference_low"], found["difference_high"]
@@ -131,7 +131,7 @@ def main_effects(data: SweepData) -> alt.LayerChart | None:
 
 
 def score_against_time(data: SweepData) -> alt.LayerChart | None:
-    """What training time bought: the score against the training's wall time, with the line of the best bargains."""
+    """The score against the wall time of training, with the Pareto front."""
     if data.costs.empty or data.costs["train_seconds"].notna().sum() < 2:
         return None
     title = score_title(data.metric)
@@ -167,7 +167,7 @@ def score_against_time(data: SweepData) -> alt.LayerChart | None:
 
 
 def conditions(data: SweepData) -> list[tuple[str, alt.LayerChart]]:
-    """A chart for each mixing condition: means of the best points and of the oracle over its ranges or words."""
+    """A chart for each mixing condition: means of the best points and of baselines by range or value."""
     if data.conditions.empty:
         return []
     table = data.conditions.dropna(subset="mean")
@@ -182,7 +182,7 @@ def conditions(data: SweepData) -> list[tuple[str, alt.LayerChart]]:
 
 
 def condition_rows(data: SweepData) -> pd.DataFrame:
-    """The rows whose means over conditions are drawn: the points first by validation loss, and the ideal ratio mask."""
+    """The rows drawn for each condition: the first points by validation loss, the fixed mask, the ideal ratio mask."""
     best = data.trained.drop_duplicates("point").head(MOST_LINES)
     oracle = data.baselines[data.baselines["point"].isin(["fixed_mask", "ideal_ratio_mask"])].drop_duplicates("point")
     return pd.concat([best, oracle])[["point", "evaluation", "label", "kind"]]

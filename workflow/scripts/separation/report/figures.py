@@ -1,4 +1,4 @@
-"""The figures of a sweep: each as a specification for the report and as an SVG for a paper or a slide."""
+"""Figures of a sweep, each as a specification for the report and as an SVG for papers and slides."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def plot_sweep(files: SweepFiles, artifacts: Path, benchmarks: Path = BENCHMARKS
         if old.name not in kept:
             old.unlink()
     for figure, chart in drawn:
-        # Sweeps may hold more rows than altair takes for an oversight
+        # altair refuses large tables by default
         with alt.data_transformers.enable("default", max_rows=None):
             specification = chart.to_dict()
         specification["config"] = LIGHT
@@ -85,12 +85,12 @@ def plot_sweep(files: SweepFiles, artifacts: Path, benchmarks: Path = BENCHMARKS
 
 
 def vega_lite_version() -> str:
-    """The Vega-Lite version that altair writes, as vl_convert names it."""
+    """The Vega-Lite version that altair writes, in the form that vl_convert expects."""
     return ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
 
 def _all(data: charts.SweepData):
-    """Every figure as (what index.json says of it, chart or None), in reading order."""
+    """Every figure as (its entry in the figure index, chart or None), in reading order."""
     names = short_names(varying_keys(data.points))
     many = len(data.trained) > charts.MOST_ROWS
     coloured = len(data.trained) <= charts.MOST_COLOURS
@@ -109,8 +109,8 @@ def _all(data: charts.SweepData):
             "training_loss",
             "learning_curves",
             "Training loss",
-            "Loss on the training excerpts, in the same colours. Where it falls on while the validation loss rises, "
-            "the network learns its training mixtures by heart.",
+            "Loss on the training excerpts, in the same colours. Where it keeps falling while the validation loss "
+            "rises, the network overfits.",
         ),
         charts.loss_curves(data, "train_loss", "Training loss", legend=False),
     )
@@ -120,13 +120,13 @@ def _all(data: charts.SweepData):
                 "score_distributions",
                 "distributions",
                 "Scores of the test mixtures",
-                "One bar per point in the order of the validation loss: the wide part holds the middle half of the "
-                "mixtures, the narrow one nine tenths, the dot is the mean. Orange is the best point; dashed lines are "
-                "baselines' means."
+                "One bar per point, ordered by validation loss. The wide part covers the middle 50 % of the mixtures, "
+                "the narrow part 90 %, the dot is the mean. Orange is the best point; dashed lines are the baselines' "
+                "means."
                 if many
-                else "The box holds the middle half of the mixtures, the line nine tenths, the diamond is the mean; a "
-                "dot, where they are few, is one mixture, the mean of its sources. Points in the order of their "
-                "validation loss, baselines below; dashed lines are baselines' means.",
+                else "The box covers the middle 50 % of the mixtures, the line 90 %, the diamond is the mean. If there "
+                "are few mixtures, each has a dot, the mean over its sources. Points are ordered by validation loss, "
+                "baselines below; dashed lines are the baselines' means.",
             ),
             score_charts.score_distributions(data),
         )
@@ -134,7 +134,7 @@ def _all(data: charts.SweepData):
             _about(
                 "source_scores",
                 "distributions",
-                "Scores of each source",
+                "Scores by source",
                 "Means with 95 % intervals"
                 + (f", of the {charts.MOST_ROWS} points with the lowest validation loss." if many else "."),
             ),
@@ -144,9 +144,9 @@ def _all(data: charts.SweepData):
             _about(
                 "improvement_against_input",
                 "distributions",
-                "Where the best point does well and badly",
-                "One mark per source of a mixture. To the left the source was drowned in the mixture, to the right it "
-                "was already loud. Below 0 the estimate is worse than the mixture itself.",
+                "Where the best point succeeds and fails",
+                "One mark per source and mixture. On the left the source is quiet in the mixture, on the right it is "
+                "loud. Below 0 dB the estimate is worse than the mixture itself.",
             ),
             score_charts.improvement_against_input(data),
         )
@@ -165,8 +165,8 @@ def _all(data: charts.SweepData):
                 "parallel_coordinates",
                 "effects",
                 "All settings and the score",
-                "One line per point, from its value of each swept key to its score at the right, greener where that "
-                "is higher; the thick orange line is the best point.",
+                "One line per point, through its value of each swept key to its score on the right; greener lines "
+                "have higher scores, the thick orange line is the best point.",
             ),
             effect_charts.parallel_coordinates(data),
         )
@@ -175,8 +175,8 @@ def _all(data: charts.SweepData):
                 "main_effects",
                 "effects",
                 "Main effects",
-                "What each value of a swept key does to the score, against the best point's value of that key: the "
-                "mean over pairs of points that agree in everything else, with its 95 % interval.",
+                "Effect of each value of a swept key on the score, compared with the best point's value of that key: "
+                "the mean over pairs of points with all other keys equal, with its 95 % interval.",
             ),
             effect_charts.main_effects(data),
         )
@@ -186,8 +186,8 @@ def _all(data: charts.SweepData):
                     f"effect_{index:02d}_{_file_name(names[key])}",
                     "effects",
                     f"Effect of {names[key]}",
-                    "One dot per point, orange is the best; a bar is the mean over all points with that value; thin "
-                    "lines join points that agree in everything else.",
+                    "One dot per point, the best in orange. A bar is the mean over all points with that value; thin "
+                    "lines join points with all other keys equal.",
                 ),
                 charts.effect(data, key),
             )
@@ -195,8 +195,8 @@ def _all(data: charts.SweepData):
             _about(
                 "validation_against_test",
                 "effects",
-                "Does the validation loss foretell the test score?",
-                "The best point is chosen on the horizontal axis; the vertical one has no part in it.",
+                "Does validation loss predict test score?",
+                "The best point is chosen by the horizontal axis alone.",
             ),
             charts.validation_against_test(data),
         )
@@ -204,9 +204,9 @@ def _all(data: charts.SweepData):
             _about(
                 "score_against_time",
                 "cost",
-                "What training time bought",
-                "One dot per point with its 95 % interval, orange is the best by validation loss. Points on the "
-                "stepped line are beaten by none that took no longer.",
+                "Score and training time",
+                "One dot per point with its 95 % interval, the best by validation loss in orange. No point that took "
+                "as long or less scores higher than one on the stepped line.",
             ),
             effect_charts.score_against_time(data),
         )

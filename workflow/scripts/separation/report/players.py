@@ -1,4 +1,4 @@
-"""Mixtures to listen to, as parts of a page: audio and spectrograms as data URIs."""
+"""Mixtures to listen to in the report: audio and spectrograms as data URIs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from separation.files.atomic import read_json
 from separation.files.layout import EvaluationFolder
 
 ROLES = ("best", "median", "worst")
-# Long pieces would make the page too large to open: what is played of each, and of all together as bytes of PCM
+# Limits that keep the page small: length of a clip, and PCM bytes of all clips
 MOST_SECONDS = 20.0
 LEAST_SECONDS = 2.0
 MOST_BYTES = 24_000_000
@@ -27,7 +27,7 @@ SILENCE = 1e-12
 
 @dataclass(frozen=True)
 class Clip:
-    """One sound of a mixture; `audio` and `image` are data URIs, `scores` maps metrics to dB (None: undefined)."""
+    """One clip of a mixture; `audio` and `image` are data URIs, `scores` maps metrics to dB (None: undefined)."""
 
     name: str
     kind: str
@@ -49,7 +49,7 @@ class PlayedItem:
 
 
 def read_items(evaluations: Sequence[EvaluationFolder]) -> list[PlayedItem]:
-    """Reads what an evaluation kept to listen to: its best, median and worst mixture.
+    """Reads the audio that evaluations kept: the best, median and worst mixture.
 
     Args:
         evaluations: Evaluations with audio kept by `separation.evaluation.kept_audio`.
@@ -72,7 +72,7 @@ def _num_clips(entry: dict) -> int:
 
 
 def _seconds_each(clips: Sequence[Path]) -> float:
-    """How much of each clip is played, so that all together keep within MOST_BYTES."""
+    """The length of each clip at which all clips together fit into MOST_BYTES."""
     bytes_per_second = 0
     for path in clips:
         about = soundfile.info(path)
@@ -87,7 +87,7 @@ def _read_item(folder: Path, entry: dict, roles: tuple[str, ...], seconds: float
         files.append((source, "estimate", folder / paths["estimate"], paths.get("scores", {})))
     loaded = [(name, kind, *read_beginning(path, seconds), scores) for name, kind, path, scores in files]
     levels = [spectrogram(audio, rate) for _, _, audio, rate, _, _ in loaded]
-    # One scale for all clips of a mixture, so that what leaks from one source into another is seen as faint as it is
+    # One scale for all clips of a mixture, so that faint leakage looks faint
     loudest = max(float(level.max(initial=-300.0)) for level in levels)
     clips = [
         Clip(name, kind, audio_uri(audio, rate), png_uri(level, loudest), scores)
@@ -98,16 +98,16 @@ def _read_item(folder: Path, entry: dict, roles: tuple[str, ...], seconds: float
 
 
 def read_beginning(path: Path, seconds: float = MOST_SECONDS) -> tuple[np.ndarray, int, bool]:
-    """Reads up to `seconds` of a file: samples of shape (frames, channels), the sample rate, whether that is all."""
+    """Reads up to `seconds` of a file: samples (frames, channels), sample rate, whether that is the whole file."""
     with soundfile.SoundFile(path) as source:
         frames = int(seconds * source.samplerate)
         return source.read(frames, always_2d=True), source.samplerate, source.frames <= frames
 
 
 def audio_uri(audio: np.ndarray, sample_rate: int) -> str:
-    """The samples, shape (frames, channels), at 16 bits: as FLAC, smaller than WAV and played by every browser.
+    """The samples (frames, channels) at 16 bits, as FLAC, which is smaller than WAV and plays in every browser.
 
-    A FLAC of a second or less is one in which Chromium fails to find the beginning; such a one is a WAV.
+    Short clips are WAV, because Chromium fails to seek in a FLAC of a second or less.
     """
     kind = "flac" if len(audio) > 2 * sample_rate else "wav"
     buffer = io.BytesIO()
@@ -116,7 +116,7 @@ def audio_uri(audio: np.ndarray, sample_rate: int) -> str:
 
 
 def spectrogram(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Levels in dB, shape (frequencies, frames), of SPECTROGRAM_SIZE or as many frames as there are.
+    """Levels in dB, shape (frequencies, frames), of SPECTROGRAM_SIZE, or narrower if there are fewer frames.
 
     Frequencies rise with the row, linearly from 0 to half the sample rate; channels are averaged in power.
     """
@@ -136,7 +136,7 @@ def spectrogram(audio: np.ndarray, sample_rate: int) -> np.ndarray:
 def png_uri(levels: np.ndarray, loudest: float) -> str:
     """The levels in dB as a PNG with low frequencies at the bottom; black is SPECTROGRAM_RANGE below `loudest`."""
     shades = np.clip((levels - loudest) / SPECTROGRAM_RANGE + 1, 0, 1)
-    # 64 shades are as many as the eye tells apart here, and pack into half the bytes of 256
+    # The eye distinguishes no more than 64 shades here, and 256 would take twice the bytes
     image = Image.fromarray((shades[::-1] * 63).round().astype(np.uint8)).convert("P")
     image.putpalette(palette(64))
     buffer = io.BytesIO()
@@ -145,7 +145,7 @@ def png_uri(levels: np.ndarray, loudest: float) -> str:
 
 
 def palette(shades: int) -> list[int]:
-    """Red, green and blue of that many shades, evenly brighter from black over violet and orange to pale yellow."""
+    """Red, green and blue of each shade, evenly brighter from black through violet and orange to pale yellow."""
     stops = np.array([[4, 4, 12], [52, 16, 90], [132, 32, 108], [208, 68, 70], [248, 148, 48], [252, 250, 190]])
     at = np.linspace(0, len(stops) - 1, shades)
     channels = [np.interp(at, np.arange(len(stops)), stops[:, channel]) for channel in range(3)]

@@ -1,4 +1,4 @@
-"""How results were made: the experiment's text, the commit, the versions, the datasets and their licences."""
+"""Provenance of results: experiment file, commit, versions, datasets and their licences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def provenance_of(
     datasets: Mapping[str, str],
     source_folders: Sequence[Path],
 ) -> dict[str, Any]:
-    """What the report states about its origin.
+    """Collects the provenance of a sweep for its report.
 
     Args:
         sweep_file: Experiment file.

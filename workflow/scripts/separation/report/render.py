@@ -1,4 +1,4 @@
-"""The report of a sweep: one HTML file that opens from disk, with charts, tables and sounds inside."""
+"""The report of a sweep: one HTML file with charts, tables and audio that opens from disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from separation.report import charts, tables, verdict
 from separation.report.figures import SECTIONS, gather_sweep, vega_lite_version
 from separation.report.players import read_items
 
-# Tables above that lie beside the report and not in it
+# Larger tables are not embedded in the report
 MOST_BYTES_OF_A_TABLE = 2_000_000
 TEMPLATES = Path(__file__).resolve().parents[3] / "report"
 
@@ -92,28 +92,28 @@ def render_report(
 
 
 def environment() -> jinja2.Environment:
-    """Where the templates of reports are rendered; text is escaped."""
-    made = jinja2.Environment(
+    """The environment of report templates; text is escaped."""
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters |= {"db": verdict.decibels, "interval": _interval, "short": _short, "duration": duration}
-    made.filters |= {"share": _share}
-    return made
+    templates.filters |= {"db": verdict.decibels, "interval": _interval, "short": _short, "duration": duration}
+    templates.filters |= {"share": _share}
+    return templates
 
 
 @cache
 def vega_bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that can stand inside a page."""
-    # What would end the script element early; inside strings and patterns the backslash changes nothing
+    """Vega, Vega-Lite and Vega-Embed as one script that can be embedded in a page."""
+    # "</script" would end the script element; in strings and patterns the backslash changes nothing
     return vl_convert.javascript_bundle(vl_version=vega_lite_version()).replace("</script", "<\\/script")
 
 
 def json_script(value: object) -> Markup:
-    """JSON that can stand inside a script element, whatever its strings hold."""
+    """JSON that is safe inside a script element, whatever its strings contain."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
@@ -128,7 +128,7 @@ def read_figures(files: SweepFiles) -> dict[str, list[dict]]:
     sections: dict[str, list[dict]] = {name: [] for name in SECTIONS}
     for figure in read_json(files.figure_index):
         specification = read_json(files.figures / f"{figure['name']}.vl.json")
-        # The page brings its own look, light or dark, and no address that anything might load
+        # The page has its own light and dark style, and must not contain any address to load
         specification = {name: value for name, value in specification.items() if name not in ("$schema", "config")}
         entry = figure | {"json": json_script(specification), "description": specification.get("description", "")}
         sections[figure["section"]].append(entry | {"height": specification.get("height", 280)})

@@ -1,4 +1,4 @@
-"""The charts of a sweep that show its scores: of mixtures, of sources, against the input."""
+"""Charts of scores: by mixture, by source, and against the input."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from separation.report.charts import (
     source_shape,
 )
 
-# More dots than that make a page slow, and are a blot
+# More dots make the page slow and hide each other
 MOST_DOTS = 2000
 
 
 def score_distributions(data: SweepData) -> alt.LayerChart:
-    """The scores of single mixtures, per point: boxes, and dots where that are few enough."""
+    """The scores of single mixtures, per point: boxes, and dots if there are few."""
     title = score_title(data.metric)
     rows = data.rows[data.rows["score"].notna()]
     labels = dict(zip(zip(rows["point"], rows["evaluation"], strict=True), rows["label"], strict=True))
@@ -42,7 +42,7 @@ def score_distributions(data: SweepData) -> alt.LayerChart:
     frame["score"] = frame["score"].round(3)
     if len(data.trained) > MOST_ROWS:
         return ranked_distributions(data, frame)
-    # Spread by the golden ratio: even, and the same every time
+    # Spread by the golden ratio: even and reproducible
     frame["spread"] = ((frame.groupby("label").cumcount() * 0.618034) % 1).round(3)
     order = rows["label"].tolist()
     y = alt.Y(
@@ -86,27 +86,27 @@ def score_distributions(data: SweepData) -> alt.LayerChart:
 
 
 def quantiles(frame: pd.DataFrame) -> pd.DataFrame:
-    """Quantiles of `score` by `label`, one row each: what of a distribution is drawn, however many scores it has."""
+    """Quantiles of `score` by `label`, one row each, so that charts do not grow with the number of scores."""
     of_labels = frame.groupby("label", sort=False)["score"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
     of_labels.columns = ["q05", "q25", "q50", "q75", "q95"]
     return of_labels.round(3).reset_index()
 
 
 def quantile_tooltip(title: str) -> list[alt.Tooltip]:
-    """A distribution in five numbers under the pointer."""
+    """Tooltip with five numbers of a distribution."""
     names = {
-        "q05": "5 % below",
-        "q25": "a quarter below",
+        "q05": "5th percentile",
+        "q25": "25th percentile",
         "q50": "median",
-        "q75": "a quarter above",
-        "q95": "5 % above",
+        "q75": "75th percentile",
+        "q95": "95th percentile",
     }
-    numbers = [alt.Tooltip(f"{name}:Q", title=words, format=".2f") for name, words in names.items()]
+    numbers = [alt.Tooltip(f"{name}:Q", title=name_shown, format=".2f") for name, name_shown in names.items()]
     return [alt.Tooltip("label:N", title=title), *numbers]
 
 
 def ranked_distributions(data: SweepData, per_item: pd.DataFrame) -> alt.LayerChart:
-    """The distributions of very many points side by side, in the order of their validation loss."""
+    """The distributions of many points side by side, ordered by validation loss."""
     title = score_title(data.metric)
     frame = data.trained[["label", "score", "low", "high", "kind"]].round(3)
     frame = frame.merge(quantiles(per_item), on="label")
@@ -120,7 +120,7 @@ def ranked_distributions(data: SweepData, per_item: pd.DataFrame) -> alt.LayerCh
         base.mark_rule(opacity=0.5, strokeWidth=width).encode(y=alt.Y("q25:Q", title=title), y2="q75:Q"),
         base.mark_circle(size=20, opacity=1).encode(y=alt.Y("score:Q", title=title)),
     )
-    return finish(chart, 340, f"Mean {title} of {len(frame)} points in the order of their validation loss.")
+    return finish(chart, 340, f"Mean {title} of {len(frame)} points, ordered by validation loss.")
 
 
 def source_scores(data: SweepData) -> alt.LayerChart:
@@ -168,7 +168,7 @@ def source_scores(data: SweepData) -> alt.LayerChart:
 
 
 def improvement_against_input(data: SweepData) -> alt.Chart | None:
-    """The best point's improvement against how loud the source is in the mixture, one mark per source of a mixture."""
+    """The best point's improvement against the level of the source in the mixture, one mark per source and mixture."""
     best = data.rows[data.rows["kind"] == BEST].head(1)
     if best.empty or not {"SI-SDR", "SI-SDRi"} <= set(data.scores.columns):
         return None
@@ -179,7 +179,7 @@ def improvement_against_input(data: SweepData) -> alt.Chart | None:
     )
     frame["input"] = scores["SI-SDR"] - scores["SI-SDRi"]
     frame = frame[np.isfinite(frame["input"]) & np.isfinite(frame["improvement"])].round(3)
-    # Every so-many-th by its input, so that the cloud keeps its shape
+    # Evenly thinned by input, so that the cloud keeps its shape
     frame = frame.sort_values("input", kind="stable").iloc[:: -(-len(frame) // MOST_DOTS) or 1]
     if frame.empty:
         return None

@@ -1,4 +1,4 @@
-"""The tables of a report: of points, comparisons, effects, seeds, conditions and costs, as its template takes them."""
+"""Tables of a report, in the form that its template takes: points, comparisons, effects, seeds, conditions, costs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from separation.experiment.key_paths import short_names
 from separation.report import charts, effect_charts
 from separation.report.verdict import decibels
 
-# Metrics in the table from the start; the others are a click away
+# Metrics shown at first; the others are shown on request
 SHOWN_METRICS = ("SI-SDRi", "SI-SDR", "SI-SIR", "SI-SAR", "SDR", "SIR", "SAR")
-# A key with more values than that is filtered by typing, not from a list
+# Keys with more values are filtered by search only, not by a list
 MOST_CHOICES = 12
 
 
 def table_of_points(data: charts.SweepData, metrics: list[str]) -> dict:
-    """The rows of the table of points: cells as numbers, with what the page sorts and filters by."""
+    """The table of points: cells as numbers, with the values that the page sorts and filters by."""
     more = _more_columns(data)
     keys = varying_keys(data.points)
     names = short_names(keys)
@@ -63,7 +63,7 @@ def table_of_points(data: charts.SweepData, metrics: list[str]) -> dict:
             }
         )
     choices = {key: value_order(data.points[key]) for key in keys if data.points[key].nunique() <= MOST_CHOICES}
-    # A second evaluation of the same training is told apart by its id
+    # Evaluations of the same training are identified by their ids
     evaluations = data.points.groupby("point")["evaluation"].nunique().max() > 1
     return {
         "keys": keys,
@@ -79,7 +79,7 @@ def table_of_points(data: charts.SweepData, metrics: list[str]) -> dict:
 
 
 def _more_columns(data: charts.SweepData) -> list[dict]:
-    """Columns beside the means, where they are known: median, training time."""
+    """Columns after the means, where known: median, training time."""
     metric, rows, found = data.metric, data.rows, []
     median = f"{metric}_median"
     if median in rows:
@@ -99,7 +99,7 @@ def _more_columns(data: charts.SweepData) -> list[dict]:
 
 
 def costs(data: charts.SweepData) -> dict | None:
-    """What the points took and what they reached for it; None where no time is known."""
+    """The costs and scores of the points; None if no training time is known."""
     if data.costs.empty or data.costs["train_seconds"].isna().all():
         return None
     unit, seconds = rate_unit(data.costs)
@@ -124,7 +124,7 @@ def costs(data: charts.SweepData) -> dict | None:
 
 
 def condition_tables(data: charts.SweepData) -> list[dict]:
-    """The means over each condition as tables: what the charts show, in numbers."""
+    """The means by condition, as the charts show them, in tables."""
     if data.conditions.empty:
         return []
     shown, found = effect_charts.condition_rows(data), []
@@ -140,18 +140,18 @@ def condition_tables(data: charts.SweepData) -> list[dict]:
 
 
 def best_of_each_loss(points: pd.DataFrame, data: charts.SweepData, keys: list[str]) -> list[dict]:
-    """Where losses differ: for each kind of loss, its point with the lowest validation loss."""
+    """The point with the lowest validation loss of each loss, if losses differ."""
     if not keys:
         return []
     trained = data.rows[(data.rows["kind"] != charts.BASELINE) & data.rows["validation_loss"].notna()]
     names = short_names(keys)
     found = []
     for values, rows in trained.groupby(keys, sort=False):
-        # rows are in the order of their validation loss
+        # rows are ordered by validation loss
         first = rows.iloc[0]
-        told = ", ".join(f"{names[key]} = {value or '(not set)'}" for key, value in zip(keys, values, strict=True))
+        loss = ", ".join(f"{names[key]} = {value or '(not set)'}" for key, value in zip(keys, values, strict=True))
         found.append(
-            {"loss": told, "points": len(rows), "label": first["label"], "validation_loss": first["validation_loss"]}
+            {"loss": loss, "points": len(rows), "label": first["label"], "validation_loss": first["validation_loss"]}
             | {"score": first["score"], "low": first["low"], "high": first["high"]}
         )
     return found

@@ -1,4 +1,4 @@
-"""What a sweep showed, in words: chosen by validation loss, reported on test, with every reason for doubt."""
+"""The verdict of a sweep in words: the best point by validation loss, its test scores, and reasons for doubt."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from separation.analysis.sweep_tables import as_number, swept_keys, varying_keys
 from separation.experiment.key_paths import short_names
 from separation.files.score_table import BASELINES, ORACLE
 
-# Under that many songs an interval is a rough one
+# With fewer songs, intervals are rough
 FEW_SONGS = 10
-# Keys that decide what the loss measures: points that differ in one of them cannot be ranked by it
+# Keys that define the loss: points that differ in one of them cannot be ranked by it
 LOSS_KEYS = ("loss_function", "loss_weights", "output_type", "weight_type", "data_keys_for_training", "output")
-# Keys that change on what it is measured: such points cannot be ranked by it with full right
+# Keys that change the data of the loss: a ranking of points that differ in one of them is doubtful
 LOSS_CHANGERS = ("dataset_config.", "datasets.")
 
 
 def loss_keys(points: pd.DataFrame) -> list[str]:
-    """The swept keys by which the validation losses of a sweep's points measure different things."""
+    """The swept keys that make the validation losses of points incomparable."""
     return [key for key in varying_keys(points) if key.rsplit(".", 1)[-1] in LOSS_KEYS or "loss_function" in key]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One number of the summary at the top."""
+    """One number at the top of a report."""
 
     name: str
     value: str
@@ -38,7 +38,7 @@ class Tile:
 
 @dataclass
 class Verdict:
-    """The words at the top of a report."""
+    """The text at the top of a report."""
 
     headline: str
     tiles: list[Tile] = field(default_factory=list)
@@ -57,14 +57,14 @@ def decibels(value: float, sign: bool = False) -> str:
 
 
 def interval_in_words(low: float, high: float, sign: bool = False) -> str:
-    """An interval in a sentence, or why there is none."""
+    """An interval in a sentence, or the reason why there is none."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return "no interval: too few songs"
     return f"95 % interval {decibels(low, sign)} to {decibels(high, sign)}"
 
 
 def interval(low: float, high: float, sign: bool = False) -> str:
-    """An interval in words."""
+    """An interval in a table."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return "no interval"
     return f"{decibels(low, sign)} to {decibels(high, sign)}"
@@ -83,17 +83,17 @@ def describe(
     histories: Mapping[str, pd.DataFrame],
     metric: str,
 ) -> Verdict:
-    """Puts a sweep into words.
+    """Describes the results of a sweep.
 
     Args:
-        points, comparisons, scores, histories: as read from the files of the sweep.
-        rows: `separation.report.charts.SweepData.rows`: the summary in the order of the validation loss.
-        metric: the metric that points are compared by.
+        points, comparisons, scores, histories: Tables of the sweep.
+        rows: `separation.report.charts.SweepData.rows`: the summary, ordered by validation loss.
+        metric: Metric that points are compared by.
     """
     trained = rows[~rows["baseline"]]
     winners = trained[trained["best"]]
     if winners.empty:
-        verdict = Verdict("No point has a validation loss: there is no best point")
+        verdict = Verdict("No best point: no point has a validation loss")
         verdict.cautions = list(_cautions(points, rows, comparisons, scores, histories, metric, None))
         return verdict
     best = winners.iloc[0]
@@ -103,7 +103,7 @@ def describe(
     verdict.tiles.append(Tile(f"{what}, test", f"{decibels(best['score'])} dB", span))
     loss, number = f"{best['validation_loss']:.4g}", trained["point"].nunique()
     verdict.sentences.append(
-        f"It has the lowest validation loss ({loss}) of {number} points and was chosen by that alone."
+        f"It was chosen by validation loss alone: its loss ({loss}) is the lowest of {number} points."
         if number > 1
         else f"The sweep has one point; its lowest validation loss is {loss}."
     )
@@ -111,11 +111,11 @@ def describe(
     if "songs" in scores:
         units += f" from {count(_clusters(scores, best), 'song')}"
     gain = (
-        "the SI-SDR of the estimates minus that of the untouched mixture is"
+        "the SI-SDR of the estimates minus that of the unprocessed mixture is"
         if metric == "SI-SDRi"
         else f"the mean {what} is"
     )
-    verdict.sentences.append(f"On {units} {gain} {decibels(best['score'])} dB on average ({span}).")
+    verdict.sentences.append(f"On {units}, {gain} {decibels(best['score'])} dB on average ({span}).")
     _against_baselines(verdict, best, rows, comparisons)
     _against_points(verdict, best, trained, comparisons)
     verdict.cautions = list(_cautions(points, rows, comparisons, scores, histories, metric, best))
@@ -129,27 +129,28 @@ def _clusters(scores: pd.DataFrame, row: pd.Series) -> int:
 def _against_baselines(verdict: Verdict, best: pd.Series, rows: pd.DataFrame, comparisons: pd.DataFrame) -> None:
     found = comparisons[comparisons["kind"] == "baseline"].set_index("against")
     if "mixture" in found.index and found.loc["mixture", "verdict"] != statistics.BETTER:
-        verdict.sentences.append("That is not shown to be better than leaving the mixture as it is.")
+        verdict.sentences.append("This is not shown to be better than the unprocessed mixture.")
     if "fixed_mask" in found.index:
         row = found.loc["fixed_mask"]
         span = interval_in_words(row["difference_low"], row["difference_high"], True)
         words = {
-            statistics.BETTER: "It is better than a fixed mask, one and the same filter for every mixture",
-            statistics.WORSE: "It is worse than a fixed mask, one and the same filter for every mixture",
+            statistics.BETTER: "It is better than a fixed mask, which applies the same filter to every mixture",
+            statistics.WORSE: "It is worse than a fixed mask, which applies the same filter to every mixture",
         }.get(
-            row["verdict"], "It is not shown to be better than a fixed mask, one and the same filter for every mixture"
+            row["verdict"],
+            "It is not shown to be better than a fixed mask, which applies the same filter to every mixture",
         )
         difference = f"{decibels(row['difference'], True)} dB"
         verdict.sentences.append(f"{words}: the difference is {difference} ({span}).")
-        verdict.tiles.append(Tile("against the fixed mask", difference, span))
+        verdict.tiles.append(Tile("compared with the fixed mask", difference, span))
     if math.isfinite(best["oracle_share"]):
         share = f"{100 * best['oracle_share']:.0f} %".replace("-", "−")
         means = rows[rows["baseline"]].drop_duplicates("point").set_index("point")["score"]
         reached = f"{decibels(means.get(ORACLE, math.nan))} dB"
         name = BASELINES[ORACLE].lower()
         verdict.sentences.append(
-            f"The {name}, which is made from the true sources, reaches {reached}. "
-            f"Of the gap between the mixture and that mask the point closes {share}."
+            f"The {name}, which is computed from the true sources, reaches {reached}. "
+            f"The point closes {share} of the gap between the mixture and that mask."
         )
         verdict.tiles.append(Tile(f"of the gap to the {name}", share, f"the mask reaches {reached}"))
 
@@ -160,7 +161,7 @@ def _against_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, co
     for _, second in others.head(1).iterrows():
         match = found[(found["point"] == second["point"]) & (found["evaluation"] == second["evaluation"])]
         for _, row in match.iterrows():
-            # The file says runner-up minus best; here the best comes first
+            # The table has runner-up minus best
             difference = f"{decibels(-row['difference'], True)} dB"
             span = interval_in_words(-row["difference_high"], -row["difference_low"], True)
             words = {
@@ -168,16 +169,16 @@ def _against_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, co
                 statistics.WORSE: "the best point is shown to be better",
             }.get(row["verdict"], row["verdict"])
             verdict.sentences.append(
-                f"Second by validation loss ({second['validation_loss']:.4g}) is {second['label']} with "
-                f"{decibels(second['score'])} dB on test. Mixture by mixture the best point differs from it by "
+                f"The runner-up by validation loss ({second['validation_loss']:.4g}) is {second['label']} with "
+                f"{decibels(second['score'])} dB on test. On the same mixtures, the best point minus the runner-up is "
                 f"{difference} ({span}): {words}."
             )
-            verdict.tiles.append(Tile("against the runner-up", difference, f"{span}; {words}"))
+            verdict.tiles.append(Tile("compared with the runner-up", difference, f"{span}; {words}"))
     if len(found) > 1:
         worse, better = ((found["verdict"] == words).sum() for words in (statistics.WORSE, statistics.BETTER))
         verdict.sentences.append(
-            f"Of the {len(found)} others, {worse} are shown to be worse than it on test, {better} better; "
-            f"for {len(found) - worse - better} no difference is shown."
+            f"Of the {len(found)} others, {worse} are shown to be worse on test and {better} better; "
+            f"no difference is shown for {len(found) - worse - better}."
         )
 
 
@@ -190,24 +191,24 @@ def _cautions(
     metric: str,
     best: pd.Series | None,
 ) -> Iterator[str]:
-    """Every reason to doubt the verdict that the numbers themselves give."""
+    """Every reason in the numbers to doubt the verdict."""
     trained = rows[~rows["baseline"]]
     missing = trained[trained["score"].isna()]
     if len(missing):
         names = ", ".join(missing["label"].head(5)) + (" and others" if len(missing) > 5 else "")
-        yield f"{len(missing)} of {count(len(trained), 'point')} have no score on test: {names}."
+        yield f"{len(missing)} of {count(len(trained), 'point')} have no test score: {names}."
     losses = loss_keys(points)
     if losses:
         yield (
-            f"The points differ in {' and '.join(losses)}: their validation losses measure different things and are "
-            "not comparable. The order of the table and the choice of the best point mean something only among points "
-            "with the same loss; below stands the best of each."
+            f"The points differ in {' and '.join(losses)}, so their validation losses measure different things and are "
+            "not comparable. The ranking and the choice of the best point are meaningful only among points with the "
+            "same loss; the best point of each loss is listed below."
         )
     changers = [key for key in varying_keys(points) if key.startswith(LOSS_CHANGERS) and key not in losses]
     if changers:
         yield (
-            f"The points differ in {' and '.join(changers)}, so their validation losses may not measure the same "
-            "thing: take the ranking with care."
+            f"The points differ in {' and '.join(changers)}, so their validation losses may measure different "
+            "things: treat the ranking with caution."
         )
     if best is not None:
         yield from _cautions_on_best(points, scores, histories, best)
@@ -215,13 +216,13 @@ def _cautions(
     if lost:
         yield (
             f"{lost} of {count(len(scores), 'score')} in {metric} are not finite (a silent source or estimate) and "
-            "were left out of all means."
+            "are excluded from all means."
         )
     shown = int(comparisons["kind"].isin(["best", "pair"]).sum())
     if shown >= 10:
         yield (
             f"{shown} pairs of points were compared, each at 95 %: about {max(1, round(shown / 20))} would show a "
-            "difference even if there were none at all."
+            "difference even if all points were equal."
         )
 
 
@@ -231,19 +232,19 @@ def _cautions_on_best(
     clusters = _clusters(scores, best)
     if clusters < FEW_SONGS:
         unit = count(clusters, "song" if "songs" in scores else "mixture")
-        yield f"The test rests on {unit}. The intervals are widened for so few, and remain rough."
+        yield f"The test set covers only {unit}. The intervals are widened accordingly and are still rough."
     several = {"group", "seed"} <= set(points.columns) and points.groupby("group")["seed"].nunique().max() > 1
     if not several:
         yield (
-            "Each point was trained with one seed. The intervals say how other test songs might change the score, "
-            "not how another seed might; list several seeds in the sweep to know."
+            "Each point was trained with one seed. The intervals show how other test songs might change the score, "
+            "not how another seed might; list several seeds in the sweep to find out."
         )
     history = histories.get(best["point"])
     losses = pd.Series(dtype=float) if history is None else history["validation_loss"].reset_index(drop=True)
     if losses.notna().any() and losses.idxmin() == len(losses) - 1:
         yield (
             f"The best point's validation loss was lowest in its last epoch ({int(history['epoch'].iloc[-1])}): "
-            "it may not have been trained to the end."
+            "training may not have converged."
         )
     names = short_names(swept_keys(points))
     for key in varying_keys(points):
@@ -251,4 +252,4 @@ def _cautions_on_best(
         own = as_number(points.loc[points["point"] == best["point"], key].iloc[0])
         if len(numbers) > 2 and own in (numbers[0], numbers[-1]):
             end = "smallest" if own == numbers[0] else "largest"
-            yield f"The best {names[key]} ({own:g}) is the {end} that was tried: the optimum may lie beyond."
+            yield f"The best {names[key]} ({own:g}) is the {end} value tried: the optimum may be outside this range."
