@@ -19,8 +19,8 @@ from separation.data import mix
 from separation.data.fetch import fetch_source
 from separation.data.organize import organize_source
 from separation.data.resample import resample_source
-from separation.features.cache import DATASET_KEYS
 from separation.files.yaml_reader import read_yaml
+from separation.planning.specs import CACHED_KEYS
 
 SAMPLE_RATE = 16_000
 DURATION = 4.0
@@ -69,7 +69,7 @@ def cache_spec(kind: str = "features", **changes: Any) -> dict[str, Any]:
     config = {**DATASET_CONFIG, **changes}
     keys = [key for key in config["data_keys_for_training"] if key != "weights"]
     return {
-        "dataset_config": {key: config[key] for key in DATASET_KEYS},
+        "dataset_config": {key: config[key] for key in CACHED_KEYS},
         "keys": keys if kind == "features" else ["mix_audio", "source_audio"],
         "kind": kind,
     }

@@ -1,9 +1,12 @@
-"""Makes dataset splits of a few seconds for tests: audio files and the manifest.json that says what they are."""
+"""Dataset splits of a few seconds for tests: audio files and their manifest.json."""
 
 import json
 
 import numpy as np
 import soundfile
+
+from separation.data.items import Items
+from separation.experiment.options import DatasetOptions
 
 SAMPLE_RATE = 8000
 LABELS = ("vocals", "bass", "drums", "other")
@@ -34,7 +37,7 @@ def source_audio(label, rng, samples=SAMPLE_RATE):
 
 
 def write_split(folder, *, items=3, labels=LABELS, seed=0, sample_rate=SAMPLE_RATE, name="test", audio=None):
-    """Writes a split of `items` mixtures and returns how `Items` is told of it.
+    """Writes a split of `items` mixtures; the arguments of `Items` that name it.
 
     `audio`: item index -> label -> array (samples,) or (samples, channels), in place of what `source_audio` makes.
     """
@@ -56,3 +59,8 @@ def write_split(folder, *, items=3, labels=LABELS, seed=0, sample_rate=SAMPLE_RA
     manifest = {"format": 1, "split": name, "class": "Scaper", "sample_rate": sample_rate, "num_channels": channels}
     (folder / "manifest.json").write_text(json.dumps({**manifest, "items": listed}))
     return {"folder": str(folder), "class": "Scaper", "dataset": "small", "split": name}
+
+
+def open_items(split, config=DATASET_CONFIG):
+    """The items of a split by a dataset_config, whose missing keys have the schema's defaults."""
+    return Items(split, DatasetOptions.read(config))

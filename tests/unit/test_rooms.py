@@ -17,7 +17,7 @@ TABLE = {
     "experiment": {"files"},
     "planning": {"files", "experiment"},
     "data": {"files", "machine", "experiment", "planning.splits"},
-    "features": {"files", "machine", "data"},
+    "features": {"files", "machine", "experiment.options", "data"},
     "networks": {"files", "machine", "experiment"},
     "losses": {"files", "machine", "experiment"},
     "training": {"files", "machine", "experiment", "data", "features", "networks", "losses"},

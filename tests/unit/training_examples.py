@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from separation.experiment.options import DatasetOptions, PointOptions
+
 SAMPLE_RATE = 8000
 
 
@@ -64,6 +66,11 @@ def dataset_config(**changes) -> dict:
         "cache_kind": "features",
         **changes,
     }
+
+
+def dataset_options(**changes) -> DatasetOptions:
+    """The options of `dataset_config(**changes)`."""
+    return DatasetOptions.read(dataset_config(**changes))
 
 
 def experiment(*, dataset: dict | None = None, dropout: float = 0.0, seed: int = 0, **changes) -> dict:
@@ -128,4 +135,11 @@ def experiment(*, dataset: dict | None = None, dropout: float = 0.0, seed: int =
             "connections": connections,
             "output": ["embedding"],
         },
+        "algorithm_config": {"class": "DeepClustering", "args": {}},
+        "test_config": {},
     }
+
+
+def point_options(**changes) -> PointOptions:
+    """The options of `experiment(**changes)`."""
+    return PointOptions.read(experiment(**changes))

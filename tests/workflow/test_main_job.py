@@ -121,7 +121,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_in_the_same_weights(finished, fr
     fresh.run("--unlock", "--config", f"sweep={TINY}")
     fresh.run("train", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40")
     logs = "".join(path.read_text() for path in fresh.folder.glob("logs/train_point/*.log"))
-    assert "going on after epoch" in logs
+    assert "resuming after epoch" in logs
     # the same trainings in another folder, never stopped
     places = {f"{name}_DIRECTORY": str(finished.folder / "results" / name.lower()) for name in ("DATA", "CACHE")}
     other = {**places, "ARTIFACTS_DIRECTORY": str(fresh.folder / "uninterrupted")}

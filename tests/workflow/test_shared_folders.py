@@ -15,7 +15,7 @@ from conftest import TINY, UNSET, Project
 # no driver knows these: torch finds no GPU and computes on the CPU, while all that gives devices to jobs works as ever
 DEVICES = ["GPU-made-up-1", "GPU-made-up-2"]
 #: what a job logs that found its outputs
-FOUND = ("was already built by another workflow; skipping", "is whole, nothing to do")
+FOUND = ("was already built by another workflow; skipping", "is complete; skipping")
 RULES = ("fetch_source", "organize_source", "resample_source", "mix_dataset", "populate_cache", "evaluate_baselines")
 
 

@@ -7,13 +7,15 @@ from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
     from separation.evaluation.baselines import evaluate_baselines
+    from separation.experiment.options import DatasetOptions
     from separation.planning.run_options import RunOptions
 
     baselines = snakemake.wildcards.baselines
     spec = json.loads(snakemake.params.spec)
     readers = RunOptions.of(snakemake.config).jobs.baselines[baselines]
     evaluate_baselines(
-        {"dataset_config": spec["dataset_config"], "test_config": {"testers": spec["testers"]}},
+        DatasetOptions.read(spec["dataset_config"]),
+        spec["testers"],
         train=readers["train"],
         test=readers["test"],
         scores=Path(snakemake.output.scores),

@@ -6,6 +6,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
+    from separation.experiment.options import PointOptions
     from separation.files.atomic import write_json
     from separation.files.layout import EvaluationFolder, PointFolder
     from separation.files.yaml_reader import read_yaml
@@ -22,8 +23,9 @@ with job(snakemake, once=True):
     folder = PointFolder(checkpoint.parents[1])
     results = EvaluationFolder(Path(snakemake.output.scores).parent)
     config = evaluation_config(read_yaml(folder.config).value, spec, options.jobs.point(point))
+    point_options = PointOptions.read(config)
     with (
-        gpus_for(snakemake, config["train_config"]["device"]) as device,
+        gpus_for(snakemake, point_options.training.device) as device,
         trackers_beside(folder, options.tracking),
     ):
         from separation.analysis.sweep_tables import mean_scores
@@ -31,7 +33,7 @@ with job(snakemake, once=True):
         from separation.tracking.tensorboard_links import write_scores
 
         evaluate_point(
-            config,
+            point_options,
             point=point,
             evaluation=evaluation,
             checkpoint=checkpoint,
@@ -43,6 +45,6 @@ with job(snakemake, once=True):
         )
         told = mean_scores(results.scores)
         EventLog(folder.events).write("scores", evaluation, **told)
-        write_scores(folder, evaluation, told["metrics"], config["train_config"]["num_epochs"])
+        write_scores(folder, evaluation, told["metrics"], point_options.training.num_epochs)
     write_yaml(snakemake.output.config, config)
     write_json(results.spec, spec)

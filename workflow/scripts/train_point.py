@@ -6,6 +6,7 @@ from pathlib import Path
 from separation.machine.snakemake_job import job
 
 with job(snakemake, once=True):
+    from separation.experiment.options import PointOptions
     from separation.files.atomic import write_json
     from separation.files.layout import PointFolder
     from separation.files.yaml_writer import write_yaml
@@ -20,19 +21,20 @@ with job(snakemake, once=True):
     config = complete_config(spec, settings, point, str(folder.path))
     write_yaml(snakemake.output.config, config)
     write_json(folder.spec, spec)
-    about = {"sweep": options.sweep, "project": config["info"]["project_name"], "notes": config["info"]["notes"]}
+    point_options = PointOptions.read(config)
+    about = {"sweep": options.sweep, "project": point_options.project_name, "notes": point_options.notes}
     EventLog(folder.events).write("point", **label, **about)
 
     from separation.tracking.beside_job import trackers_beside
 
     # its inputs are the caches of both splits where it has caches, else the mixtures
     manifests = dict(zip(("train", "val"), map(Path, snakemake.input), strict=False))
-    caches = manifests if config["dataset_config"]["cache"] else None
+    caches = manifests if point_options.dataset.cache else None
 
-    count = config["train_config"]["num_gpus"]
+    count = point_options.training.num_gpus
     # trackers' library is loaded while torch is
     with (
-        gpus_for(snakemake, config["train_config"]["device"], count) as device,
+        gpus_for(snakemake, point_options.training.device, count) as device,
         trackers_beside(folder, options.tracking),
     ):
         from separation.tracking.tensorboard_links import link_run, write_hparams
@@ -50,9 +52,9 @@ with job(snakemake, once=True):
             "threads": snakemake.threads,
         }
         if count > 1:
-            train_together(config, count=count, log=Path(str(snakemake.log[0])), **arguments)
+            train_together(point_options, count=count, log=Path(str(snakemake.log[0])), **arguments)
         else:
-            train_point(config, **arguments)
+            train_point(point_options, **arguments)
 
     # another workflow that waited for this point and was interrupted may have had its files taken away (by Snakemake)
     if not Path(snakemake.output.config).exists():

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from separation.commands.reference import FILES, PAGE, SAME_AS, reference
-from separation.experiment.schema import load_schema
+from separation.experiment.schema_defaults import load_schema
 
 
 def test_the_page_is_up_to_date():

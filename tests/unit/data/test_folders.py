@@ -18,7 +18,7 @@ from separation.data.resample import resample_source
 from separation.data.sources.access import Access
 from separation.errors import UserError
 from separation.experiment import config
-from separation.experiment.schema import with_defaults
+from separation.experiment.schema_defaults import with_defaults
 from separation.files.listing import AUDIO_SUFFIXES
 from separation.files.yaml_reader import Document
 from separation.planning import dataset_steps

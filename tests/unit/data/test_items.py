@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from separation.data.items import Items
 from separation.errors import UserError
 from separation.nussl_compat import scaper
-from small_dataset import DATASET_CONFIG, LABELS, SAMPLE_RATE, source_audio, write_split
+from small_dataset import DATASET_CONFIG, LABELS, SAMPLE_RATE, open_items, source_audio, write_split
 
 PLAIN = {**DATASET_CONFIG, "group_sources": [], "group_names": None}
 
@@ -35,7 +34,7 @@ def generate_scene(path, sounds, events, *, sample_rate, random_state=0):
 
 
 def test_a_group_is_the_sum_of_its_members_audio(tmp_path):
-    item = Items(write_split(tmp_path), DATASET_CONFIG)[0]
+    item = open_items(write_split(tmp_path), DATASET_CONFIG)[0]
     assert list(item.sources) == ["accompaniment", "vocals"]
     expected = read(tmp_path, "drums") + read(tmp_path, "bass") + read(tmp_path, "other")
     assert np.array_equal(item.sources["accompaniment"].audio_data[0], expected)
@@ -46,25 +45,25 @@ def test_sources_stand_in_one_order_whatever_the_order_in_the_manifest(tmp_path)
     reordered = [LABELS, LABELS[::-1], ("drums", "vocals", "other", "bass")]
     rng = np.random.default_rng(0)
     split = write_split(tmp_path, audio=lambda i: {label: source_audio(label, rng) for label in reordered[i]})
-    assert [list(item.sources) for item in Items(split, PLAIN)] == [["bass", "drums", "other", "vocals"]] * 3
+    assert [list(item.sources) for item in open_items(split, PLAIN)] == [["bass", "drums", "other", "vocals"]] * 3
 
 
 def test_source_labels_set_another_order_and_refuse_what_they_do_not_name(tmp_path):
     split = write_split(tmp_path)
-    items = Items(split, {**DATASET_CONFIG, "source_labels": ["vocals", "accompaniment"]})
+    items = open_items(split, {**DATASET_CONFIG, "source_labels": ["vocals", "accompaniment"]})
     assert list(items[0].sources) == ["vocals", "accompaniment"]
     with pytest.raises(UserError, match=r"source_labels.*accompaniment"):
-        Items(split, {**DATASET_CONFIG, "source_labels": ["vocals"]})[0]
+        open_items(split, {**DATASET_CONFIG, "source_labels": ["vocals"]})[0]
 
 
 def test_several_groups_without_names_are_called_after_their_members(tmp_path):
     config = {**PLAIN, "group_sources": [["vocals", "other"], ["bass", "drums"]]}
-    assert list(Items(write_split(tmp_path), config)[0].sources) == ["bass+drums", "vocals+other"]
+    assert list(open_items(write_split(tmp_path), config)[0].sources) == ["bass+drums", "vocals+other"]
 
 
 def test_an_ignored_source_is_dropped_and_stays_audible_in_the_mixture(tmp_path):
     split = write_split(tmp_path)
-    item = Items(split, {**PLAIN, "ignore_sources": ["drums"]})[0]
+    item = open_items(split, {**PLAIN, "ignore_sources": ["drums"]})[0]
     assert list(item.sources) == ["bass", "other", "vocals"]
     rest = sum(source.audio_data for source in item.sources.values())
     assert np.allclose(item.mixture.audio_data - rest, read(tmp_path, "drums"), atol=1e-6)
@@ -74,11 +73,11 @@ def test_sources_of_one_label_are_counted_and_a_single_one_keeps_its_name(tmp_pa
     rng = np.random.default_rng(0)
     names = ("car::0", "car_horn::0", "car::1")
     split = write_split(tmp_path, items=1, audio=lambda i: {name: source_audio(name, rng) for name in names})
-    assert list(Items(split, PLAIN)[0].sources) == ["car::0", "car::1", "car_horn"]
+    assert list(open_items(split, PLAIN)[0].sources) == ["car::0", "car::1", "car_horn"]
 
 
 def test_signals_carry_sample_rate_and_stft_parameters_of_the_config(tmp_path):
-    item = Items(write_split(tmp_path), DATASET_CONFIG)[0]
+    item = open_items(write_split(tmp_path), DATASET_CONFIG)[0]
     for signal in (item.mixture, *item.sources.values()):
         assert signal.sample_rate == SAMPLE_RATE
         assert tuple(signal.stft_params) == (256, 64, "sqrt_hann")
@@ -86,14 +85,14 @@ def test_signals_carry_sample_rate_and_stft_parameters_of_the_config(tmp_path):
 
 
 def test_conditions_are_flat_scalars(tmp_path):
-    items = Items(write_split(tmp_path), DATASET_CONFIG)
+    items = open_items(write_split(tmp_path), DATASET_CONFIG)
     assert items[0].conditions == {"coherent": True, "songs": "song0", "snr_vocals": -1.5}
     assert items.names == ["000000", "000001", "000002"]
     assert (items.dataset, items.split) == ("small", "test")
 
 
 def test_arrays_are_the_audio_of_the_signals_and_the_end_is_an_end(tmp_path):
-    items = Items(write_split(tmp_path), DATASET_CONFIG)
+    items = open_items(write_split(tmp_path), DATASET_CONFIG)
     arrays, item = items.arrays(-1), items[2]
     assert arrays.name == item.name == "000002"
     assert arrays.mixture.dtype == np.float32 and arrays.mixture.shape == (1, SAMPLE_RATE)
@@ -104,7 +103,7 @@ def test_arrays_are_the_audio_of_the_signals_and_the_end_is_an_end(tmp_path):
 
 def test_a_wrong_sample_rate_is_one_line_with_file_expected_and_found(tmp_path):
     with pytest.raises(UserError) as failure:
-        Items(write_split(tmp_path), {**DATASET_CONFIG, "sample_rate": 16000})
+        open_items(write_split(tmp_path), {**DATASET_CONFIG, "sample_rate": 16000})
     message = str(failure.value)
     assert "\n" not in message
     for part in ("manifest.json", "dataset_config.sample_rate", "expected 16000 Hz", "found 8000 Hz"):
@@ -112,7 +111,7 @@ def test_a_wrong_sample_rate_is_one_line_with_file_expected_and_found(tmp_path):
 
 
 def test_a_file_that_contradicts_its_manifest_is_named(tmp_path):
-    items = Items(write_split(tmp_path), DATASET_CONFIG)
+    items = open_items(write_split(tmp_path), DATASET_CONFIG)
     soundfile.write(tmp_path / "000001.wav", np.zeros(100), 44100)
     assert items[0].name == "000000"
     with pytest.raises(UserError, match=r"000001\.wav.*expected 8000 Hz, found 44100 Hz"):
@@ -133,15 +132,15 @@ def test_stereo_is_read_where_two_channels_are_configured(tmp_path):
     audio = {label: np.stack([source_audio(label, rng)] * 2, axis=1) * [1.0, 0.5] for label in LABELS}
     split = write_split(tmp_path, items=1, audio=lambda i: audio)
     with pytest.raises(UserError, match="num_channels: expected 1, found 2"):
-        Items(split, DATASET_CONFIG)
-    item = Items(split, {**DATASET_CONFIG, "num_channels": 2})[0]
+        open_items(split, DATASET_CONFIG)
+    item = open_items(split, {**DATASET_CONFIG, "num_channels": 2})[0]
     assert item.sources["accompaniment"].audio_data.shape == (2, SAMPLE_RATE)
 
 
 @pytest.mark.parametrize("key", ["group_sources", "ignore_sources"])
 def test_an_unknown_label_is_refused_with_those_the_dataset_has(tmp_path, key):
     with pytest.raises(UserError) as failure:
-        Items(write_split(tmp_path), {**PLAIN, key: ["drum"]})
+        open_items(write_split(tmp_path), {**PLAIN, key: ["drum"]})
     assert f"dataset_config.{key}" in str(failure.value)
     assert "no source 'drum', it has bass, drums, other, vocals; did you mean 'drums'?" in str(failure.value)
 
@@ -152,10 +151,10 @@ def test_groups_that_contradict_each_other_are_refused(tmp_path):
         ({"group_names": ["a", "b"]}, "group_names.*1 groups"),
         ({"group_sources": [["bass", "drums"], ["drums"]], "group_names": None}, "'drums' twice"),
         ({"group_sources": ["bass", ["drums"]]}, "found both"),
-        ({"group_names": ["vocals"]}, "besides the group of that name"),
+        ({"group_names": ["vocals"]}, "has both a source and a group named"),
     ):
         with pytest.raises(UserError, match=expected):
-            Items(split, {**DATASET_CONFIG, **change})[0]
+            open_items(split, {**DATASET_CONFIG, **change})[0]
 
 
 def test_an_item_without_any_member_of_a_group_is_refused_by_name(tmp_path):
@@ -163,31 +162,31 @@ def test_an_item_without_any_member_of_a_group_is_refused_by_name(tmp_path):
     labels = [LABELS, ("vocals",)]
     split = write_split(tmp_path, items=2, audio=lambda i: {label: source_audio(label, rng) for label in labels[i]})
     with pytest.raises(UserError, match="item 000001 has none of drums, bass, other, it has vocals"):
-        Items(split, DATASET_CONFIG)[1]
+        open_items(split, DATASET_CONFIG)[1]
 
 
 def test_a_broken_manifest_and_a_missing_folder_are_told(tmp_path):
     split = write_split(tmp_path)
     with pytest.raises(UserError, match="expected a folder"):
-        Items({**split, "folder": str(tmp_path / "none")}, DATASET_CONFIG)
+        open_items({**split, "folder": str(tmp_path / "none")}, DATASET_CONFIG)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
     with pytest.raises(UserError, match="format: expected 1, found 99"):
-        Items(split, DATASET_CONFIG)
+        open_items(split, DATASET_CONFIG)
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="not the manifest"):
-        Items(split, DATASET_CONFIG)
+        open_items(split, DATASET_CONFIG)
 
 
 def test_other_nussl_datasets_give_the_same_items(tmp_path):
-    by_manifest = Items(write_split(tmp_path / "scaper"), DATASET_CONFIG)
+    by_manifest = open_items(write_split(tmp_path / "scaper"), DATASET_CONFIG)
     for name in by_manifest.names:
         audio = {label: read(tmp_path / "scaper", label, name) for label in LABELS}
         for folder, array in {**audio, "mix": by_manifest[int(name)].mixture.audio_data[0]}.items():
             (tmp_path / "folders" / folder).mkdir(parents=True, exist_ok=True)
             soundfile.write(tmp_path / "folders" / folder / f"{name}.wav", array, SAMPLE_RATE, subtype="PCM_16")
     split = {"folder": str(tmp_path / "folders"), "class": "MixSourceFolder", "arguments": {"mix_folder": "mix"}}
-    by_folder = Items(split, DATASET_CONFIG)
+    by_folder = open_items(split, DATASET_CONFIG)
     assert by_folder.names == by_manifest.names
     for one, other in zip(by_folder, by_manifest, strict=True):
         assert list(one.sources) == list(other.sources)
@@ -195,16 +194,16 @@ def test_other_nussl_datasets_give_the_same_items(tmp_path):
         for source in one.sources:
             assert np.array_equal(one.sources[source].audio_data, other.sources[source].audio_data)
     with pytest.raises(UserError, match="expected 16000 Hz, found 8000 Hz"):
-        Items(split, {**DATASET_CONFIG, "sample_rate": 16000})[0]
+        open_items(split, {**DATASET_CONFIG, "sample_rate": 16000})[0]
     with pytest.raises(UserError, match="no source 'drum', it has bass"):
-        Items(split, {**DATASET_CONFIG, "group_sources": ["drum"]})
+        open_items(split, {**DATASET_CONFIG, "group_sources": ["drum"]})
 
 
 def test_an_unknown_dataset_class_is_refused_with_the_nearest(tmp_path):
     with pytest.raises(UserError, match="did you mean 'MixSourceFolder'"):
-        Items({"folder": str(tmp_path), "class": "MixSourcesFolder"}, DATASET_CONFIG)
+        open_items({"folder": str(tmp_path), "class": "MixSourcesFolder"}, DATASET_CONFIG)
     with pytest.raises(UserError, match="MixSourceFolder cannot open it"):
-        Items({"folder": str(tmp_path), "class": "MixSourceFolder"}, DATASET_CONFIG)
+        open_items({"folder": str(tmp_path), "class": "MixSourceFolder"}, DATASET_CONFIG)
 
 
 def test_a_scaper_folder_without_manifest_is_read_by_its_jams_with_the_snr_of_each_source(tmp_path):
@@ -220,7 +219,7 @@ def test_a_scaper_folder_without_manifest_is_read_by_its_jams_with_the_snr_of_ea
     generate_scene(
         made / "scene", tmp_path / "sources", [vocals | {"pitch_shift": ("const", 1.0)}, drums], sample_rate=SAMPLE_RATE
     )
-    items = Items(
+    items = open_items(
         {"folder": str(made), "class": "Scaper"}, {**PLAIN, "group_sources": ["drums"], "group_names": ["beat"]}
     )
     assert items.names == ["scene"]
@@ -251,7 +250,7 @@ def test_wham_is_read_by_its_split_mode_and_mixtures(tmp_path):
         ({"sample_rate": 16000}, 16000, ["s1", "s2"]),
     ):
         split = {"folder": str(tmp_path), "class": "WHAM", "arguments": arguments}
-        items = Items(split, {**PLAIN, "sample_rate": rate})
+        items = open_items(split, {**PLAIN, "sample_rate": rate})
         assert items.names == ["a", "b"] and list(items[1].sources) == sources
         total = sum(source.audio_data for source in items[1].sources.values())
         assert np.allclose(items[1].mixture.audio_data, total, atol=1e-4)
@@ -259,7 +258,7 @@ def test_wham_is_read_by_its_split_mode_and_mixtures(tmp_path):
         expected = soundfile.read(folder / "s1" / "b.wav", dtype="float32")[0]
         assert np.array_equal(items[1].sources["s1"].audio_data[0], expected)
     with pytest.raises(UserError, match=r"WHAM cannot open it.*mix_clear"):
-        Items({"folder": str(tmp_path), "class": "WHAM", "arguments": {"mix_folder": "mix_clear"}}, PLAIN)
+        open_items({"folder": str(tmp_path), "class": "WHAM", "arguments": {"mix_folder": "mix_clear"}}, PLAIN)
 
 
 def test_musdb18_is_read_by_its_subset_as_wav_files(tmp_path):
@@ -275,7 +274,7 @@ def test_musdb18_is_read_by_its_subset_as_wav_files(tmp_path):
     config["group_names"] = ["accompaniment"]
     for subset, song in (("train", "Ann - One"), ("test", "Ben - Two")):
         split = {"folder": str(tmp_path), "class": "MUSDB18", "arguments": {"is_wav": True, "subsets": [subset]}}
-        items = Items(split, config)
+        items = open_items(split, config)
         assert len(items) == 1 and list(items[0].sources) == ["accompaniment", "vocals"]
         expected = soundfile.read(tmp_path / subset / song / "vocals.wav", dtype="float32")[0].T
         assert np.allclose(items[0].sources["vocals"].audio_data, expected, atol=1e-6)
@@ -297,7 +296,7 @@ def test_fuss_is_read_by_its_split_wherever_it_lies(tmp_path):
     mixtures = []
     for split in ("train", "eval"):
         folder = {"folder": str(tmp_path / "moved"), "class": "FUSS", "arguments": {"split": split}}
-        (item,) = Items(folder, {**PLAIN, "sample_rate": 16000})
+        (item,) = open_items(folder, {**PLAIN, "sample_rate": 16000})
         assert list(item.sources) == ["sound::0", "sound::1"]
         total = sum(source.audio_data for source in item.sources.values())
         assert np.allclose(item.mixture.audio_data, total, atol=1e-3)

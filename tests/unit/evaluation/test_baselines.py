@@ -4,16 +4,14 @@ import numpy as np
 import pandas
 import pytest
 
-from separation.data.items import Items
 from separation.errors import UserError
 from separation.evaluation.baselines import FixedMask, evaluate_baselines, phase_sensitive_mask
+from separation.experiment.options import DatasetOptions
 from separation.files.score_table import BASELINES
-from small_dataset import DATASET_CONFIG, SAMPLE_RATE, source_audio, write_split
+from small_dataset import DATASET_CONFIG, SAMPLE_RATE, open_items, source_audio, write_split
 
-SPEC = {
-    "dataset_config": DATASET_CONFIG,
-    "test_config": {"testers": [{"BSSEvalScale": {"compute_permutation": True, "best_permutation_key": "SI-SDR"}}]},
-}
+OPTIONS = DatasetOptions.read(DATASET_CONFIG)
+TESTERS = [{"BSSEvalScale": {"compute_permutation": True, "best_permutation_key": "SI-SDR"}}]
 PLAIN = {**DATASET_CONFIG, "group_sources": [], "group_names": None}
 
 
@@ -29,12 +27,12 @@ def splits(tmp_path_factory):
 @pytest.fixture(scope="module")
 def table(tmp_path_factory, splits):
     scores = tmp_path_factory.mktemp("scores") / "scores.parquet"
-    evaluate_baselines(SPEC, **splits, scores=scores, evaluation="e")
+    evaluate_baselines(OPTIONS, TESTERS, **splits, scores=scores, evaluation="e")
     return pandas.read_parquet(scores)
 
 
 def learn(split, config=PLAIN):
-    return FixedMask(Items(split, config), file=Path(split["folder"]))
+    return FixedMask(open_items(split, config), file=Path(split["folder"]))
 
 
 def test_every_baseline_is_a_point_of_the_table(table):
@@ -60,7 +58,9 @@ def test_the_phase_sensitive_mask_has_the_highest_snr_of_all_masks_within_0_and_
 
 
 def test_baselines_twice_give_the_same_table(tmp_path, splits, table):
-    evaluate_baselines(SPEC, **splits, scores=tmp_path / "scores.parquet", evaluation="e")
+    evaluate_baselines(
+        DatasetOptions.read(DATASET_CONFIG), TESTERS, **splits, scores=tmp_path / "scores.parquet", evaluation="e"
+    )
     pandas.testing.assert_frame_equal(pandas.read_parquet(tmp_path / "scores.parquet"), table, check_exact=True)
     assert [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
 
@@ -90,7 +90,7 @@ def test_the_fixed_mask_of_equal_noises_at_a_known_level_is_their_share_of_the_p
 
 def test_the_fixed_mask_leaves_less_error_on_its_training_data_than_any_other(tmp_path):
     split = write_split(tmp_path, items=3)
-    items = Items(split, PLAIN)
+    items = open_items(split, PLAIN)
     mask = learn(split).masks["vocals"]
 
     def error(candidate):
@@ -113,19 +113,19 @@ def test_sources_unseen_in_training_get_the_masks_of_their_positions(tmp_path):
     others = {"anna": source_audio("bass", rng), "ben": source_audio("vocals", rng)}
     unseen = write_split(tmp_path / "test", items=1, audio=lambda i: others)
     fixed = learn(seen)
-    estimates = fixed(Items(unseen, PLAIN)[0])
+    estimates = fixed(open_items(unseen, PLAIN)[0])
     assert np.array_equal(fixed.masks[0], fixed.masks["bass"])
     assert len(estimates) == 2 and np.linalg.norm(estimates[0] - estimates[1]) > 0
     three = write_split(tmp_path / "three", items=1, audio=lambda i: {**others, "cara": source_audio("drums", rng)})
     with pytest.raises(UserError, match="3 sources, more than any training mixture"):
-        fixed(Items(three, PLAIN)[0])
+        fixed(open_items(three, PLAIN)[0])
 
 
 def test_masks_put_sources_back_where_they_do_not_overlap(tmp_path):
     rng = np.random.default_rng(0)
     half = np.arange(SAMPLE_RATE) < SAMPLE_RATE // 2
     audio = {"first": source_audio("vocals", rng) * half, "second": source_audio("vocals", rng) * ~half}
-    item = Items(write_split(tmp_path, items=1, audio=lambda i: audio), PLAIN)[0]
+    item = open_items(write_split(tmp_path, items=1, audio=lambda i: audio), PLAIN)[0]
     for estimate, source in zip(phase_sensitive_mask(item), item.sources.values(), strict=True):
         error = np.sum((estimate - source.audio_data) ** 2) / np.sum(source.audio_data**2)
         assert error < 0.01

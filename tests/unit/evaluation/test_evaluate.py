@@ -13,16 +13,21 @@ from separation.evaluation import evaluate as evaluation_module
 from separation.evaluation.evaluate import KEYS, evaluate_point
 from separation.evaluation.kept_audio import choose_items
 from separation.evaluation.separator import Separator, item_seed
+from separation.experiment.options import EvaluationOptions, PointOptions
 from separation.experiment.testers import SCALE_METRICS
 from separation.nussl_compat import nussl
-from small_dataset import DATASET_CONFIG, SAMPLE_RATE, source_audio, write_split
+from small_dataset import DATASET_CONFIG, SAMPLE_RATE, open_items, source_audio, write_split
 
 CONFIG = {
     "info": {"seed": 3},
     "dataset_config": DATASET_CONFIG,
+    "train_config": {"loss_function": [["dpcl", "embedding", 1.0]], "num_epochs": 1},
+    "model_config": {"modules": {}, "connections": [], "output": ["embedding"]},
     "algorithm_config": {"class": "DeepClustering", "args": {"num_sources": 2, "mask_type": "soft"}},
     "test_config": {"testers": [{"BSSEvalScale": {"compute_permutation": True}}]},
 }
+CLUSTERING = EvaluationOptions.read(CONFIG["algorithm_config"], {})
+MASKS = EvaluationOptions.read({"class": "DeepMaskEstimation"}, {})
 FREQUENCIES = DATASET_CONFIG["n_fft"] // 2 + 1
 
 
@@ -73,7 +78,7 @@ def evaluate(folder, split, checkpoint, config=CONFIG, **changes):
         "scores": scores,
         "threads": 1,
     }
-    evaluate_point(config, **{**arguments, **changes})
+    evaluate_point(PointOptions.read(config), **{**arguments, **changes})
     return pandas.read_parquet(scores)
 
 
@@ -108,14 +113,12 @@ def test_several_processes_give_the_same_table_as_one(tmp_path, split, checkpoin
 
 
 def test_an_items_scores_do_not_depend_on_the_items_before_it(tmp_path, split, checkpoints):
-    from separation.data.items import Items
-
-    items = Items(split, DATASET_CONFIG)
+    items = open_items(split, DATASET_CONFIG)
     make = {"checkpoint": checkpoints["clustering"], "seed": 3}
-    after_others = Separator(CONFIG["algorithm_config"], items[0], **make)
+    after_others = Separator(CLUSTERING, items[0], **make)
     for item in (items[0], items[1]):
         after_others(item)
-    alone = Separator(CONFIG["algorithm_config"], items[2], **make)
+    alone = Separator(CLUSTERING, items[2], **make)
     for one, other in zip(after_others(items[2]), alone(items[2]), strict=True):
         assert np.array_equal(one, other)
 
@@ -126,17 +129,17 @@ def test_seed_and_item_decide_where_clusters_begin():
 
 
 def test_estimates_are_those_of_nussls_own_algorithm(split, checkpoints):
-    from separation.data.items import Items
-
-    item = Items(split, DATASET_CONFIG)[0]
+    item = open_items(split, DATASET_CONFIG)[0]
     algorithms = nussl.separation.deep
     plain = algorithms.DeepMaskEstimation(item.mixture, model_path=str(checkpoints["masks"]))()
-    ours = Separator({"class": "DeepMaskEstimation"}, item, checkpoint=checkpoints["masks"])(item)
+    ours = Separator(
+        EvaluationOptions.read({"class": "DeepMaskEstimation"}, {}), item, checkpoint=checkpoints["masks"]
+    )(item)
     for one, other in zip(ours, plain, strict=True):
         assert one.shape == other.audio_data.shape and np.allclose(one, other.audio_data, atol=1e-7)
     seed = item_seed(0, item.name)
     plain = algorithms.DeepClustering(item.mixture, 2, model_path=str(checkpoints["clustering"]), random_state=seed)()
-    ours = Separator(CONFIG["algorithm_config"], item, checkpoint=checkpoints["clustering"])(item)
+    ours = Separator(CLUSTERING, item, checkpoint=checkpoints["clustering"])(item)
     for one, other in zip(ours, plain, strict=True):
         assert np.allclose(one, other.audio_data, atol=1e-7)
 
@@ -155,8 +158,6 @@ def test_estimates_are_those_of_nussls_own_algorithm(split, checkpoints):
     ],
 )
 def test_a_batch_gives_what_nussls_algorithm_gives_for_each_item(tmp_path, checkpoints, channels, kind, args):
-    from separation.data.items import Items
-
     rng = np.random.default_rng(1)
     lengths = (SAMPLE_RATE, SAMPLE_RATE, 7001, SAMPLE_RATE)
 
@@ -169,9 +170,11 @@ def test_a_batch_gives_what_nussls_algorithm_gives_for_each_item(tmp_path, check
 
     split = write_split(tmp_path, items=4, audio=audio)
     data = {**DATASET_CONFIG, "num_channels": channels, "group_sources": [], "group_names": None}
-    items = [Items(split, data)[index] for index in range(4)]
+    items = [open_items(split, data)[index] for index in range(4)]
     name = {"clustering": "DeepClustering", "masks": "DeepMaskEstimation", "audio": "DeepAudioEstimation"}[kind]
-    separate = Separator({"class": name, "args": args}, items[0], checkpoint=checkpoints[kind])
+    separate = Separator(
+        EvaluationOptions.read({"class": name, "args": args}, {}), items[0], checkpoint=checkpoints[kind]
+    )
     for item, output in zip(items, separate.outputs(items), strict=True):
         ours = separate.estimates(item, output)
         known = {"num_sources": 2, "random_state": item_seed(0, item.name)} if kind == "clustering" else {}

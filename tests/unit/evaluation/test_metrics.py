@@ -10,10 +10,8 @@ from separation.experiment.metric_descriptions import DESCRIPTIONS, definitions
 from separation.experiment.testers import METRICS_OF, SCALE_METRICS, read_testers
 from small_dataset import SAMPLE_RATE, source_audio
 
-PERMUTED = read_testers(
-    {"testers": [{"BSSEvalScale": {"compute_permutation": True, "best_permutation_key": "SI-SDR"}}]}
-)
-IN_ORDER = read_testers({"testers": ["BSSEvalScale"]})
+PERMUTED = read_testers([{"BSSEvalScale": {"compute_permutation": True, "best_permutation_key": "SI-SDR"}}])
+IN_ORDER = read_testers(["BSSEvalScale"])
 
 
 def score(references, estimates, mixture=None, testers=IN_ORDER):
@@ -161,7 +159,7 @@ def test_perfect_and_silent_estimates_have_finite_scores_at_the_ends_of_the_scal
 
 def test_sir_and_sar_can_be_left_out():
     references, rng = three_sources()
-    testers = read_testers({"testers": {"BSSEvalScale": {"compute_sir_sar": False}}})
+    testers = read_testers({"BSSEvalScale": {"compute_sir_sar": False}})
     row = score(references, noisy(references, rng), testers=testers).scores[0]
     assert np.isnan(row["SI-SIR"]) and np.isnan(row["SI-SAR"]) and np.isfinite(row["SI-SDR"])
 
@@ -170,9 +168,7 @@ def test_bss_eval_v4_stands_beside_the_scale_invariant_metrics():
     rng = np.random.default_rng(0)
     references = [source_audio(label, rng, 2 * SAMPLE_RATE)[None] for label in ("vocals", "bass")]
     estimates = noisy(references, rng, leak=0.1)[::-1]
-    testers = read_testers(
-        {"testers": [{name: {"compute_permutation": True}} for name in ("BSSEvalScale", "BSSEvalV4")]}
-    )
+    testers = read_testers([{name: {"compute_permutation": True}} for name in ("BSSEvalScale", "BSSEvalV4")])
     found = score(references, estimates, testers=testers)
     assert found.assignment == [1, 0]
     for row in found.scores:
@@ -232,7 +228,7 @@ def test_bss_eval_v4_is_musevals():
     arrays = [np.stack([signal.T for signal in signals]) for signals in (references, estimates)]
     sdr, isr, sir, sar = museval.evaluate(*arrays, win=SAMPLE_RATE, hop=SAMPLE_RATE)
     windows = {"window": SAMPLE_RATE, "hop": SAMPLE_RATE}
-    found = score(references, estimates, testers=read_testers({"testers": {"BSSEvalV4": windows}})).scores
+    found = score(references, estimates, testers=read_testers({"BSSEvalV4": windows})).scores
     for index, row in enumerate(found):
         for metric, theirs in (("SDR", sdr), ("ISR", isr), ("SIR", sir), ("SAR", sar)):
             assert row[metric] == pytest.approx(np.median(theirs[index]), abs=1e-3)
@@ -245,7 +241,7 @@ def test_bss_eval_of_whole_files_is_that_of_mir_eval():
     references = [source_audio(label, rng, 2 * SAMPLE_RATE)[None] for label in ("vocals", "bass")]
     estimates = noisy(references, rng, leak=0.1)
     whole = {"window": 2 * SAMPLE_RATE, "hop": 2 * SAMPLE_RATE, "bsseval_sources_version": True}
-    found = score(references, estimates, testers=read_testers({"testers": {"BSSEvalV4": whole}})).scores
+    found = score(references, estimates, testers=read_testers({"BSSEvalV4": whole})).scores
     sdr, sir, sar, _ = mir_eval.separation.bss_eval_sources(
         np.concatenate(references), np.concatenate(estimates), compute_permutation=False
     )
@@ -265,7 +261,7 @@ def test_bss_eval_of_whole_files_is_that_of_mir_eval():
 def test_speech_metrics_fall_as_noise_rises(metric, tester, perfect):
     rng = np.random.default_rng(0)
     speech, noise = spoken(rng), rng.normal(size=(1, 16000))
-    testers = read_testers({"testers": tester}, SAMPLE_RATE)
+    testers = read_testers(tester, SAMPLE_RATE)
     levels = [
         score([speech], [speech + gain * noise], speech + noise, testers).scores[0] for gain in (0, 0.001, 0.01, 0.1)
     ]
@@ -279,12 +275,12 @@ def test_speech_metrics_fall_as_noise_rises(metric, tester, perfect):
 def test_speech_metrics_find_the_order_and_leave_silence_unscored(metric, name):
     rng = np.random.default_rng(0)
     one, other = spoken(rng), spoken(rng)
-    testers = read_testers({"testers": {name: {"compute_permutation": True}}})
+    testers = read_testers({name: {"compute_permutation": True}})
     found = score([one, other], [other + 0.1 * one, one + 0.1 * other], testers=testers)
     assert found.assignment == [1, 0]
-    silent = score([np.zeros_like(one), one], [other, one], testers=read_testers({"testers": [name]}))
+    silent = score([np.zeros_like(one), one], [other, one], testers=read_testers([name]))
     assert np.isnan(silent.scores[0][metric]) and silent.scores[1][metric] > 0.9
-    short = score([one[:, :2000], other[:, :2000]], [one[:, :2000]] * 2, testers=read_testers({"testers": ["STOI"]}))
+    short = score([one[:, :2000], other[:, :2000]], [one[:, :2000]] * 2, testers=read_testers(["STOI"]))
     assert np.isnan(short.scores[0]["STOI"])
 
 
@@ -298,8 +294,8 @@ def test_every_metric_is_described_and_documented():
 
 def test_testers_are_read_in_every_form_and_mistakes_are_named():
     args = {"compute_permutation": True, "best_permutation_key": "SI-SDR"}
-    for form in ([{"BSSEvalScale": args}], {"BSSEvalScale": args}, [["BSSEvalScale", args]], [], None):
-        assert read_testers({"testers": form}) == PERMUTED
+    for form in ([{"BSSEvalScale": args}], {"BSSEvalScale": args}, [["BSSEvalScale", args]]):
+        assert read_testers(form) == PERMUTED
     for form, expected in (
         ([{"BSSEval": {}}], "BSSEvalScale, BSSEvalV4"),
         ([{"BSSEvalScale": {"best_permutation_key": "SDR"}}], "best_permutation_key: expected one of SI-SDR"),
@@ -308,4 +304,4 @@ def test_testers_are_read_in_every_form_and_mistakes_are_named():
         ([{"PESQ": {}}], "PESQ: expected a dataset_config.sample_rate of 8000 or 16000, found 44100"),
     ):
         with pytest.raises(UserError, match=expected):
-            read_testers({"testers": form}, 44100)
+            read_testers(form, 44100)

@@ -17,11 +17,14 @@ import zarr
 from separation.data.items import Items
 from separation.errors import UserError
 from separation.features import cache, fill_cache
+from separation.features.decode import BatchOptions
 from separation.features.encoding import MAGNITUDE_SCALE, encoded_items, stored_arrays
 from separation.features.shards import CHECKSUM, chunk_path, describe_shard, find_damage_of_shard, shard_path
-from separation.features.store import BatchOptions, FeatureStore
+from separation.features.store import FeatureStore
+from separation.files.layout import cache_store
+from separation.planning.specs import CACHED_KEYS
 from separation.training.batches import BatchLoader, plan_epoch
-from training_examples import dataset_config, write_split
+from training_examples import dataset_config, dataset_options, write_split
 
 KEYS = ["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights"]
 OPTIONS = BatchOptions(tuple(KEYS))
@@ -31,7 +34,7 @@ SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 def make_spec(kind="features", **changes):
     config = dataset_config(**changes)
     return {
-        "dataset_config": {key: config[key] for key in cache.DATASET_KEYS},
+        "dataset_config": {key: config[key] for key in CACHED_KEYS},
         "keys": KEYS if kind == "features" else ["mix_audio", "source_audio"],
         "kind": kind,
     }
@@ -55,12 +58,12 @@ def manifest(tmp_path):
 @pytest.fixture
 def chunk(manifest):
     """A file of the second of three shards."""
-    return chunk_path(shard_path(cache.store_path(manifest), 1), "mix_magnitude", 3)
+    return chunk_path(shard_path(cache_store(manifest), 1), "mix_magnitude", 3)
 
 
 def contents(manifest):
     """Every file of a cache with its bytes."""
-    store = cache.store_path(manifest)
+    store = cache_store(manifest)
     return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
 
 
@@ -90,11 +93,11 @@ def in_another_process(body, file_size=None):
 
     head = f"""
         import sys
-        sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(__file__).parents[1])!r}]
+        sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(__file__).parents[1])!r}, {str(Path(__file__).parent)!r}]
         from separation.features import cache
         from separation.features import fill_cache
         from separation.features import shards
-        population.SHARD_ITEMS = 2
+        fill_cache.SHARD_ITEMS = 2
         import test_cache
     """
     program = textwrap.dedent(head) + textwrap.dedent(body)
@@ -108,9 +111,9 @@ def in_another_process(body, file_size=None):
 @pytest.mark.parametrize("kind", ["features", "audio"])
 def test_a_cache_holds_the_bits_that_are_computed_from_the_mixtures(split, manifest, kind):
     cache.populate_cache(make_spec(kind), split, manifest)
-    config = dataset_config()
+    options = dataset_options()
     names = stored_arrays(kind, KEYS)
-    computed = FeatureStore.from_items(encoded_items(Items(split, config), config, names), config)
+    computed = FeatureStore.from_items(encoded_items(Items(split, options), options, names), options)
     cached = cache.open_cache(manifest)
     assert cached.sources == computed.sources == ("drums", "vocals")
     assert len(set(cached.frames.tolist())) == 5
@@ -133,7 +136,7 @@ def test_the_same_bytes_are_written_with_1_and_2_workers(split, manifest, tmp_pa
 
 def test_any_zarr_reader_can_open_it_and_notices_damage_and_no_pickle_is_in_it(split, manifest, chunk):
     cache.populate_cache(make_spec(), split, manifest)
-    group = zarr.open_group(cache.store_path(manifest), mode="r")
+    group = zarr.open_group(cache_store(manifest), mode="r")
     assert group.metadata.zarr_format == 3
     assert group.attrs["magnitude_scale"] == MAGNITUDE_SCALE and group.attrs["sources"] == ["drums", "vocals"]
     shards = [group["shards"][name] for name in sorted(group["shards"])]
@@ -165,7 +168,7 @@ def test_a_whole_cache_is_left_alone(split, manifest):
 def test_a_pruned_cache_is_filled_again_and_its_manifest_stays_as_it_was(split, manifest):
     cache.populate_cache(make_spec(), split, manifest)
     filled, before = contents(manifest), manifest.stat().st_mtime_ns
-    shutil.rmtree(cache.store_path(manifest))
+    shutil.rmtree(cache_store(manifest))
     store = cache.ensure_cache(manifest, split)
     assert len(store) == 5
     assert contents(manifest) == filled
@@ -178,7 +181,7 @@ def test_a_pruned_cache_is_filled_again_and_its_manifest_stays_as_it_was(split, 
 )
 def test_a_damaged_cache_is_noticed_and_its_damaged_shards_alone_are_made_again(split, manifest, chunk, damage):
     cache.populate_cache(make_spec(), split, manifest)
-    store, before = cache.store_path(manifest), manifest.stat().st_mtime_ns
+    store, before = cache_store(manifest), manifest.stat().st_mtime_ns
     filled, shard = contents(manifest), shard_path(store, 1)
     others = {number: shard_path(store, number).stat().st_mtime_ns for number in (0, 2)}
     if damage == "a lost file":
@@ -220,8 +223,8 @@ def test_a_manifest_of_the_first_release_leads_to_a_new_cache(split, manifest):
     new = manifest.read_text()
     old = {"format": 1, "kind": "features", "recipe": make_spec(), "arrays": {}, "frame_arrays": ["mix_magnitude"]}
     manifest.write_text(json.dumps(old))
-    shutil.rmtree(cache.store_path(manifest))
-    zarr.open_group(cache.store_path(manifest), mode="w")
+    shutil.rmtree(cache_store(manifest))
+    zarr.open_group(cache_store(manifest), mode="w")
     assert len(cache.ensure_cache(manifest, split)) == 5
     assert manifest.read_text() == new
 
@@ -239,43 +242,43 @@ def test_a_filling_that_is_killed_at_any_moment_goes_on_with_the_shards_that_are
     split = write_split(tmp_path / "data" / "train", count=12, uneven=True)
     reference = tmp_path / "reference" / "train.json"
     cache.populate_cache(make_spec(), split, reference)
-    # the child tells of every step by a pipe, after a random number of which it is killed at once
+    # the child reports every step through a pipe and is killed after a random number of them
     program = f"""
         import os, random, signal
         choose = random.Random(0)
 
-        def tell_of_steps(handle):
-            def told(function):
-                def tell_and_call(*arguments):
+        def report_steps(handle):
+            def reported(function):
+                def report_and_call(*arguments):
                     os.write(handle, b".")
                     return function(*arguments)
-                return tell_and_call
-            population.encode_item = told(population.encode_item)
-            shards._write_array = told(shards._write_array)
-            shards._sync = told(shards._sync)
-            population.files.write_json = told(population.files.write_json)
+                return report_and_call
+            fill_cache.encode_item = reported(fill_cache.encode_item)
+            shards._write_array = reported(shards._write_array)
+            shards._sync = reported(shards._sync)
+            fill_cache.atomic.write_json = reported(fill_cache.atomic.write_json)
 
         for _ in range(25):
-            told, handle = os.pipe()
+            steps, handle = os.pipe()
             child = os.fork()
             if not child:
                 try:
-                    tell_of_steps(handle)
+                    report_steps(handle)
                     cache.populate_cache(test_cache.make_spec(), {split!r}, {str(manifest)!r})
                 finally:
                     os._exit(0)
             os.close(handle)
             for _ in range(choose.randint(1, 25)):
-                os.read(told, 1)
+                os.read(steps, 1)
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
-            os.close(told)
+            os.close(steps)
             print(os.WIFSIGNALED(status), *test_cache.whole_shards({str(manifest)!r}))
     """
     killed, kept = 0, set()
     for line in in_another_process(program):
         signaled, *whole = line.split()
-        assert kept <= set(whole)  # what was whole before is still there
+        assert kept <= set(whole)  # complete shards are never lost
         killed, kept = killed + (signaled == "True"), set(whole)
     assert killed >= 5 and kept
     cache.populate_cache(make_spec(), split, manifest)
@@ -284,14 +287,14 @@ def test_a_filling_that_is_killed_at_any_moment_goes_on_with_the_shards_that_are
 
 
 def whole_shards(manifest):
-    """Names of the shards that are in place, each of which has to be whole; all, where there is a manifest."""
-    store = cache.store_path(manifest)
+    """Names of the shards of a cache; each has to be complete, and all have to exist if there is a manifest."""
+    store = cache_store(manifest)
     if Path(manifest).exists():
         assert cache.find_damage(manifest, contents=True) is None
-    place = store if store.exists() else store.with_name(f".{store.name}.partial")
-    names = sorted(path.name for path in (place / "shards").glob("[0-9]*"))
+    group = store if store.exists() else store.with_name(f".{store.name}.partial")
+    names = sorted(path.name for path in (group / "shards").glob("[0-9]*"))
     for number in map(int, names):
-        assert find_damage_of_shard(place, number, describe_shard(place, number), contents=True) is None
+        assert find_damage_of_shard(group, number, describe_shard(group, number), contents=True) is None
     return names
 
 
@@ -299,7 +302,7 @@ def test_what_a_killed_filling_left_is_compared_with_its_checksums_before_it_is_
     cache.populate_cache(make_spec(), split, manifest)
     filled = contents(manifest)
     # as if the process had died before it moved the group into place, and the disk had lost something since
-    store = cache.store_path(manifest)
+    store = cache_store(manifest)
     store.rename(manifest.parent / ".train.zarr.partial")
     manifest.unlink()
     flip_a_bit(chunk_path(shard_path(manifest.parent / ".train.zarr.partial", 1), "mix_magnitude", 3))
@@ -323,7 +326,7 @@ def test_a_disk_that_takes_no_more_is_told_in_one_line_and_nothing_half_made_is_
     """
     (line,) = in_another_process(body, file_size=40_000)
     assert line.startswith(f"{manifest.parent}: the cache cannot be written: File too large")
-    assert not manifest.exists() and not cache.store_path(manifest).exists()
+    assert not manifest.exists() and not cache_store(manifest).exists()
     cache.populate_cache(make_spec(), split, manifest)
     assert cache.find_damage(manifest, contents=True) is None
 
@@ -354,7 +357,7 @@ def test_an_empty_split_is_an_error_that_leaves_nothing_behind(tmp_path, manifes
 
 def read_epochs(store, num_workers, interfere):
     """Reads epochs until something happens to the cache after the first batch."""
-    loader = BatchLoader(store, dataset_config(), batch_size=2, num_workers=num_workers)
+    loader = BatchLoader(store, dataset_options(), batch_size=2, num_workers=num_workers)
     for epoch in range(3):
         plan = plan_epoch(
             store.frames,
@@ -370,20 +373,20 @@ def read_epochs(store, num_workers, interfere):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize(
-    ("damage", "told"), [("removed", "was removed"), ("cut short", "was cut short"), ("changed", "other contents")]
+    ("damage", "message"), [("removed", "was removed"), ("truncated", "was truncated"), ("changed", "was changed")]
 )
 def test_a_cache_that_goes_wrong_under_a_training_is_told_in_one_line_and_filled_by_the_next(
-    split, manifest, damage, told, num_workers
+    split, manifest, damage, message, num_workers
 ):
     cache.populate_cache(make_spec(), split, manifest)
     filled, store = contents(manifest), cache.ensure_cache(manifest, split)
-    path = cache.store_path(manifest)
+    path = cache_store(manifest)
     last = chunk_path(shard_path(path, 2), "mix_magnitude", 3)
 
     def interfere():
         if damage == "removed" and path.exists():
             shutil.rmtree(path)
-        elif damage == "cut short":
+        elif damage == "truncated":
             for shard in (0, 1, 2):
                 mask = chunk_path(shard_path(path, shard), "mix_magnitude", 3)
                 if mask.exists():
@@ -393,7 +396,7 @@ def test_a_cache_that_goes_wrong_under_a_training_is_told_in_one_line_and_filled
 
     if damage == "changed":
         interfere()
-    with pytest.raises(UserError, match=rf"the cache (has )?{told}|the cache has other contents") as problem:
+    with pytest.raises(UserError, match=rf"the cache {message}|the cache was changed \(checksum mismatch\)") as problem:
         read_epochs(store, num_workers, interfere if damage != "changed" else lambda: None)
     assert "\n" not in str(problem.value) and str(path) in str(problem.value)
     again = cache.ensure_cache(manifest, split)
@@ -407,6 +410,6 @@ def test_a_file_cut_short_while_it_is_read_stops_no_process_with_a_signal(split,
     store = cache.open_cache(manifest)
     all_excerpts(store)
     os.truncate(chunk, 2 * CHECKSUM)
-    with pytest.raises(UserError, match="was cut short"):
+    with pytest.raises(UserError, match="was truncated"):
         all_excerpts(store)
     assert len(all_excerpts(cache.ensure_cache(manifest, split))) == 5

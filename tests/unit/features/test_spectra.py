@@ -1,25 +1,28 @@
 """Features and targets are nussl's, computed faster."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from separation.data.items import ItemAudio
 from separation.errors import UserError
+from separation.features.decode import BatchOptions
 from separation.features.encoding import MAGNITUDE_SCALE, encode, encode_item, stored_arrays
 from separation.features.spectra import (
     Targets,
-    check_dataset_config,
+    check_features,
     extract,
     loss_weights,
     stft,
     weight_floors,
     weight_gains,
 )
-from separation.features.store import BatchOptions, FeatureStore
+from separation.features.store import FeatureStore
 from separation.features.targets import fill_targets
 from separation.nussl_compat import nussl
-from training_examples import dataset_config
+from training_examples import dataset_options
 
 TRANSFORMS = {
     "psa": nussl.datasets.transforms.PhaseSensitiveSpectrumApproximation,
@@ -34,22 +37,22 @@ def make_audio(samples=5001, channels=1, sources=2, seed=0, level=0.05):
     return sum(audio.values()), audio
 
 
-def make_store(items, config):
-    """A store of the kind that config names, of (mixture, sources) each."""
-    names = stored_arrays(config["cache_kind"], config["data_keys_for_training"])
-    encoded = [encode_item(ItemAudio("item", *item, {}), config, names) for item in items]
-    return FeatureStore.from_items(encoded, {**config, "num_channels": items[0][0].shape[0]})
+def make_store(items, options):
+    """A store of the kind that options names, of (mixture, sources) each."""
+    names = stored_arrays(options.cache_kind, options.data_keys_for_training)
+    encoded = [encode_item(ItemAudio("item", *item, {}), options, names) for item in items]
+    return FeatureStore.from_items(encoded, dataclasses.replace(options, num_channels=items[0][0].shape[0]))
 
 
-def nussl_features(mixture, sources, config):
-    parameters = nussl.STFTParams(config["n_fft"], config["hop_length"], config["window_type"])
+def nussl_features(mixture, sources, options):
+    parameters = nussl.STFTParams(options.n_fft, options.hop_length, options.window_type)
 
     def signal(array):
         array = array.astype(np.float64)  # scipy computes in the precision that it is given
-        return nussl.AudioSignal(audio_data_array=array, sample_rate=config["sample_rate"], stft_params=parameters)
+        return nussl.AudioSignal(audio_data_array=array, sample_rate=options.sample_rate, stft_params=parameters)
 
     data = {"mix": signal(mixture), "sources": {name: signal(array) for name, array in sources.items()}}
-    data = nussl.datasets.transforms.MagnitudeWeights()(TRANSFORMS[config["output_type"]]()(data))
+    data = nussl.datasets.transforms.MagnitudeWeights()(TRANSFORMS[options.output_type]()(data))
     data["ideal_binary_mask"] = data["ideal_binary_mask"].astype(np.float64)
     return {key: value.numpy() for key, value in nussl.datasets.transforms.ToSeparationModel()(data).items()}
 
@@ -67,10 +70,10 @@ def test_the_stft_is_nussls(window_type, n_fft, hop_length, samples):
 @pytest.mark.parametrize("output_type", ["psa", "msa"])
 @pytest.mark.parametrize(("channels", "sources"), [(1, 2), (2, 2), (1, 4)])
 def test_features_are_those_of_nussls_transforms(output_type, channels, sources):
-    config = dataset_config(n_fft=128, hop_length=32, output_type=output_type)
+    options = dataset_options(n_fft=128, hop_length=32, output_type=output_type)
     mixture, audio = make_audio(channels=channels, sources=sources)
-    theirs = nussl_features(mixture, audio, config)
-    ours = extract(mixture, audio, config)
+    theirs = nussl_features(mixture, audio, options)
+    ours = extract(mixture, audio, options)
     assert ours.sources == tuple(audio)
     np.testing.assert_allclose(ours.mix_magnitude, theirs["mix_magnitude"], atol=1e-7)
     np.testing.assert_allclose(ours.source_magnitudes, theirs["source_magnitudes"], atol=1e-7)
@@ -79,23 +82,23 @@ def test_features_are_those_of_nussls_transforms(output_type, channels, sources)
 
 
 def test_bins_that_two_sources_share_belong_to_neither_as_in_nussl():
-    config = dataset_config(output_type="msa")
+    options = dataset_options(output_type="msa")
     _, audio = make_audio()
     twins = {"one": audio["source1"], "two": audio["source1"].copy()}
     mixture = twins["one"] + twins["two"]
-    assert nussl_features(mixture, twins, config)["ideal_binary_mask"].sum() == 0
-    assert not extract(mixture, twins, config).ideal_binary_mask.any()
+    assert nussl_features(mixture, twins, options)["ideal_binary_mask"].sum() == 0
+    assert not extract(mixture, twins, options).ideal_binary_mask.any()
 
 
 def test_stored_excerpts_are_nussls_features_within_float16():
-    config = dataset_config(
+    options = dataset_options(
         data_keys_for_training=["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights"]
     )
     items = [make_audio(samples, seed=samples) for samples in (5000, 3001)]
-    keys = config["data_keys_for_training"]
-    store = make_store(items, config)
-    theirs = [nussl_features(*item, config) for item in items]
-    batch = store.excerpts([1, 0], [10, 50], 30, BatchOptions.of(config))
+    keys = options.data_keys_for_training
+    store = make_store(items, options)
+    theirs = [nussl_features(*item, options) for item in items]
+    batch = store.excerpts([1, 0], [10, 50], 30, BatchOptions.of(options))
     for row, (item, start) in enumerate([(1, 10), (0, 50)]):
         for key in keys:
             expected = theirs[item][key][start : start + 30]
@@ -105,12 +108,12 @@ def test_stored_excerpts_are_nussls_features_within_float16():
 
 def test_very_quiet_audio_keeps_its_level():
     """At -40 dB and below a third of unscaled magnitudes would be subnormal in float16, up to 9 dB wrong."""
-    config = dataset_config(data_keys_for_training=["mix_magnitude"])
+    options = dataset_options(data_keys_for_training=["mix_magnitude"])
     mixture, audio = make_audio(level=1e-4)
-    features = extract(mixture, audio, config)
-    store = make_store([(mixture, audio)], config)
+    features = extract(mixture, audio, options)
+    store = make_store([(mixture, audio)], options)
     frames = len(features.mix_magnitude)
-    stored = store.excerpts([0], [0], frames, BatchOptions.of(config))["mix_magnitude"][0].numpy()
+    stored = store.excerpts([0], [0], frames, BatchOptions.of(options))["mix_magnitude"][0].numpy()
     loud = features.mix_magnitude > features.mix_magnitude.max() / 1000
     error = 20 * np.log10(stored[loud] / features.mix_magnitude[loud])
     assert np.abs(error).max() < 0.02
@@ -119,10 +122,10 @@ def test_very_quiet_audio_keeps_its_level():
 @pytest.mark.parametrize("weight_type", [["magnitude"], ["equal"]])
 @pytest.mark.parametrize("kind", ["features", "audio"])
 def test_an_item_shorter_than_the_excerpt_is_filled_up_with_weight_0(kind, weight_type):
-    config = dataset_config(cache_kind=kind, weight_type=weight_type)
-    store = make_store([make_audio(640)], config)
+    options = dataset_options(cache_kind=kind, weight_type=weight_type)
+    store = make_store([make_audio(640)], options)
     frames = int(store.frames[0])
-    batch = store.excerpts([0], [0], frames + 7, BatchOptions.of(config))
+    batch = store.excerpts([0], [0], frames + 7, BatchOptions.of(options))
     assert batch["weights"].shape == (1, frames + 7, 33, 1)
     assert batch["ideal_binary_mask"].shape == (1, frames + 7, 33, 1, 2)
     assert batch["weights"][0, :frames].any()
@@ -146,7 +149,7 @@ def test_bins_below_the_threshold_weigh_nothing():
 def test_audio_far_above_full_scale_is_refused_instead_of_stored_as_infinite():
     mixture, audio = make_audio(level=100 * 65504 / MAGNITUDE_SCALE)
     with pytest.raises(OverflowError):
-        encode(extract(mixture, audio, dataset_config()), ["mix_magnitude"])
+        encode(extract(mixture, audio, dataset_options()), ["mix_magnitude"])
 
 
 @pytest.mark.parametrize(
@@ -162,7 +165,7 @@ def test_audio_far_above_full_scale_is_refused_instead_of_stored_as_infinite():
 )
 def test_features_that_do_not_exist_are_refused_by_key(change, key):
     with pytest.raises(UserError, match=rf"^dataset_config\.{key}: "):
-        check_dataset_config(dataset_config(**change))
+        check_features(dataset_options(**change))
 
 
 @pytest.mark.parametrize("precision", [torch.complex64, torch.complex128])

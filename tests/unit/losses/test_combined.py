@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from separation.errors import UserError
-from separation.losses.combined import CombinedLoss, DeepClusteringLoss, loss_dictionary
+from separation.losses.clustering import DeepClusteringLoss
+from separation.losses.combined import CombinedLoss, loss_dictionary
 from separation.nussl_compat import nussl
 
 

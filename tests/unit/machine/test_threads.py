@@ -9,7 +9,7 @@ from separation.features.encoding import encoded_items, stored_arrays
 from separation.features.store import FeatureStore
 from separation.machine.parallel import run_in_order
 from separation.training.batches import BatchLoader, plan_epoch
-from training_examples import dataset_config, write_split
+from training_examples import dataset_options, write_split
 
 
 def threads_here(_):
@@ -29,14 +29,14 @@ def test_parallel_processes_use_one_thread_each(monkeypatch):
 
 
 def test_reading_ahead_does_not_change_the_threads_of_the_training(tmp_path):
-    config = dataset_config(cache_kind="audio")
-    items = Items(write_split(tmp_path / "train", count=4), config)
+    options = dataset_options(cache_kind="audio")
+    items = Items(write_split(tmp_path / "train", count=4), options)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        names = stored_arrays("audio", config["data_keys_for_training"])
-        store = FeatureStore.from_items(encoded_items(items, config, names, workers=2), config)
-        loader = BatchLoader(store, config, batch_size=1, num_workers=2)
+        names = stored_arrays("audio", options.data_keys_for_training)
+        store = FeatureStore.from_items(encoded_items(items, options, names, workers=2), options)
+        loader = BatchLoader(store, options, batch_size=1, num_workers=2)
         plan = plan_epoch(
             store.frames,
             length=20,

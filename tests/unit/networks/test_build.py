@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from separation.errors import UserError
+from separation.experiment.options import NetworkOptions
 from separation.losses.combined import CombinedLoss
 from separation.networks.build import build_model, without_unit_norm
 from training_examples import experiment
@@ -18,35 +19,35 @@ def weights(model):
 
 
 def test_the_seed_determines_the_initial_weights():
-    models = [build_model(MODEL, seed=seed, num_frequencies=33) for seed in (0, 0, 1)]
+    models = [build_model(NetworkOptions.read(MODEL), seed=seed, num_frequencies=33) for seed in (0, 0, 1)]
     assert torch.equal(weights(models[0]), weights(models[1]))
     assert not torch.equal(weights(models[0]), weights(models[2]))
 
 
 def test_building_changes_neither_the_config_nor_the_global_random_state():
     config, state = copy.deepcopy(MODEL), torch.random.get_rng_state()
-    build_model(config, seed=0, num_frequencies=33)
+    build_model(NetworkOptions.read(config), seed=0, num_frequencies=33)
     assert config == MODEL
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_a_model_that_does_not_fit_the_spectrograms_is_refused_with_both_sizes():
     with pytest.raises(UserError, match=r"model_config: the model does not fit spectrograms of 129 frequencies"):
-        build_model(MODEL, seed=0, num_frequencies=129)
+        build_model(NetworkOptions.read(MODEL), seed=0, num_frequencies=129)
 
 
 def test_an_unknown_module_is_refused_by_name():
     config = copy.deepcopy(MODEL)
     config["modules"]["recurrent_stack"]["class"] = "RecurentStack"
     with pytest.raises(UserError, match=r"model_config.modules.recurrent_stack.class: .*'RecurentStack'"):
-        build_model(config, seed=0, num_frequencies=33)
+        build_model(NetworkOptions.read(config), seed=0, num_frequencies=33)
 
 
 def test_wrong_arguments_of_a_module_are_refused():
     config = copy.deepcopy(MODEL)
     config["modules"]["recurrent_stack"]["args"]["hidden"] = 3
     with pytest.raises(UserError, match=r"model_config.modules: .*hidden"):
-        build_model(config, seed=0, num_frequencies=33)
+        build_model(NetworkOptions.read(config), seed=0, num_frequencies=33)
 
 
 def test_leaving_out_the_unit_norm_changes_neither_loss_nor_gradient():
@@ -61,7 +62,7 @@ def test_leaving_out_the_unit_norm_changes_neither_loss_nor_gradient():
     }
     results = []
     for outputs in (set(), {"embedding"}):
-        model = build_model(MODEL, seed=0, num_frequencies=33).double()
+        model = build_model(NetworkOptions.read(MODEL), seed=0, num_frequencies=33).double()
         with without_unit_norm(model, outputs):
             output = model(batch)
         results.append(output["embedding"].norm(dim=-1).detach())
@@ -81,6 +82,6 @@ def test_the_unit_norm_stays_where_another_loss_or_module_reads_the_embedding():
     config = copy.deepcopy(MODEL)
     config["modules"]["alias"] = {"class": "Alias"}
     config["connections"].append(["alias", ["embedding"]])
-    model = build_model(config, seed=0, num_frequencies=33)
+    model = build_model(NetworkOptions.read(config), seed=0, num_frequencies=33)
     with without_unit_norm(model, {"embedding"}):
         assert model.layers["embedding"].activation == ["sigmoid", "unit_norm"]

@@ -14,6 +14,7 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "workflow" / "scripts")]
 
+from separation.experiment.options import PointOptions  # noqa: E402
 from separation.training.loop import train_point  # noqa: E402
 
 SHORTEST, LONGEST = 0.02, 0.7
@@ -27,7 +28,7 @@ def attempt(folder: Path, splits: dict, config: dict, seconds: float | None) -> 
             # nobody catches it: the process ends wherever it is, in a write or a step
             signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            train_point(config, folder=folder, splits=splits)
+            train_point(PointOptions.read(config), folder=folder, splits=splits)
         except BaseException as problem:
             print(repr(problem), file=sys.stderr)
             os._exit(1)

@@ -1,6 +1,7 @@
 """Batches computed from stored audio are those of stored features, and those of nussl's own transforms."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -9,13 +10,16 @@ import soundfile
 import torch
 
 from separation.data.items import Items
-from separation.features.cache import DATASET_KEYS, open_cache, populate_cache
+from separation.experiment.options import DatasetOptions, PointOptions
+from separation.features.cache import open_cache, populate_cache
+from separation.features.decode import BatchOptions
 from separation.features.encoding import PCM_STEP, encode_audio, encoded_items, stored_arrays
-from separation.features.store import BatchOptions, FeatureStore, Remix
+from separation.features.store import FeatureStore, Remix
 from separation.nussl_compat import nussl
+from separation.planning.specs import CACHED_KEYS
 from separation.training.batches import BatchLoader, plan_epoch
 from separation.training.loop import train_point
-from training_examples import SAMPLE_RATE, dataset_config, experiment
+from training_examples import SAMPLE_RATE, dataset_config, dataset_options, experiment
 
 FEATURE_KEYS = ["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights"]
 AUDIO_KEYS = ["mix_audio", "source_audio"]
@@ -41,18 +45,18 @@ def write_split(folder, *, lengths=(5000, 3001, 640), channels=1, subtype="PCM_1
     return {"folder": str(folder), "class": "Scaper"}
 
 
-def make_store(split, config):
-    names = stored_arrays(config["cache_kind"], config["data_keys_for_training"])
-    return FeatureStore.from_items(encoded_items(Items(split, config), config, names), config)
+def make_store(split, options):
+    names = stored_arrays(options.cache_kind, options.data_keys_for_training)
+    return FeatureStore.from_items(encoded_items(Items(split, options), options, names), options)
 
 
-def nussl_items(split, config):
+def nussl_items(split, options):
     """Every item as nussl's transforms give it to its networks, in double precision."""
-    parameters = nussl.STFTParams(config["n_fft"], config["hop_length"], config["window_type"])
+    parameters = nussl.STFTParams(options.n_fft, options.hop_length, options.window_type)
     approximation = {
         "psa": transforms.PhaseSensitiveSpectrumApproximation,
         "msa": transforms.MagnitudeSpectrumApproximation,
-    }[config["output_type"]]
+    }[options.output_type]
 
     def signal(array):
         return nussl.AudioSignal(
@@ -61,7 +65,7 @@ def nussl_items(split, config):
 
     chain = transforms.Compose([approximation(), transforms.MagnitudeWeights(), transforms.GetAudio()])
     items = []
-    for audio in map(Items(split, config).arrays, range(len(Items(split, config)))):
+    for audio in map(Items(split, options).arrays, range(len(Items(split, options)))):
         sources = {name: signal(array) for name, array in audio.sources.items()}
         data = chain({"mix": signal(audio.mixture), "sources": sources})
         data["ideal_binary_mask"] = data["ideal_binary_mask"].astype(np.float64)
@@ -80,7 +84,7 @@ def assert_nearly_all_equal(ours, theirs, share=1e-4):
 def test_excerpts_from_audio_are_frames_of_nussls_transforms_of_whole_files(
     tmp_path, n_fft, hop_length, output_type, channels, window_type
 ):
-    config = dataset_config(
+    options = dataset_options(
         n_fft=n_fft,
         hop_length=hop_length,
         window_type=window_type,
@@ -90,12 +94,12 @@ def test_excerpts_from_audio_are_frames_of_nussls_transforms_of_whole_files(
         cache_kind="audio",
     )
     split = write_split(tmp_path / "train", channels=channels)
-    store, theirs = make_store(split, config), nussl_items(split, config)
+    store, theirs = make_store(split, options), nussl_items(split, options)
     assert store.frames.tolist() == [len(item["mix_magnitude"]) for item in theirs]
     length = int(store.frames[2]) - 1
     # the beginning, the middle and the very end of the files
     items, starts = [0, 0, 0, 1, 2, 2], [0, 11, int(store.frames[0]) - length, 7, 0, 1]
-    batch = store.excerpts(items, starts, length, BatchOptions.of(config))
+    batch = store.excerpts(items, starts, length, BatchOptions.of(options))
     for row, (item, start) in enumerate(zip(items, starts, strict=True)):
         for key in FEATURE_KEYS:
             expected = theirs[item][key][start : start + length]
@@ -108,8 +112,8 @@ def test_excerpts_from_audio_are_frames_of_nussls_transforms_of_whole_files(
 
 def test_both_kinds_give_the_same_batches(tmp_path):
     split = write_split(tmp_path / "train", lengths=(5000, 3001, 4096, 4097, 640))
-    config = dataset_config(data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS, weight_threshold=-40)
-    stores = {kind: make_store(split, {**config, "cache_kind": kind}) for kind in ("features", "audio")}
+    options = dataset_options(data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS, weight_threshold=-40)
+    stores = {kind: make_store(split, dataclasses.replace(options, cache_kind=kind)) for kind in ("features", "audio")}
     assert stores["features"].frames.tolist() == stores["audio"].frames.tolist()
     for epoch in range(5):
         plan = plan_epoch(
@@ -120,7 +124,7 @@ def test_both_kinds_give_the_same_batches(tmp_path):
             sample_strategy="random",
             excerpt_selection_strategy="random",
         )
-        pairs = [BatchLoader(store, config, batch_size=2).load(plan) for store in stores.values()]
+        pairs = [BatchLoader(store, options, batch_size=2).load(plan) for store in stores.values()]
         for features, audio in zip(*pairs, strict=True):
             assert list(features) == list(audio) == FEATURE_KEYS + AUDIO_KEYS
             for key in ("mix_magnitude", "source_magnitudes"):
@@ -138,11 +142,11 @@ def test_both_kinds_give_the_same_batches(tmp_path):
 @pytest.mark.parametrize("kind", ["features", "audio"])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_waveforms_are_laid_out_as_nussls_getaudio_and_exact(tmp_path, kind, channels):
-    config = dataset_config(data_keys_for_training=AUDIO_KEYS, cache_kind=kind, num_channels=channels)
+    options = dataset_options(data_keys_for_training=AUDIO_KEYS, cache_kind=kind, num_channels=channels)
     split = write_split(tmp_path / "train", channels=channels)
-    store, theirs = make_store(split, config), nussl_items(split, config)
+    store, theirs = make_store(split, options), nussl_items(split, options)
     assert set(store.arrays) == {"mix_remainder", "source_audio"}
-    batch = store.excerpts([1, 0, 2], [5, 40, 0], 30, BatchOptions.of(config))
+    batch = store.excerpts([1, 0, 2], [5, 40, 0], 30, BatchOptions.of(options))
     assert batch["mix_audio"].shape == (3, channels, 30 * 32)
     assert batch["source_audio"].shape == (3, channels, 30 * 32, 2)
     for row, (item, start) in enumerate([(1, 5), (0, 40), (2, 0)]):
@@ -154,9 +158,9 @@ def test_waveforms_are_laid_out_as_nussls_getaudio_and_exact(tmp_path, kind, cha
 
 
 def test_nussls_filter_bank_and_loss_take_the_waveforms(tmp_path):
-    config = dataset_config(data_keys_for_training=AUDIO_KEYS, cache_kind="audio", num_channels=2)
-    store = make_store(write_split(tmp_path / "train", channels=2), config)
-    batch = store.excerpts([0, 1], [60, 40], 40, BatchOptions.of(config))
+    options = dataset_options(data_keys_for_training=AUDIO_KEYS, cache_kind="audio", num_channels=2)
+    store = make_store(write_split(tmp_path / "train", channels=2), options)
+    batch = store.excerpts([0, 1], [60, 40], 40, BatchOptions.of(options))
     bank = nussl.ml.networks.modules.STFT(64, hop_length=16)
     spectrum = bank(batch["mix_audio"], direction="transform")
     estimates = bank(torch.stack([spectrum, spectrum], dim=-1), direction="inverse")
@@ -168,15 +172,15 @@ def test_nussls_filter_bank_and_loss_take_the_waveforms(tmp_path):
 
 
 def test_a_store_on_a_device_gives_the_batches_of_one_in_memory(tmp_path):
-    config = dataset_config(data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS)
+    options = dataset_options(data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS)
     split = write_split(tmp_path / "train")
     for kind in ("features", "audio"):
-        store = make_store(split, {**config, "cache_kind": kind})
+        store = make_store(split, dataclasses.replace(options, cache_kind=kind))
         there = store.on_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         assert there.device is not None and there.nbytes == store.nbytes
         for items, starts in (([0, 1], [3, 60]), ([2, 0], [0, 118]), ([2], [0])):
-            ours = there.excerpts(items, starts, 40, BatchOptions.of(config))
-            theirs = store.excerpts(items, starts, 40, BatchOptions.of(config))
+            ours = there.excerpts(items, starts, 40, BatchOptions.of(options))
+            theirs = store.excerpts(items, starts, 40, BatchOptions.of(options))
             for key in theirs:
                 if there.device.type == "cpu":
                     assert torch.equal(ours[key], theirs[key]), (kind, key)
@@ -213,8 +217,8 @@ def test_a_mixture_that_is_far_from_the_sum_of_its_sources_is_kept_exactly_too(t
     soundfile.write(folder / "0_mixture.wav", mixture.T, SAMPLE_RATE, subtype="PCM_16")
     for name, audio in zip(("drums", "vocals"), sources, strict=True):
         soundfile.write(folder / f"0_{name}.wav", audio.T, SAMPLE_RATE, subtype="PCM_16")
-    config = dataset_config(data_keys_for_training=AUDIO_KEYS, cache_kind="audio", num_channels=2)
-    batch = make_store(split, config).excerpts([0], [0], 40, BatchOptions.of(config))
+    options = dataset_options(data_keys_for_training=AUDIO_KEYS, cache_kind="audio", num_channels=2)
+    batch = make_store(split, options).excerpts([0], [0], 40, BatchOptions.of(options))
     np.testing.assert_array_equal(batch["mix_audio"][0], mixture[:, : 40 * 32])
     np.testing.assert_array_equal(batch["source_audio"][0], np.stack([one[:, : 40 * 32] for one in sources], axis=-1))
 
@@ -225,17 +229,18 @@ def test_a_cache_of_audio_keeps_mixtures_that_are_sums_in_a_byte_and_others_in_t
     noise = 0.1 * np.random.default_rng(1).normal(size=(1000, 1))
     soundfile.write(tmp_path / "train" / "2_mixture.wav", noise, SAMPLE_RATE, subtype="PCM_16")
     config = dataset_config(data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS, cache_kind="audio")
-    spec = {"dataset_config": {key: config[key] for key in DATASET_KEYS if key in config}, "keys": AUDIO_KEYS}
+    spec = {"dataset_config": {key: config[key] for key in CACHED_KEYS}, "keys": AUDIO_KEYS}
+    options = DatasetOptions.read(config)
     manifest = tmp_path / "cache" / "train.json"
     populate_cache({**spec, "kind": "audio"}, split, manifest)
     arrays = [shard["arrays"]["mix_remainder"] for shard in json.loads(manifest.read_text())["shards"]]
     assert [(array["dtype"], array["bytes"]) for array in arrays] == [("int8", 5000), ("int16", 2 * 1800)]
-    cached, computed = open_cache(manifest), make_store(split, config)
+    cached, computed = open_cache(manifest), make_store(split, options)
     for store in (cached, cached.in_memory()):
         # from one shard into the next, past an end, and within
         for items, starts in (([1, 2, 3], [30, 0, 0]), ([0, 1], [80, 0]), ([3, 0], [20, 3])):
-            ours = store.excerpts(items, starts, 40, BatchOptions.of(config))
-            theirs = computed.excerpts(items, starts, 40, BatchOptions.of(config))
+            ours = store.excerpts(items, starts, 40, BatchOptions.of(options))
+            theirs = computed.excerpts(items, starts, 40, BatchOptions.of(options))
             assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
@@ -248,14 +253,14 @@ def test_a_remix_is_the_sum_of_other_items_sources_and_of_what_no_source_explain
     hum = np.round(np.tile(0.02 * np.sin(np.arange(5000) / 5)[:, None], 2) * 32768) / 32768
     path = tmp_path / "train" / "0_mixture.wav"
     soundfile.write(path, soundfile.read(path)[0] + hum, SAMPLE_RATE, subtype="PCM_16")
-    config = dataset_config(
+    options = dataset_options(
         data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS, cache_kind="audio", num_channels=2, weight_threshold=-40
     )
-    store, items = make_store(split, config), Items(split, config)
+    store, items = make_store(split, options), Items(split, options)
     audio = [items.arrays(index) for index in range(3)]
     remix = remixed([[2, 1], [0, 0]], [[10, 50], [0, 0]], [[0.5, 2.0], [9.0, 9.0]], [True, False])
-    batch = store.excerpts([0, 1], [7, 20], 40, BatchOptions.of(config), remix)
-    plain = store.excerpts([0, 1], [7, 20], 40, BatchOptions.of(config))
+    batch = store.excerpts([0, 1], [7, 20], 40, BatchOptions.of(options), remix)
+    plain = store.excerpts([0, 1], [7, 20], 40, BatchOptions.of(options))
     assert all(torch.equal(batch[key][1], plain[key][1]) for key in batch)
 
     def cut(array, start):
@@ -275,7 +280,7 @@ def test_a_remix_is_the_sum_of_other_items_sources_and_of_what_no_source_explain
     entry = {"name": "0", "mixture": "mixture.wav", "sources": {name: f"{name}.wav" for name in ("drums", "vocals")}}
     manifest = {"format": 1, "split": "train", "sample_rate": SAMPLE_RATE, "num_channels": 2, "items": [entry]}
     (new / "manifest.json").write_text(json.dumps(manifest))
-    theirs = nussl_items({"folder": str(new), "class": "Scaper"}, config)[0]
+    theirs = nussl_items({"folder": str(new), "class": "Scaper"}, options)[0]
     inner = slice(2, 38)
     for key in ("mix_magnitude", "source_magnitudes"):
         expected = theirs[key][inner]
@@ -288,16 +293,16 @@ def test_a_remix_is_the_sum_of_other_items_sources_and_of_what_no_source_explain
 
 
 def test_a_remix_goes_on_where_a_shorter_item_ends(tmp_path):
-    config = dataset_config(data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS, cache_kind="audio")
-    store = make_store(write_split(tmp_path / "train", lengths=(640, 5000)), config)
+    options = dataset_options(data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS, cache_kind="audio")
+    store = make_store(write_split(tmp_path / "train", lengths=(640, 5000)), options)
     remix = remixed([[1, 0]], [[100, 0]], [[1.0, 1.0]], [True])
-    batch = store.excerpts([0], [0], 40, BatchOptions.of(config), remix)
-    long = store.excerpts([1], [100], 40, BatchOptions.of(config))
+    batch = store.excerpts([0], [0], 40, BatchOptions.of(options), remix)
+    long = store.excerpts([1], [100], 40, BatchOptions.of(options))
     assert torch.equal(batch["source_audio"][..., 0], long["source_audio"][..., 0])
     torch.testing.assert_close(batch["mix_audio"][..., 700:], long["source_audio"][..., 700:, 0])
     assert batch["mix_magnitude"][0, 30:].any() and batch["weights"][0, 30:].any()
     there = store.on_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    on_device = there.excerpts([0], [0], 40, BatchOptions.of(config), remix)
+    on_device = there.excerpts([0], [0], 40, BatchOptions.of(options), remix)
     for key in batch:
         torch.testing.assert_close(on_device[key].cpu(), batch[key], rtol=1e-3, atol=1e-6)
 
@@ -308,7 +313,7 @@ def test_a_remixed_training_is_the_same_for_any_number_of_workers_and_another_th
     def losses(remix, num_workers):
         config = experiment(dataset={"cache_kind": "audio", "remix": remix}, num_epochs=3, num_workers=num_workers)
         folder = tmp_path / f"{bool(remix)}_{num_workers}"
-        train_point(config, folder=folder, splits=splits)
+        train_point(PointOptions.read(config), folder=folder, splits=splits)
         with open(folder / "history.csv", newline="") as file:
             return [(row["train_loss"], row["validation_loss"]) for row in csv.DictReader(file)]
 
@@ -318,9 +323,9 @@ def test_a_remixed_training_is_the_same_for_any_number_of_workers_and_another_th
 
 
 def test_silence_has_a_batch(tmp_path):
-    config = dataset_config(data_keys_for_training=FEATURE_KEYS, cache_kind="audio")
-    store = make_store(write_split(tmp_path / "train", lengths=(700,), level=0), config)
-    batch = store.excerpts([0], [0], 10, BatchOptions.of(config))
+    options = dataset_options(data_keys_for_training=FEATURE_KEYS, cache_kind="audio")
+    store = make_store(write_split(tmp_path / "train", lengths=(700,), level=0), options)
+    batch = store.excerpts([0], [0], 10, BatchOptions.of(options))
     assert not any(batch[key].any() for key in FEATURE_KEYS)
 
 
@@ -328,7 +333,7 @@ def test_a_training_from_cached_audio_ends_in_the_weights_of_one_from_the_mixtur
     config = experiment(dataset={"cache_kind": "audio"}, num_epochs=2, num_workers=1)
     splits = {name: write_split(tmp_path / name) for name in ("train", "val")}
     spec = {
-        "dataset_config": {key: value for key, value in config["dataset_config"].items() if key in DATASET_KEYS},
+        "dataset_config": {key: value for key, value in config["dataset_config"].items() if key in CACHED_KEYS},
         "keys": AUDIO_KEYS,
         "kind": "audio",
     }
@@ -337,7 +342,7 @@ def test_a_training_from_cached_audio_ends_in_the_weights_of_one_from_the_mixtur
         populate_cache(spec, splits[name], manifest)
     weights = []
     for folder, given in (("uncached", None), ("cached", caches)):
-        train_point(config, folder=tmp_path / folder, splits=splits, caches=given)
+        train_point(PointOptions.read(config), folder=tmp_path / folder, splits=splits, caches=given)
         model = torch.load(tmp_path / folder / "checkpoints" / "latest.model.pth", weights_only=False)
         weights.append(model["state_dict"])
     assert weights[0].keys() == weights[1].keys()

@@ -8,11 +8,12 @@ import torch
 
 from separation.data.items import Items
 from separation.errors import UserError
+from separation.experiment.options import RemixOptions
 from separation.features.encoding import encoded_items, stored_arrays
 from separation.features.store import FeatureStore
 from separation.training.batches import BatchLoader, choose_subset, plan_epoch
-from separation.training.ddp import Processes
-from training_examples import dataset_config, write_split
+from separation.training.ddp import ProcessGroup
+from training_examples import dataset_options, write_split
 
 KINDS = ["features", "audio"]
 FRAMES = np.array([100, 90, 120, 30, 100, 41])
@@ -23,10 +24,10 @@ def make_plan(**changes):
     return plan_epoch(FRAMES, **(options | changes))
 
 
-def make_store(tmp_path, config, **options):
-    items = Items(write_split(tmp_path / "train", **{"count": 5, **options}), config)
-    names = stored_arrays(config["cache_kind"], config["data_keys_for_training"])
-    return FeatureStore.from_items(encoded_items(items, config, names), config)
+def make_store(tmp_path, options):
+    items = Items(write_split(tmp_path / "train", count=5), options)
+    names = stored_arrays(options.cache_kind, options.data_keys_for_training)
+    return FeatureStore.from_items(encoded_items(items, options, names), options)
 
 
 def by_item(plan):
@@ -82,8 +83,8 @@ def test_only_the_subset_is_learned():
 
 
 def remixed(**changes):
-    remix = {"probability": 0.5, "gain": [-6, 6]} | changes.pop("remix", {})
-    return make_plan(remix=remix, num_sources=2, **changes)
+    remix = {"probability": 0.5, "gain": (-6, 6)} | changes.pop("remix", {})
+    return make_plan(remix=RemixOptions(**remix), num_sources=2, **changes)
 
 
 def test_a_remix_draws_sources_of_the_subset_inside_their_items_with_gains_within_the_limits():
@@ -115,7 +116,7 @@ def test_a_remix_follows_from_seed_epoch_and_item_and_goes_with_its_excerpt():
     for batch in plan.batches(4, first_batch=0):
         together |= by_excerpt(batch)
     assert together == by_excerpt(plan)
-    shares = [by_excerpt(Processes(rank, 2).share(plan, 2)) for rank in range(2)]
+    shares = [by_excerpt(ProcessGroup(rank, 2).share(plan, 2)) for rank in range(2)]
     assert shares[0] | shares[1] == by_excerpt(plan)
     assert make_plan().remix is None
 
@@ -130,13 +131,13 @@ def test_an_unknown_strategy_is_refused_by_key(key):
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_batches_do_not_depend_on_the_number_of_workers(tmp_path, num_workers, kind):
     keys = ["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights", "mix_audio", "source_audio"]
-    config = dataset_config(data_keys_for_training=keys, cache_kind=kind)
-    store = make_store(tmp_path, config)
+    options = dataset_options(data_keys_for_training=keys, cache_kind=kind)
+    store = make_store(tmp_path, options)
     plan = plan_epoch(
         store.frames, length=20, seed=0, epoch=0, sample_strategy="random", excerpt_selection_strategy="random"
     )
-    expected = list(BatchLoader(store, config, batch_size=2).load(plan))
-    found = list(BatchLoader(store, config, batch_size=2, num_workers=num_workers).load(plan))
+    expected = list(BatchLoader(store, options, batch_size=2).load(plan))
+    found = list(BatchLoader(store, options, batch_size=2, num_workers=num_workers).load(plan))
     assert [len(batch["mix_magnitude"]) for batch in found] == [2, 2, 1]
     for ours, theirs in zip(found, expected, strict=True):
         assert list(ours) == list(theirs) == keys
@@ -147,12 +148,12 @@ def test_batches_do_not_depend_on_the_number_of_workers(tmp_path, num_workers, k
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_epoch_can_be_gone_on_with_at_any_batch(tmp_path, num_workers):
-    config = dataset_config()
-    store = make_store(tmp_path, config)
+    options = dataset_options()
+    store = make_store(tmp_path, options)
     plan = plan_epoch(
         store.frames, length=20, seed=0, epoch=0, sample_strategy="random", excerpt_selection_strategy="random"
     )
-    loader = BatchLoader(store, config, batch_size=2, num_workers=num_workers)
+    loader = BatchLoader(store, options, batch_size=2, num_workers=num_workers)
     whole = list(loader.load(plan))
     for first_batch in range(len(whole) + 1):
         rest = list(loader.load(plan, first_batch))

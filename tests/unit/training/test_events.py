@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from separation.training.events import EventLog, EventReader, iterate_metrics, last_words, read_events
+from separation.training.events import EventLog, EventReader, iterate_metrics, latest_events, read_events
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_steps_repeated_after_a_resume_count_once_and_the_later_word_stands(path
     log.write("epoch", 2, train_loss=2.0)
     log.write("resumed", 3, epochs=1)
     log.write("step", 4, loss=40.0)
-    events = last_words(read_events(path))
+    events = latest_events(read_events(path))
     assert [(e.step, e.values["loss"]) for e in events if e.kind == "step"] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
     assert [e.step for e in events if e.kind == "epoch"] == [1], "of epoch 2 nothing stands until it is told again"
 
@@ -95,7 +95,7 @@ def test_a_training_that_starts_anew_takes_everything_back(path):
     log.write("started", epochs=2)
     log.write("step", 1, loss=1.0)
     log.write("started", epochs=3)
-    standing = [(event.kind, dict(event.values)) for event in last_words(read_events(path))]
+    standing = [(event.kind, dict(event.values)) for event in latest_events(read_events(path))]
     assert standing == [("point", {"label": "first"}), ("started", {"epochs": 3})]
 
 
@@ -103,7 +103,10 @@ def test_scores_of_several_evaluations_stand_side_by_side(path):
     log = EventLog(path)
     for evaluation, value in (("a", 1.0), ("b", 2.0), ("a", 3.0)):
         log.write("scores", evaluation, metrics={"SI-SDR": value})
-    assert [(e.step, e.values["metrics"]["SI-SDR"]) for e in last_words(read_events(path))] == [("a", 3.0), ("b", 2.0)]
+    assert [(e.step, e.values["metrics"]["SI-SDR"]) for e in latest_events(read_events(path))] == [
+        ("a", 3.0),
+        ("b", 2.0),
+    ]
 
 
 def test_metrics_leave_out_what_is_not_a_number(path):

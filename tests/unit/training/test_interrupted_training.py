@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from separation.errors import UserError
+from separation.experiment.options import PointOptions
 from separation.files import atomic
 from separation.files.layout import PointFolder
 from separation.machine.signals import Stopped
@@ -71,7 +72,7 @@ def digests(folder):
 def test_a_training_killed_at_many_random_moments_ends_in_the_same_bytes(splits, tmp_path, options, num_workers, seed):
     # as both processes read it: equal strings of a literal are one object, which pickled metadata would show
     config = json.loads(json.dumps(experiment(**options, num_workers=num_workers)))
-    loop.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
     command = [sys.executable, KILLER, tmp_path / "killed", json.dumps(splits), json.dumps(config), str(seed), "12"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
@@ -98,27 +99,27 @@ def interrupt(monkeypatch, moment, action):
 @pytest.mark.parametrize("moment", [0, 7])
 def test_a_signal_saves_the_step_and_stops(splits, tmp_path, monkeypatch, asking, moment):
     config, handler = experiment(dropout=0.3), signal.getsignal(asking)
-    loop.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
     with monkeypatch.context() as patch:
         interrupt(patch, moment, lambda: os.kill(os.getpid(), asking))
         epoch, batch = moment // 5 + 1, moment % 5 + 1
-        expected = f"stopped by {asking.name} in epoch {epoch} of 4, after {batch} batches of it; the state is saved"
+        expected = f"stopped by {asking.name} in epoch {epoch} of 4, after {batch} batches; the state is saved"
         with pytest.raises(Stopped, match=expected):
-            loop.train_point(config, folder=tmp_path / "stopped", splits=splits)
+            loop.train_point(PointOptions.read(config), folder=tmp_path / "stopped", splits=splits)
     assert read_progress(PointFolder(tmp_path / "stopped").progress).state == "stopped"
     assert signal.getsignal(asking) == handler
     steps = []
     interrupt(monkeypatch, -1, None)
     counted = loop.Optimization.step
     monkeypatch.setattr(loop.Optimization, "step", lambda *given: (steps.append(1), counted(*given))[1])
-    loop.train_point(config, folder=tmp_path / "stopped", splits=splits)
+    loop.train_point(PointOptions.read(config), folder=tmp_path / "stopped", splits=splits)
     assert len(steps) == 20 - moment - 1, "no step is learned twice"
     assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
 
 
 def test_a_signal_while_validating_keeps_the_epoch(splits, tmp_path, monkeypatch):
     config = experiment(dropout=0.3)
-    loop.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
     validate = loop._Training._validate
 
     def stop_and_validate(self, epoch):
@@ -128,14 +129,14 @@ def test_a_signal_while_validating_keeps_the_epoch(splits, tmp_path, monkeypatch
 
     with monkeypatch.context() as patch, pytest.raises(Stopped, match="in epoch 2 of 4, after 5 batches"):
         patch.setattr(loop._Training, "_validate", stop_and_validate)
-        loop.train_point(config, folder=tmp_path / "stopped", splits=splits)
-    loop.train_point(config, folder=tmp_path / "stopped", splits=splits)
+        loop.train_point(PointOptions.read(config), folder=tmp_path / "stopped", splits=splits)
+    loop.train_point(PointOptions.read(config), folder=tmp_path / "stopped", splits=splits)
     assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
 
 
 def test_a_full_disk_is_told_and_the_state_before_is_kept(splits, tmp_path, monkeypatch):
     config = experiment(dropout=0.3)
-    loop.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
 
     def fill_the_disk():
         def write(path, content):
@@ -147,12 +148,12 @@ def test_a_full_disk_is_told_and_the_state_before_is_kept(splits, tmp_path, monk
     with monkeypatch.context():
         interrupt(monkeypatch, 12, fill_the_disk)
         with pytest.raises(UserError, match=r"state\.pt: the state .* cannot be written: No space left on device"):
-            loop.train_point(config, folder=tmp_path / "full", splits=splits)
+            loop.train_point(PointOptions.read(config), folder=tmp_path / "full", splits=splits)
     monkeypatch.undo()
     assert not [path for path in (tmp_path / "full" / "state").iterdir() if path.name.startswith(".")]
     state = checkpoints.load_state(tmp_path / "full" / "state", checkpoints.fingerprint(config))
     assert len(state["history"]) == 2
-    loop.train_point(config, folder=tmp_path / "full", splits=splits)
+    loop.train_point(PointOptions.read(config), folder=tmp_path / "full", splits=splits)
     assert digests(tmp_path / "full") == digests(tmp_path / "uninterrupted")
 
 
@@ -168,16 +169,16 @@ def damage_bit(content):
 @pytest.mark.parametrize("damage", [damage_end, damage_bit, lambda content: b""], ids=["cut off", "a bit", "empty"])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(splits, tmp_path, caplog, monkeypatch, damage):
     config = experiment(dropout=0.3)
-    loop.train_point(config, folder=tmp_path / "uninterrupted", splits=splits)
+    loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         interrupt(patch, 12, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        loop.train_point(config, folder=tmp_path / "damaged", splits=splits)
+        loop.train_point(PointOptions.read(config), folder=tmp_path / "damaged", splits=splits)
     state = tmp_path / "damaged" / "state" / "state.pt"
     state.write_bytes(damage(state.read_bytes()))
     with caplog.at_level("INFO"):
-        loop.train_point(config, folder=tmp_path / "damaged", splits=splits)
-    assert f"{state} cannot be read (damaged or cut off)" in caplog.text
-    assert "going on after epoch 2 of 4" in caplog.text
+        loop.train_point(PointOptions.read(config), folder=tmp_path / "damaged", splits=splits)
+    assert f"{state} is damaged (checksum mismatch)" in caplog.text
+    assert "resuming after epoch 2 of 4" in caplog.text
     assert digests(tmp_path / "damaged") == digests(tmp_path / "uninterrupted")
 
 

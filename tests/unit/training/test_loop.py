@@ -15,13 +15,16 @@ import torch
 
 from separation.data.items import Items
 from separation.errors import UserError
+from separation.experiment.options import NetworkOptions, PointOptions
 from separation.features import cache
+from separation.files.layout import cache_store
 from separation.machine.torch_device import find_device
 from separation.networks.build import build_model
 from separation.nussl_compat import nussl
+from separation.planning.specs import CACHED_KEYS
 from separation.training import loop
 from separation.training.setup import excerpt_lengths
-from training_examples import dataset_config, experiment, write_split
+from training_examples import dataset_config, dataset_options, experiment, point_options, write_split
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 DROPOUT = {"dropout": 0.3}
@@ -39,7 +42,7 @@ def splits(tmp_path_factory):
 @pytest.fixture
 def train(splits, tmp_path):
     def train_in(name, config=None, **options):
-        loop.train_point(config or experiment(), folder=tmp_path / name, splits=splits, **options)
+        loop.train_point(PointOptions.read(config or experiment()), folder=tmp_path / name, splits=splits, **options)
         return tmp_path / name
 
     return train_in
@@ -49,7 +52,7 @@ def train(splits, tmp_path):
 def trained(splits, tmp_path_factory):
     """An uninterrupted training, with dropout so that random numbers are drawn in each step."""
     folder = tmp_path_factory.mktemp("points") / "uninterrupted"
-    loop.train_point(experiment(**DROPOUT), folder=folder, splits=splits)
+    loop.train_point(point_options(**DROPOUT), folder=folder, splits=splits)
     return folder
 
 
@@ -87,7 +90,7 @@ def test_another_seed_gives_other_weights(trained, train):
 
 @pytest.mark.parametrize("finished", [0, 1, 3])
 def test_a_training_that_failed_goes_on_and_ends_in_the_same_bytes(trained, train, monkeypatch, tmp_path, finished):
-    learn = loop._Training._learn
+    learn = loop._Training._train_epoch
 
     def fail(self, epoch, plan):
         result = learn(self, epoch, plan)
@@ -96,13 +99,13 @@ def test_a_training_that_failed_goes_on_and_ends_in_the_same_bytes(trained, trai
         return result
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
-        patch.setattr(loop._Training, "_learn", fail)
+        patch.setattr(loop._Training, "_train_epoch", fail)
         train("stopped", experiment(**DROPOUT))
     assert not (tmp_path / "stopped" / "checkpoints").exists()
     assert len(history(tmp_path / "stopped")) == finished if finished else True
     epochs = []
     monkeypatch.setattr(
-        loop._Training, "_learn", lambda self, epoch, plan: (epochs.append(epoch), learn(self, epoch, plan))[1]
+        loop._Training, "_train_epoch", lambda self, epoch, plan: (epochs.append(epoch), learn(self, epoch, plan))[1]
     )
     stopped = train("stopped", experiment(**DROPOUT))
     assert epochs == list(range(finished, 4))
@@ -117,14 +120,14 @@ def test_a_training_that_was_killed_goes_on_and_ends_in_the_same_bytes(trained, 
         from pathlib import Path
         sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(__file__).parents[1])!r}]
         from separation.training import loop
-        from training_examples import experiment
-        save = training.save_state
+        from training_examples import point_options
+        save = loop.save_state
         def save_and_die(folder, state):
             if len(state["history"]) == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
             save(folder, state)
-        training.save_state = save_and_die
-        training.train_point(experiment(dropout=0.3), folder=Path({str(tmp_path / "killed")!r}), splits={splits!r})
+        loop.save_state = save_and_die
+        loop.train_point(point_options(dropout=0.3), folder=Path({str(tmp_path / "killed")!r}), splits={splits!r})
         """
     )
     killed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=200)
@@ -138,7 +141,7 @@ def test_deleted_checkpoints_of_a_finished_training_come_back_without_training(t
     train("point", experiment(**DROPOUT))
     for name in ("checkpoints/best.model.pth", "history.csv"):
         (tmp_path / "point" / name).unlink()
-    monkeypatch.setattr(loop._Training, "_learn", None)
+    monkeypatch.setattr(loop._Training, "_train_epoch", None)
     assert digest(train("point", experiment(**DROPOUT))) == digest(trained)
     assert history(tmp_path / "point", *TIMES) == history(trained, *TIMES)
 
@@ -148,7 +151,7 @@ def test_the_state_of_another_configuration_is_not_taken_up(train, caplog):
     train("point", experiment(learning_rate=0.02))
     with caplog.at_level(logging.WARNING):
         assert digest(train("point")) == expected
-    assert "another configuration" in caplog.text
+    assert "other settings" in caplog.text
 
 
 def test_a_state_that_cannot_be_read_is_told_and_left_aside(train, caplog):
@@ -156,7 +159,7 @@ def test_a_state_that_cannot_be_read_is_told_and_left_aside(train, caplog):
     (train("broken") / "state" / "state.pt").write_bytes(b"PK not a state")
     with caplog.at_level(logging.WARNING):
         assert digest(train("broken")) == expected
-    assert "cannot be read" in caplog.text
+    assert "is damaged (checksum mismatch)" in caplog.text
 
 
 def test_weights_depend_on_neither_the_cache_nor_workers_nor_notes(train, splits, tmp_path):
@@ -164,7 +167,7 @@ def test_weights_depend_on_neither_the_cache_nor_workers_nor_notes(train, splits
     assert digest(train("workers", experiment(num_workers=2))) == plain
     config = dataset_config()
     spec = {
-        "dataset_config": {key: config[key] for key in cache.DATASET_KEYS},
+        "dataset_config": {key: config[key] for key in CACHED_KEYS},
         "keys": config["data_keys_for_training"],
         "kind": "features",
         "format": 1,
@@ -174,7 +177,7 @@ def test_weights_depend_on_neither_the_cache_nor_workers_nor_notes(train, splits
         cache.populate_cache(spec, splits[name], manifest)
     assert digest(train("cached", caches=caches)) == plain
     # pruned: filled again by the training itself
-    for file in cache.store_path(caches["val"]).rglob("*"):
+    for file in cache_store(caches["val"]).rglob("*"):
         if file.is_file():
             file.unlink()
     assert digest(train("refilled", caches=caches)) == plain
@@ -224,7 +227,7 @@ def test_validation_loss_is_that_of_nussls_validation_closure(trained, splits):
         ]
     )
     losses = []
-    for item in Items(splits["val"], config):
+    for item in Items(splits["val"], dataset_options()):
         data = prepare({"mix": item.mixture, "sources": dict(item.sources)})
         start = (len(data["mix_magnitude"]) - config["length"]) // 2
         middle = slice(start, start + config["length"])
@@ -242,7 +245,7 @@ def test_the_loss_curve_is_that_of_nussls_own_trainer(tmp_path):
         name: write_split(tmp_path / name, count=6, seed=seed, seconds=1248 / 8000)
         for seed, name in enumerate(("train", "val"))
     }
-    loop.train_point(config, folder=tmp_path / "ours", splits=splits)
+    loop.train_point(PointOptions.read(config), folder=tmp_path / "ours", splits=splits)
     for name in splits:
         for index in range(6):
             for source, folder in (("mixture", "mix"), ("vocals", "vocals"), ("drums", "drums")):
@@ -267,7 +270,9 @@ def test_the_loss_curve_is_that_of_nussls_own_trainer(tmp_path):
         for name in splits
     ]
     frequencies = config["dataset_config"]["n_fft"] // 2 + 1
-    model = build_model(config["model_config"], seed=config["info"]["seed"], num_frequencies=frequencies)
+    model = build_model(
+        NetworkOptions.read(config["model_config"]), seed=config["info"]["seed"], num_frequencies=frequencies
+    )
     closures = nussl.ml.train.closures
     losses = {"DeepClusteringLoss": {}}
     optimizer = torch.optim.Adam(model.parameters(), lr=config["train_config"]["learning_rate"])
@@ -285,7 +290,7 @@ def test_the_loss_curve_is_that_of_nussls_own_trainer(tmp_path):
 
 
 def test_nussls_deep_clustering_separates_with_a_checkpoint(trained, splits):
-    mixture = Items(splits["val"], dataset_config())[0].mixture
+    mixture = Items(splits["val"], dataset_options())[0].mixture
     path = str(trained / "checkpoints" / "best.model.pth")
     algorithm = nussl.separation.deep.DeepClustering(mixture, num_sources=2, model_path=path, mask_type="soft")
     estimates = algorithm()
@@ -308,7 +313,7 @@ def test_a_mask_inference_network_is_trained_and_loaded_by_nussl(train, splits):
     model["connections"][-1:] = [["mask", ["recurrent_stack"]], ["estimates", ["mask", "mix_magnitude"]]]
     model["output"] = ["mask", "estimates"]
     folder = train("point", config)
-    mixture = Items(splits["val"], dataset_config())[0].mixture
+    mixture = Items(splits["val"], dataset_options())[0].mixture
     path = str(folder / "checkpoints" / "best.model.pth")
     assert len(nussl.separation.deep.DeepMaskEstimation(mixture, model_path=path, mask_type="soft")()) == 2
 
@@ -322,10 +327,10 @@ def test_no_path_of_the_machine_is_in_a_checkpoint(trained, splits):
 def test_tensorboard_shows_each_epoch_once_after_a_restart(train, monkeypatch, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    learn = loop._Training._learn
+    learn = loop._Training._train_epoch
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(
-            loop._Training, "_learn", lambda self, epoch, plan: learn(self, epoch, plan) if epoch < 2 else 1 / 0
+            loop._Training, "_train_epoch", lambda self, epoch, plan: learn(self, epoch, plan) if epoch < 2 else 1 / 0
         )
         train("point")
     events = EventAccumulator(str(train("point") / "tensorboard")).Reload()
@@ -346,11 +351,11 @@ def test_excerpt_lengths_follow_the_curriculum():
         {"command": "set_current_length", "args": [40], "num_epoch": 3},
     ]
     config = experiment(initial_length=20, curriculum_learning=steps)
-    assert excerpt_lengths(config) == [20, 30, 30, 40]
-    assert excerpt_lengths(experiment()) == [40] * 4
+    assert excerpt_lengths(PointOptions.read(config).training, dataset_options()) == [20, 30, 30, 40]
+    assert excerpt_lengths(point_options().training, dataset_options()) == [40] * 4
     steps[0]["command"] = "set_length"
     with pytest.raises(UserError, match="set_current_length, found 'set_length'"):
-        excerpt_lengths(config)
+        excerpt_lengths(PointOptions.read(config).training, dataset_options())
 
 
 def test_a_training_leaves_the_settings_of_torch_as_they_were(train):

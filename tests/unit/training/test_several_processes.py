@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from separation.errors import UserError
+from separation.experiment.options import PointOptions
 from separation.nussl_compat import nussl
 from separation.training import loop
 from separation.training.launch import train_together
-from training_examples import experiment, write_split
+from training_examples import experiment, point_options, write_split
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 
@@ -37,9 +38,9 @@ def losses(folder):
 
 
 def test_two_processes_learn_as_one_with_twice_the_batch(splits, tmp_path):
-    loop.train_point(experiment(batch_size=4, num_epochs=3), folder=tmp_path / "one", splits=splits)
+    loop.train_point(point_options(batch_size=4, num_epochs=3), folder=tmp_path / "one", splits=splits)
     train_together(
-        experiment(batch_size=2, num_epochs=3), folder=tmp_path / "two", splits=splits, count=2, log=tmp_path / "log"
+        point_options(batch_size=2, num_epochs=3), folder=tmp_path / "two", splits=splits, count=2, log=tmp_path / "log"
     )
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     assert "epoch 3 of 3" in (tmp_path / "log").read_text()
@@ -52,13 +53,15 @@ def test_two_processes_learn_as_one_with_twice_the_batch(splits, tmp_path):
 
 def test_two_processes_that_are_killed_leave_no_orphan_and_go_on(splits, tmp_path):
     config = experiment(dropout=0.3, checkpoint_minutes=1e-9, num_epochs=2)
-    train_together(config, folder=tmp_path / "uninterrupted", splits=splits, count=2)
+    train_together(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits, count=2)
     program = f"""
 import json, sys
 sys.path[:0] = [{str(SCRIPTS)!r}]
 from pathlib import Path
+from separation.experiment.options import PointOptions
 from separation.training.launch import train_together
-train_together(json.loads(sys.argv[1]), folder=Path(sys.argv[2]), splits=json.loads(sys.argv[3]), count=2)
+options = PointOptions.read(json.loads(sys.argv[1]))
+train_together(options, folder=Path(sys.argv[2]), splits=json.loads(sys.argv[3]), count=2)
 """
     arguments = [json.dumps(config), str(tmp_path / "killed"), json.dumps(splits)]
     state = tmp_path / "killed" / "state" / "state.pt"
@@ -75,7 +78,7 @@ train_together(json.loads(sys.argv[1]), folder=Path(sys.argv[2]), splits=json.lo
         with contextlib.suppress(ProcessLookupError):
             select.select([os.pidfd_open(member)], [], [], 60)
         assert not is_alive(member)
-    train_together(config, folder=tmp_path / "killed", splits=splits, count=2)
+    train_together(PointOptions.read(config), folder=tmp_path / "killed", splits=splits, count=2)
     assert losses(tmp_path / "killed") == losses(tmp_path / "uninterrupted")
 
 
@@ -109,4 +112,4 @@ def is_alive(pid):
 def test_a_mistake_is_told_in_one_line(splits, tmp_path):
     config = experiment(loss_function=[["dpcl", "embedding", 1e39]])
     with pytest.raises(UserError, match="the loss is inf in epoch 1 at learning rate"):
-        train_together(config, folder=tmp_path / "point", splits=splits, count=2)
+        train_together(PointOptions.read(config), folder=tmp_path / "point", splits=splits, count=2)

@@ -11,11 +11,12 @@ from separation.data.items import Items
 from separation.errors import UserError
 from separation.evaluation.evaluate import evaluate_point
 from separation.experiment.config import ROOT
+from separation.experiment.options import PointOptions
 from separation.experiment.user_classes import find_extras
 from separation.files.yaml_reader import read_yaml
 from separation.nussl_compat import nussl
 from separation.training import loop
-from training_examples import dataset_config, experiment, write_split
+from training_examples import dataset_options, experiment, write_split
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +64,10 @@ def test_a_dual_path_network_learns_from_waveforms_and_separates(splits, tmp_pat
     model["modules"]["dual_path"]["args"] |= {"in_features": 16, "bottleneck_size": 32}
     model["modules"]["mask"]["args"] |= {"num_features": 16, "hidden_size": 16}
     config["model_config"] = model
-    loop.train_point(config, folder=tmp_path, splits=splits)
+    loop.train_point(PointOptions.read(config), folder=tmp_path, splits=splits)
     losses = history(tmp_path)
     assert losses[-1] < losses[0] - 1, "in dB"
-    mixture = Items(splits["val"], dataset_config())[0].mixture
+    mixture = Items(splits["val"], dataset_options())[0].mixture
     path = str(tmp_path / "checkpoints" / "best.model.pth")
     estimates = nussl.separation.deep.DeepAudioEstimation(mixture, model_path=path)()
     assert [estimate.audio_data.shape for estimate in estimates] == [mixture.audio_data.shape] * 2
@@ -125,19 +126,25 @@ def own_experiment(folder):
 
 def test_own_module_loss_and_algorithm_run_from_training_to_scores(splits, tmp_path, folder):
     config = own_experiment(folder)
-    loop.train_point(config, folder=tmp_path / "point", splits=splits)
+    loop.train_point(PointOptions.read(config), folder=tmp_path / "point", splits=splits)
     # squares of unit-norm embeddings of 4 numbers, times the weights, times 3: about 3 / 4 of the mean weight
     assert 0.1 < history(tmp_path / "point")[0] < 2
     scores = tmp_path / "scores.parquet"
     checkpoint = tmp_path / "point" / "checkpoints" / "best.model.pth"
     evaluate_point(
-        config, point="p", evaluation="e", checkpoint=checkpoint, test=splits["val"], scores=scores, threads=2
+        PointOptions.read(config),
+        point="p",
+        evaluation="e",
+        checkpoint=checkpoint,
+        test=splits["val"],
+        scores=scores,
+        threads=2,
     )
     import pandas
 
     table = pandas.read_parquet(scores)
     assert len(table) == 4
-    mixture = Items(splits["val"], dataset_config())[0]
+    mixture = Items(splits["val"], dataset_options())[0]
     source = mixture.sources["vocals"].audio_data
     share = (0.25, 0.75)[list(mixture.sources).index("vocals")]
     noise = share * mixture.mixture.audio_data - source
@@ -175,7 +182,7 @@ def test_mistakes_in_own_code_are_told_in_one_line(folder, splits, tmp_path):
     own = folder / "own.py"
     own.write_text(own.read_text() + "\nraise RuntimeError('not today')\n")
     with pytest.raises(UserError, match=r"own\.py: cannot be imported: RuntimeError: not today"):
-        loop.train_point(own_experiment(folder), folder=tmp_path / "point", splits=splits)
+        loop.train_point(PointOptions.read(own_experiment(folder)), folder=tmp_path / "point", splits=splits)
     (folder / "other.py").write_text("class Doubled:\n    pass\n")
     with pytest.raises(UserError, match=r"own\.py: the class Doubled is also defined in .*other\.py"):
         find_extras(folder)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from separation.experiment.schema import load_schema
+from separation.experiment.schema_defaults import load_schema
 from separation.files.atomic import write_text
 
 ROOT = Path(__file__).resolve().parents[4]

@@ -19,6 +19,7 @@ from separation.data.items import Item
 from separation.errors import UserError
 from separation.evaluation.separator import Separator, resolve_device
 from separation.experiment.config import default_config, load_settings
+from separation.experiment.options import PointOptions
 from separation.files.atomic import atomic_path
 from separation.files.layout import ExportFolder
 from separation.machine.threads import limited_threads
@@ -62,9 +63,8 @@ def separate_file(point: TrainedPoint, audio: Path, folder: Path, *, device: str
     mixture = soxr.resample(mixture, rate, model_rate, quality="VHQ") if rate != model_rate else mixture
     # an STFT needs at least one window
     mixture = np.pad(mixture, [(0, max(0, int(dataset["n_fft"]) - len(mixture))), (0, 0)])
-    seed = int(point.config["info"].get("seed") or 0)
     with limited_threads(os.cpu_count() or 1):
-        model = _Model(point, resolve_device(device), seed, audio.name)
+        model = _Model(point, resolve_device(device), audio.name)
         estimates = _separate_sections(model, mixture, model_rate, point.in_order)
     written = []
     for name, estimate in zip(_names(point, len(estimates)), estimates, strict=True):
@@ -98,29 +98,30 @@ def _read(audio: Path) -> tuple[np.ndarray, int]:
 class _Model:
     """The point's algorithm on arrays: maps a mixture (samples, channels) to one array of that shape per source."""
 
-    def __init__(self, point: TrainedPoint, device: str, seed: int, name: str):
+    def __init__(self, point: TrainedPoint, device: str, name: str):
         from separation.training.user_modules import load_extras
 
-        load_extras(point.config)
-        self._point, self._device, self._seed, self._name = point, device, seed, name
+        self._options = PointOptions.read(point.config)
+        load_extras(self._options)
+        self._point, self._device, self._name = point, device, name
         self._separate: Separator | None = None
 
     def __call__(self, samples: np.ndarray) -> list[np.ndarray]:
         from separation.nussl_compat import nussl
 
-        dataset = self._point.config["dataset_config"]
+        dataset = self._options.dataset
         mixture = nussl.AudioSignal(
             audio_data_array=np.ascontiguousarray(samples.T),
-            sample_rate=int(dataset["sample_rate"]),
-            stft_params=nussl.STFTParams(dataset["n_fft"], dataset["hop_length"], dataset["window_type"]),
+            sample_rate=dataset.sample_rate,
+            stft_params=nussl.STFTParams(dataset.n_fft, dataset.hop_length, dataset.window_type),
         )
         mixture.path_to_input_file = self._name
         sources = dict.fromkeys(source_names(self._point) or ("1", "2"))
         item = Item(self._name, mixture, sources, {})
         if self._separate is None:
             self._separate = Separator(
-                self._point.config["algorithm_config"], item, checkpoint=self._point.checkpoint, device=self._device,
-                seed=self._seed,
+                self._options.evaluation, item, checkpoint=self._point.checkpoint, device=self._device,
+                seed=self._options.seed,
             )  # fmt: skip
         return [estimate.T for estimate in self._separate(item)]
 

@@ -1,4 +1,4 @@
-"""One split of a dataset as read from disk: mixtures, their sources, and the conditions they were mixed under."""
+"""Items of a dataset split: mixtures, their sources, and the conditions they were mixed under."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from separation.data.manifests import MANIFEST_FORMAT
 from separation.data.source_groups import Grouping
 from separation.errors import UserError, nearest
 from separation.experiment.nussl_signatures import DATASETS
+from separation.experiment.options import DatasetOptions
 from separation.files.layout import MANIFEST
 
 
@@ -30,7 +31,7 @@ class ItemAudio:
 
 @dataclass(frozen=True)
 class Item:
-    """One item as nussl AudioSignals, which carry the sample rate and the STFT parameters of the dataset_config."""
+    """One item as nussl AudioSignals, which carry the sample rate and the STFT parameters of the dataset options."""
 
     name: str
     mixture: Any
@@ -48,38 +49,36 @@ class _Events:
 
 
 class Items(Sequence):
-    """The items of one split, sources grouped, ignored and ordered as the dataset_config says.
+    """The items of one split; sources are grouped, ignored and ordered by the dataset options.
+
+    In every item the sources have the order of `source_labels`. Without it, they have the alphabetical order of their
+    names after grouping, which is nussl's, so that the outputs of a mask network mean the same in both.
 
     Args:
-        split: `folder`, `class` (a class of nussl.datasets) and, in `arguments`, that class's own; `dataset` and
-            `split` may name what the folder holds. A Scaper folder with a manifest.json is read by the manifest, which
-            is faster than by its JAMS files; everything else is opened by nussl.
-        dataset_config: sample_rate, num_channels, n_fft, hop_length, window_type, group_sources, group_names,
-            ignore_sources, source_labels. A key that is missing or null is not checked or not applied.
-
-    Sources stand in alphabetical order of their names, after grouping, in every item (nussl's order, so that a mask
-    network's outputs mean the same there and here), or in the order of `source_labels`.
+        split: `folder`, `class` (a class of nussl.datasets) and, in `arguments`, arguments of that class. `dataset` and
+            `split` are optional names. A Scaper folder with a manifest.json is read by the manifest, which is faster
+            than by its JAMS files; nussl opens everything else.
+        options: Audio format, STFT parameters and grouping of the sources.
 
     Attributes:
-        names: the items' names.
-        dataset, split: names of the dataset and the split, as told or as the manifest and the folder have them.
+        names: Names of the items.
+        dataset, split: Names of the dataset and the split: from `split`, else from the manifest and the folder.
 
     Raises:
-        UserError: on opening or reading, with the file, the key, what was expected and what was found.
+        UserError: The split cannot be opened or read, or does not agree with the options.
     """
 
-    def __init__(self, split: Mapping[str, Any], dataset_config: Mapping[str, Any]):
+    def __init__(self, split: Mapping[str, Any], options: DatasetOptions):
         self.folder = Path(split["folder"])
         if not self.folder.is_dir():
             raise UserError("expected a folder with a dataset, found none", file=self.folder)
-        self._config = dict(dataset_config)
-        self._grouping = Grouping.from_config(dataset_config)
+        self._options, self._grouping = options, Grouping.from_options(options)
         name = split.get("class") or "Scaper"
         arguments = dict(split.get("arguments") or {})
         if name == "Scaper" and not arguments and (self.folder / MANIFEST).is_file():
-            self._reader: Any = _ManifestReader(self.folder, self._config)
+            self._reader: Any = _ManifestReader(self.folder, options)
         else:
-            self._reader = _DatasetReader(self.folder, name, arguments, self._config)
+            self._reader = _DatasetReader(self.folder, name, arguments, options)
         self.names: list[str] = self._reader.names
         self.dataset: str = split.get("dataset") or self.folder.resolve().parent.name
         self.split: str = split.get("split") or self._reader.split or self.folder.name
@@ -90,32 +89,32 @@ class Items(Sequence):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Item:
-        # nussl takes seconds to import; processes that only read arrays do without it
+        # nussl takes seconds to import, and processes that read arrays only do not need it
         from separation.nussl_compat import nussl
 
         audio = self.arrays(index)
         parameters = nussl.STFTParams(
-            window_length=self._config.get("n_fft"),
-            hop_length=self._config.get("hop_length"),
-            window_type=self._config.get("window_type"),
+            window_length=self._options.n_fft,
+            hop_length=self._options.hop_length,
+            window_type=self._options.window_type,
         )
 
-        def signal(array: np.ndarray, label: str) -> Any:
-            made = nussl.AudioSignal(
+        def signal_of(array: np.ndarray, label: str) -> Any:
+            signal = nussl.AudioSignal(
                 audio_data_array=array, sample_rate=self._reader.sample_rate, stft_params=parameters, label=label
             )
-            made.path_to_input_file = label  # nussl's evaluators call a source by this
-            return made
+            signal.path_to_input_file = label  # nussl's evaluators name a source by its path
+            return signal
 
-        sources = {label: signal(array, label) for label, array in audio.sources.items()}
-        return Item(audio.name, signal(audio.mixture, "mixture"), sources, audio.conditions)
+        sources = {label: signal_of(array, label) for label, array in audio.sources.items()}
+        return Item(audio.name, signal_of(audio.mixture, "mixture"), sources, audio.conditions)
 
     def arrays(self, index: int) -> ItemAudio:
         """The item at `index` as arrays, without nussl.
 
         Raises:
-            IndexError: no such item.
-            UserError: a file is missing, unreadable or not as the dataset_config says.
+            IndexError: There is no such item.
+            UserError: A file is missing, unreadable or does not agree with the dataset options.
         """
         index = range(len(self))[index]
         name = self.names[index]
@@ -132,7 +131,7 @@ class Items(Sequence):
         return ItemAudio(name, events.mixture, sources, self.conditions(index))
 
     def conditions(self, index: int) -> dict[str, Any]:
-        """What is known of the making of item `index`, as flat scalars; a list of names is joined by "+"."""
+        """The conditions that item `index` was mixed under, as flat scalars; a list of names is joined by "+"."""
         found = self._reader.conditions(index)
         return {
             key: "+".join(str(part) for part in dict.fromkeys(value)) if isinstance(value, (list, tuple)) else value
@@ -142,9 +141,9 @@ class Items(Sequence):
 
 
 class _ManifestReader:
-    """Reads a folder by its manifest.json: one JSON file, then nothing but the audio files asked for."""
+    """Reads a folder by its manifest.json: one JSON file, then only the audio files of the requested items."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]):
+    def __init__(self, folder: Path, options: DatasetOptions):
         self.file = folder / MANIFEST
         try:
             manifest = json.loads(self.file.read_text(encoding="utf-8"))
@@ -156,9 +155,9 @@ class _ManifestReader:
             raise UserError(f"not the manifest of a dataset split: {error!r}", file=self.file) from error
         if manifest.get("format") != MANIFEST_FORMAT:
             raise UserError(f"expected {MANIFEST_FORMAT}, found {manifest.get('format')}", file=self.file, key="format")
-        self._folder, self._config = folder, config
+        self._folder, self._options = folder, options
         self.split = manifest.get("split")
-        _check_format(self.file, self.sample_rate, int(manifest.get("num_channels", 1)), config)
+        _check_format(self.file, self.sample_rate, int(manifest.get("num_channels", 1)), options)
 
     def conditions(self, index: int) -> dict[str, Any]:
         return self._items[index].get("conditions", {})
@@ -174,42 +173,42 @@ class _ManifestReader:
             with soundfile.SoundFile(path) as source:
                 rate = source.samplerate
                 if source.subtype == "PCM_16":
-                    # the numbers of reading as float32, in a third of the time
+                    # the same numbers as reading float32, in a third of the time
                     audio = source.read(dtype="int16", always_2d=True) * np.float32(2**-15)
                 else:
                     audio = source.read(dtype="float32", always_2d=True)
         except (OSError, soundfile.LibsndfileError) as error:
             raise UserError(f"cannot be read: {error}", file=path) from error
-        # a manifest may be right about the recipe and wrong about a file that was replaced since
-        _check_format(path, rate, audio.shape[1], {"sample_rate": self.sample_rate, **_given(self._config)})
+        # a file may have been replaced after the manifest was written
+        _check_format(path, rate, audio.shape[1], self._options)
         return np.ascontiguousarray(audio.T)
 
 
 class _DatasetReader:
-    """Reads a folder by any class of nussl.datasets."""
+    """Reads a folder by a class of nussl.datasets."""
 
     split = None
 
-    def __init__(self, folder: Path, name: str, arguments: Mapping[str, Any], config: Mapping[str, Any]):
+    def __init__(self, folder: Path, name: str, arguments: Mapping[str, Any], options: DatasetOptions):
         from separation.nussl_compat import nussl
 
         if name not in DATASETS:
             hint = nearest(name, DATASETS)
             raise UserError(f"expected one of {', '.join(DATASETS)}, found {name!r}{hint}", key="class")
-        self.file, self._config = folder, config
+        self.file, self._options = folder, options
         try:
             self._dataset = getattr(nussl.datasets, name)(str(folder), **arguments)
             first = self._dataset[0] if len(self._dataset) else {"sources": {}}
-        except Exception as error:  # each class fails in its own way, all because of what the folder holds
+        except Exception as error:  # each class raises its own errors for an unfit folder
             raise UserError(f"nussl.datasets.{name} cannot open it: {error!r}", file=folder) from error
         self.names = _names(self._dataset.items)
-        self.sample_rate = first["mix"].sample_rate if self.names else config.get("sample_rate")
+        self.sample_rate = first["mix"].sample_rate if self.names else options.sample_rate
         self.labels = {label.split("::")[0] for label in first["sources"]}
         self.labels |= set(first.get("metadata", {}).get("labels") or [])
         self._latest: tuple[int, dict] | None = None
 
     def _item(self, index: int) -> dict:
-        # audio and conditions come out of one reading, which may be slow
+        # reading may be slow and gives both audio and conditions
         if self._latest is None or self._latest[0] != index:
             try:
                 self._latest = index, self._dataset[index]
@@ -236,22 +235,19 @@ class _DatasetReader:
     def read(self, index: int) -> _Events:
         item = self._item(index)
         for label, signal in {"the mixture": item["mix"], **item["sources"]}.items():
-            place = signal.path_to_input_file or f"{self.file}, {label} of item {self.names[index]}"
-            expected = {"sample_rate": self.sample_rate, **_given(self._config)}
-            _check_format(place, signal.sample_rate, signal.num_channels, expected)
+            file = signal.path_to_input_file or f"{self.file}, {label} of item {self.names[index]}"
+            _check_format(file, signal.sample_rate, signal.num_channels, self._options)
         arrays = [np.asarray(signal.audio_data, dtype=np.float32) for signal in item["sources"].values()]
         labels = [label.split("::")[0] for label in item["sources"]]
         return _Events(np.asarray(item["mix"].audio_data, dtype=np.float32), labels, arrays)
 
 
-def _given(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if value is not None}
-
-
-def _check_format(file: str | Path, sample_rate: int, num_channels: int, config: Mapping[str, Any]) -> None:
-    for key, found, unit in (("sample_rate", sample_rate, " Hz"), ("num_channels", num_channels, "")):
-        expected = config.get(key)
-        if expected is not None and expected != found:
+def _check_format(file: str | Path, sample_rate: int, num_channels: int, options: DatasetOptions) -> None:
+    for key, expected, found, unit in (
+        ("sample_rate", options.sample_rate, sample_rate, " Hz"),
+        ("num_channels", options.num_channels, num_channels, ""),
+    ):
+        if expected != found:
             raise UserError(f"expected {expected}{unit}, found {found}{unit}", file=file, key=f"dataset_config.{key}")
 
 

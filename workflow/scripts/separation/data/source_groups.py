@@ -1,13 +1,13 @@
-"""Which sources of a mixture count as one, what they are called, and in what order they stand."""
+"""Sources of an experiment: grouping, names and order of the sources of a mixture."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from separation.errors import UserError, nearest
+from separation.experiment.options import DatasetOptions
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Grouping:
     """The rule that turns the events of a mixture into the sources of an experiment.
 
     Attributes:
-        groups: name of a group -> labels of its members; their audio is summed.
-        ignored: labels that are no source of the experiment. They stay audible in the mixture.
-        order: the sources' names in the order wanted; empty for alphabetical order, which is nussl's.
+        groups: Labels of the members by name of the group; the audio of the members is summed.
+        ignored: Labels that are not sources of the experiment. They stay audible in the mixture.
+        order: Names of the sources in the requested order; empty for alphabetical order, which is nussl's.
     """
 
     groups: Mapping[str, tuple[str, ...]]
@@ -25,30 +25,30 @@ class Grouping:
     order: tuple[str, ...]
 
     @classmethod
-    def from_config(cls, dataset_config: Mapping[str, Any]) -> Grouping:
-        """Reads `group_sources`, `group_names`, `ignore_sources` and `source_labels` of a dataset_config.
+    def from_options(cls, options: DatasetOptions) -> Grouping:
+        """The rule in `group_sources`, `group_names`, `ignore_sources` and `source_labels`.
 
         `group_sources` is one group ([drums, bass, other]) or a list of groups. A group without a name in `group_names`
-        is called after its members ("drums+bass+other").
+        is named after its members ("drums+bass+other").
 
         Raises:
-            UserError: the lists do not fit each other.
+            UserError: The lists do not fit together.
         """
-        members = list(dataset_config.get("group_sources") or [])
-        nested = [isinstance(member, (list, tuple)) for member in members]
+        members = options.group_sources
+        nested = [isinstance(member, tuple) for member in members]
         if any(nested) and not all(nested):
+            found = [list(member) if isinstance(member, tuple) else member for member in members]
             raise UserError(
-                f"expected labels or lists of them, found both: {members}", key="dataset_config.group_sources"
+                f"expected labels or lists of labels, found both: {found}", key="dataset_config.group_sources"
             )
-        groups = [tuple(group) for group in members] if any(nested) else [tuple(members)] if members else []
-        names = dataset_config.get("group_names")
-        names = [names] if isinstance(names, str) else list(names or ["+".join(group) for group in groups])
+        groups = list(members) if any(nested) else [members] if members else []
+        names = list(options.group_names or ["+".join(group) for group in groups])
         if len(names) != len(groups) or len(set(names)) != len(names):
             raise UserError(
-                f"expected one name of its own for each of the {len(groups)} groups of group_sources, found {names}",
+                f"expected a unique name for each of the {len(groups)} groups of group_sources, found {names}",
                 key="dataset_config.group_names",
             )
-        ignored = frozenset(dataset_config.get("ignore_sources") or [])
+        ignored = frozenset(options.ignore_sources)
         grouped: set[str] = set()
         for group in groups:
             for member in group:
@@ -58,13 +58,13 @@ class Grouping:
                         key="dataset_config.group_sources",
                     )
                 grouped.add(member)
-        return cls(dict(zip(names, groups, strict=True)), ignored, tuple(dataset_config.get("source_labels") or []))
+        return cls(dict(zip(names, groups, strict=True)), ignored, options.source_labels)
 
     def check(self, labels: Collection[str], *, file: str | Path) -> None:
-        """Compares the labels that the rule names with the `labels` a dataset has.
+        """Checks that a dataset has all labels that the rule names.
 
         Raises:
-            UserError: a label that the dataset does not have, with those it has.
+            UserError: The dataset lacks a label; the message lists those it has.
         """
         wanted = [(label, "group_sources") for members in self.groups.values() for label in members]
         wanted += [(label, "ignore_sources") for label in sorted(self.ignored)]
@@ -77,17 +77,17 @@ class Grouping:
                 )
 
     def plan(self, labels: Sequence[str], *, file: str | Path, item: str) -> dict[str, list[int]]:
-        """The sources of one item: name -> positions in `labels` whose audio is summed, in the order of the sources.
+        """The sources of one item: for each name, the positions in `labels` whose audio is summed.
+
+        A label that occurs once keeps its name. One that occurs n times gives `label::0` ... `label::n-1`, as in nussl.
 
         Args:
-            labels: the label of each event of the item; a label may stand several times.
-            file: the dataset, for messages.
-            item: the item's name, for messages.
-
-        A label that stands once keeps its name; one that stands n times gives `label::0` ... `label::n-1`, as in nussl.
+            labels: Label of each event of the item.
+            file: Dataset shown in messages.
+            item: Name of the item shown in messages.
 
         Raises:
-            UserError: a group without a member in the item, or two sources of one name.
+            UserError: A group has no member in the item, or two sources have one name.
         """
         group_of = {member: name for name, members in self.groups.items() for member in members}
         sources: dict[str, list[int]] = {name: [] for name in self.groups}
@@ -102,7 +102,7 @@ class Grouping:
             count[label] = count.get(label, 0) + 1
             if name in sources:
                 raise UserError(
-                    f"item {item} has a source {name!r} besides the group of that name",
+                    f"item {item} has both a source and a group named {name!r}",
                     file=file,
                     key="dataset_config.group_names",
                 )
@@ -119,7 +119,7 @@ class Grouping:
         unlisted = sorted(set(sources) - set(self.order))
         if unlisted:
             raise UserError(
-                f"expected {', '.join(self.order)} and no other, found {', '.join(unlisted)} in item {item}",
+                f"expected only {', '.join(self.order)}, found {', '.join(unlisted)} in item {item}",
                 file=file,
                 key="dataset_config.source_labels",
             )

@@ -25,6 +25,7 @@ from separation.data.items import Item, Items
 from separation.errors import UserError
 from separation.evaluation.evaluate import conditions_of, score_estimates, score_rows, write_scores
 from separation.evaluation.metrics import ItemScores
+from separation.experiment.options import DatasetOptions
 from separation.experiment.testers import read_testers
 from separation.files.score_table import BASELINES
 from separation.machine.parallel import run_in_order
@@ -36,7 +37,8 @@ SHARE = 25  # items that one process takes at a time
 
 
 def evaluate_baselines(
-    spec: Mapping[str, Any],
+    options: DatasetOptions,
+    testers: Sequence[Any],
     *,
     train: Mapping[str, Any],
     test: Mapping[str, Any],
@@ -47,7 +49,8 @@ def evaluate_baselines(
     """Scores every baseline of BASELINES on a test split, with the testers that score the points.
 
     Args:
-        spec: `dataset_config` of a resolved point and its `test_config`, of which `testers` alone may be given.
+        options: Audio format, STFT parameters and grouping of the sources.
+        testers: test_config.testers, see `read_testers`.
         train: the split from which `fixed_mask` is learned; see `Items`.
         test: the split that is scored.
         scores: where the table goes: as `evaluation.evaluate_point` writes it, `point` being the baseline's name. No
@@ -58,14 +61,14 @@ def evaluate_baselines(
     Raises:
         UserError: the config and the data do not fit.
     """
-    items = Items(test, spec["dataset_config"])
-    read_testers(spec.get("test_config") or spec, items[0].mixture.sample_rate if len(items) else None)
+    items = Items(test, options)
+    read_testers(testers, items[0].mixture.sample_rate if len(items) else None)
     if not len(items):
         raise UserError("expected mixtures to evaluate on, found none", file=items.folder)
     with limited_threads(1):
-        fixed = FixedMask(Items(train, spec["dataset_config"]), file=Path(train["folder"]))
+        fixed = FixedMask(Items(train, options), file=Path(train["folder"]))
     shares = [range(first, min(first + SHARE, len(items))) for first in range(0, len(items), SHARE)]
-    tasks = [(dict(spec), dict(test), fixed, share) for share in shares]
+    tasks = [(options, testers, dict(test), fixed, share) for share in shares]
     scored = run_in_order(_score_share, tasks, workers=threads, items=f"shares of {SHARE} items for the baselines")
     logger.info("scored %d baselines on %d items", len(BASELINES), len(items))
     ids = {"evaluation": evaluation, "dataset": items.dataset, "split": items.split}
@@ -82,11 +85,15 @@ def evaluate_baselines(
 
 
 def _score_share(
-    spec: Mapping[str, Any], test: Mapping[str, Any], fixed: FixedMask, indexes: Sequence[int]
+    options: DatasetOptions,
+    testers: Sequence[Any],
+    test: Mapping[str, Any],
+    fixed: FixedMask,
+    indexes: Sequence[int],
 ) -> list[tuple[str, dict[str, Any], dict[str, ItemScores]]]:
     """Name, conditions and each baseline's scores of some items; what one process does where there are several."""
-    items = Items(test, spec["dataset_config"])
-    testers = read_testers(spec.get("test_config") or spec)
+    items = Items(test, options)
+    scorers = read_testers(testers)
     estimators: dict[str, Callable[[Item], list[np.ndarray]]] = {
         "mixture": lambda item: [item.mixture.audio_data] * len(item.sources),
         "fixed_mask": fixed,
@@ -99,7 +106,7 @@ def _score_share(
             (
                 item.name,
                 conditions_of(item),
-                {name: score_estimates(item, estimators[name](item), testers) for name in BASELINES},
+                {name: score_estimates(item, estimators[name](item), scorers) for name in BASELINES},
             )
             for item in (items[index] for index in indexes)
         ]

@@ -22,6 +22,7 @@ from separation.errors import UserError
 from separation.evaluation.kept_audio import KeptItem, choose_items, publish_estimates, read_keep, write_item
 from separation.evaluation.metrics import ItemScores, score_item
 from separation.evaluation.separator import Separator, resolve_device
+from separation.experiment.options import PointOptions
 from separation.experiment.testers import METRICS_OF, Tester, read_testers
 from separation.files.atomic import atomic_path, read_json, sha256_of, write_text
 from separation.files.layout import MANIFEST
@@ -44,7 +45,7 @@ SHARE_SECONDS = 100.0
 class _Job:
     """What every process of one evaluation is told."""
 
-    config: dict[str, Any]
+    options: PointOptions
     test: dict[str, Any]
     checkpoint: Path
     device: str
@@ -70,7 +71,7 @@ class _Scored:
 
 
 def evaluate_point(
-    config: Mapping[str, Any],
+    options: PointOptions,
     *,
     point: str,
     evaluation: str,
@@ -84,7 +85,7 @@ def evaluate_point(
     """Evaluates one checkpoint on one test split.
 
     Args:
-        config: a resolved point: dataset_config, algorithm_config, test_config and info.seed are read.
+        options: Settings of the point; those in `dataset`, `evaluation` and `seed` determine the scores.
         point: the point's id, for the table.
         evaluation: the evaluation's id, for the table.
         checkpoint: a nussl model file. Its metadata say which STFT the model sees.
@@ -104,9 +105,9 @@ def evaluate_point(
     Raises:
         UserError: what the config, the checkpoint and the data say does not fit.
     """
-    items = Items(test, config["dataset_config"])
-    read_testers(config.get("test_config") or {}, items[0].mixture.sample_rate if len(items) else None)
-    keep = read_keep(config.get("test_config") or {})
+    items = Items(test, options.dataset)
+    read_testers(options.evaluation.testers, items[0].mixture.sample_rate if len(items) else None)
+    keep = read_keep(options.evaluation.keep_estimates)
     if not len(items):
         raise UserError("expected mixtures to evaluate on, found none", file=items.folder)
     device = resolve_device(device)
@@ -115,9 +116,9 @@ def evaluate_point(
     batch, share = _sizes(items.arrays(0).mixture.shape[-1] / _sample_rate(items))
     folder = Path(state) if state else scores.parent / ".state"
     ids = {"point": point, "evaluation": evaluation, "share": share, "batch": batch}
-    key = json.dumps({**ids, **_identity(config, checkpoint, items)}, sort_keys=True, default=str)
+    key = json.dumps({**ids, **_identity(options, checkpoint, items)}, sort_keys=True, default=str)
     done = _resume(folder, key)
-    job = _Job(dict(config), dict(test), checkpoint, device, threads, batch, folder, keep == "all", key)
+    job = _Job(options, dict(test), checkpoint, device, threads, batch, folder, keep == "all", key)
     shares = [range(first, min(first + share, len(items))) for first in range(0, len(items), share)]
     missing = [indexes for indexes in shares if indexes.start not in done]
     count = sum(map(len, missing))
@@ -157,12 +158,12 @@ def _sample_rate(items: Items) -> int:
     return items[0].mixture.sample_rate
 
 
-def _identity(config: Mapping[str, Any], checkpoint: Path, items: Items) -> dict[str, Any]:
+def _identity(options: PointOptions, checkpoint: Path, items: Items) -> dict[str, Any]:
     """What finished shares are worth: with another checkpoint, config or other data they are made anew."""
     keys = ("dataset_config", "algorithm_config", "test_config", "info")
     manifest = items.folder / MANIFEST
     return {
-        "config": {key: config.get(key) for key in keys},
+        "config": {key: options.written.get(key) for key in keys},
         "checkpoint": sha256_of(checkpoint) if checkpoint.is_file() else "",
         # a dataset that was made anew has a new manifest, even where that says the same
         "items": [manifest.stat().st_mtime_ns, sha256_of(manifest)] if manifest.is_file() else items.names,
@@ -181,8 +182,8 @@ def _resume(folder: Path, key: str) -> dict[int, list[_Scored]]:
 
 def _score_share(job: _Job, indexes: Sequence[int]) -> list[_Scored]:
     """Separates and scores some items and notes the result; what a process of its own does where there are several."""
-    items = Items(job.test, job.config["dataset_config"])
-    testers = read_testers(job.config.get("test_config") or {})
+    items = Items(job.test, job.options.dataset)
+    testers = read_testers(job.options.evaluation.testers)
     scored = []
     with limited_threads(1):
         separate = _separator(job, items[indexes[0]])
@@ -220,7 +221,7 @@ def _keep_item(job: _Job, index: int, result: ItemScores) -> dict[str, Any]:
     The item goes through the network by itself and not among its batch: what differs is far below a step of the audio
     that is written.
     """
-    item = Items(job.test, job.config["dataset_config"])[index]
+    item = Items(job.test, job.options.dataset)[index]
     with limited_threads(1):
         estimates = _separator(job, item)(item)
     return write_item(job.folder / ESTIMATES, _kept(item, estimates, result))
@@ -238,11 +239,10 @@ def _separator(job: _Job, item: Item) -> Separator:
     from separation.training.user_modules import load_extras
 
     if (job.key, job.device) not in _separators:
-        load_extras(job.config)
-        seed = int((job.config.get("info") or {}).get("seed") or 0)
+        load_extras(job.options)
         _separators.clear()
         _separators[job.key, job.device] = Separator(
-            job.config["algorithm_config"], item, checkpoint=job.checkpoint, device=job.device, seed=seed
+            job.options.evaluation, item, checkpoint=job.checkpoint, device=job.device, seed=job.options.seed
         )
     return _separators[job.key, job.device]
 

@@ -35,8 +35,8 @@ class KeptItem:
     scores: Mapping[str, Mapping[str, float]]
 
 
-def read_keep(test_config: Mapping[str, Any]) -> str | int:
-    """Reads test_config.keep_estimates: what is kept besides the best, the median and the worst item.
+def read_keep(keep: Any) -> str | int:
+    """Checks test_config.keep_estimates: what is kept besides the best, the median and the worst item.
 
     `none` (the default), `all`, `worst` (the WORST items with the lowest scores), or a number of items, taken at even
     distances from the best to the worst.
@@ -44,7 +44,6 @@ def read_keep(test_config: Mapping[str, Any]) -> str | int:
     Raises:
         UserError: something else.
     """
-    keep = test_config.get("keep_estimates", "none")
     if keep in KEEP or (isinstance(keep, int) and not isinstance(keep, bool) and keep >= 0):
         return keep
     raise UserError(f"expected {', '.join(KEEP)} or a number, found {keep!r}", key="test_config.keep_estimates")

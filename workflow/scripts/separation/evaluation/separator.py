@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import pickle
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from threadpoolctl import ThreadpoolController
 
 from separation.data.items import Item
 from separation.errors import UserError, nearest
+from separation.experiment.options import EvaluationOptions
 
 
 class Separator:
     """A separation algorithm of nussl, set up once and called with one item after the other.
 
     Args:
-        algorithm_config: `class` of nussl.separation.deep (or another subpackage of nussl.separation) and its `args`.
+        options: Class of nussl.separation.deep (or another subpackage of nussl.separation) and its arguments.
             `model_path` and `device` are filled in, `num_sources` where it is left out.
         item: any item of the data, for the setting up.
         checkpoint: the model file, for algorithms that take one.
@@ -36,7 +37,7 @@ class Separator:
 
     def __init__(
         self,
-        algorithm_config: Mapping[str, Any],
+        options: EvaluationOptions,
         item: Item,
         *,
         checkpoint: Path | None = None,
@@ -45,9 +46,9 @@ class Separator:
     ):
         from separation.nussl_compat import nussl
 
-        name = algorithm_config.get("class") or "DeepClustering"
+        name = options.class_
         algorithm_class = _find_algorithm(nussl, name)
-        args = dict(algorithm_config.get("args") or {})
+        args = dict(options.args)
         own_seed = args.pop("random_state", None)
         self._seed = seed if own_seed is None else own_seed
         parameters = inspect.signature(algorithm_class.__init__).parameters

@@ -63,7 +63,7 @@ def check_config(config: Mapping[str, Any], extras: Extras = NO_EXTRAS) -> Mista
 
 def _check_testers(config: Mapping[str, Any]) -> Mistake | None:
     try:
-        read_testers(config["test_config"], config["dataset_config"]["sample_rate"])
+        read_testers(config["test_config"]["testers"], config["dataset_config"]["sample_rate"])
     except UserError as mistake:
         return tuple(mistake.key.split(".")), mistake.message
     return None

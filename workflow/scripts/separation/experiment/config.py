@@ -11,6 +11,7 @@ from separation.errors import UserError, nearest
 from separation.experiment import schema
 from separation.experiment.ids import normalized
 from separation.experiment.legacy_files import translate
+from separation.experiment.schema_defaults import with_defaults
 from separation.experiment.sweep import Override
 from separation.files.yaml_reader import Document, parse_yaml, read_yaml, resolve_scalar
 
@@ -86,7 +87,7 @@ def load_settings(config: Mapping[str, Any], environment: Mapping[str, str]) -> 
     """
     document = Document("config/config.yaml and --config", dict(config))
     schema.check(document, "config")
-    value = schema.with_defaults(document.value, "config")
+    value = with_defaults(document.value, "config")
     directories = {}
     for key, variable in DIRECTORY_VARIABLES.items():
         directories[key] = Path(environment.get(variable) or value["directories"][key])
@@ -159,7 +160,7 @@ def load_experiment(path: Path, variables: Mapping[str, str]) -> Experiment:
     document, notices = translate(read_yaml(path, variables), variables)
     schema.check(document, "experiment")
     _check_finite(document, document.value, ())
-    base = schema.with_defaults(document.value, "experiment")
+    base = with_defaults(document.value, "experiment")
     del base["sweep"]
     return Experiment(base["info"]["name"] or path.stem, document, base, tuple(notices))
 
@@ -176,7 +177,7 @@ def load_recipe(name: str, variables: Mapping[str, str]) -> Recipe:
             document = read_yaml(path, variables)
             schema.check(document, "dataset")
             _check_finite(document, document.value, ())
-            return Recipe(name, document, schema.with_defaults(document.value, "dataset"))
+            return Recipe(name, document, with_defaults(document.value, "dataset"))
     known = sorted(path.stem for path in (ROOT / DATASETS).glob("*.yml"))
     hint = nearest(name, known) or f"; expected one of {', '.join(known)}"
     raise UserError(f"no such dataset{hint}", file=f"{DATASETS}/{name}.yml")

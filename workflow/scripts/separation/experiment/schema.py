@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from separation.errors import nearest
+from separation.experiment.schema_defaults import load_schema
 from separation.files.yaml_reader import Document, KeyPath
 
 
@@ -36,8 +33,6 @@ def _import_blocked(name: str) -> Iterator[None]:
 with _import_blocked("rfc3987_syntax"):
     import jsonschema
 
-SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
-
 _TYPE_NAMES = {
     "object": "a mapping",
     "array": "a list",
@@ -47,13 +42,6 @@ _TYPE_NAMES = {
     "boolean": "true or false",
     "null": "null",
 }
-
-
-@functools.cache
-def load_schema(name: str) -> dict[str, Any]:
-    """The schema `workflow/schemas/<name>.schema.yaml`."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load((SCHEMAS / f"{name}.schema.yaml").read_text(encoding="utf-8"), Loader=loader)
 
 
 @functools.cache
@@ -128,32 +116,6 @@ def accepts_list(schema: str, path: KeyPath) -> bool:
     kinds = part.get("type")
     kinds = [kinds] if isinstance(kinds, str) else kinds or []
     return "array" in kinds
-
-
-def with_defaults(value: Any, schema: str) -> Any:
-    """A copy of `value` with every missing key that has a default in the schema."""
-    whole = load_schema(schema)
-
-    def fill(value: Any, part: dict[str, Any]) -> Any:
-        if "$ref" in part:
-            part = whole["$defs"][part["$ref"].rsplit("/", 1)[1]]
-        if isinstance(value, dict):
-            filled = {key: fill(inner, _property(part, key)) for key, inner in value.items()}
-            for key, inner in part.get("properties", {}).items():
-                if key not in filled and "default" in inner:
-                    filled[key] = fill(copy.deepcopy(inner["default"]), inner)
-            return filled
-        if isinstance(value, list):
-            items = part.get("items", {})
-            return [fill(inner, items if isinstance(items, dict) else {}) for inner in value]
-        return value
-
-    return fill(value, whole)
-
-
-def _property(part: dict[str, Any], key: str) -> dict[str, Any]:
-    inner = part.get("properties", {}).get(key, part.get("additionalProperties"))
-    return inner if isinstance(inner, dict) else {}
 
 
 def format_value(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +46,11 @@ class Tester:
     args: Mapping[str, Any]
 
 
-def read_testers(test_config: Mapping[str, Any], sample_rate: int | None = None) -> list[Tester]:
+def read_testers(testers: Sequence[Any] | Mapping[str, Any], sample_rate: int | None = None) -> list[Tester]:
     """Reads test_config.testers: a list of {name: args}, of names, of [name, args], or one mapping {name: args, ...}.
 
     Args:
-        test_config: Section of a point's config.
+        testers: Value of test_config.testers.
         sample_rate: Sample rate of the data in Hz, for metrics that are defined only at some rates.
 
     Raises:
@@ -58,9 +58,8 @@ def read_testers(test_config: Mapping[str, Any], sample_rate: int | None = None)
             metric is not defined at the sample rate.
     """
     key = "test_config.testers"
-    entries = test_config.get("testers") or [{"BSSEvalScale": {"compute_permutation": True}}]
-    entries = [{name: args} for name, args in entries.items()] if isinstance(entries, Mapping) else list(entries)
-    testers = []
+    entries = [{name: args} for name, args in testers.items()] if isinstance(testers, Mapping) else list(testers)
+    found = []
     for entry in entries:
         pairs = list(entry.items()) if isinstance(entry, Mapping) else [(entry, {})]
         if isinstance(entry, (list, tuple)) and len(entry) == 2:
@@ -83,10 +82,10 @@ def read_testers(test_config: Mapping[str, Any], sample_rate: int | None = None)
                 raise UserError(f"expected one of {expected}, found {unknown!r}", key=f"{key}.{name}")
             if name == "PESQ" and sample_rate is not None:
                 _check_pesq(args, sample_rate, f"{key}.{name}")
-            testers.append(Tester(name, permute, best, args))
-    if len({tester.name for tester in testers}) != len(testers):
+            found.append(Tester(name, permute, best, args))
+    if len({tester.name for tester in found}) != len(found):
         raise UserError("duplicate tester: its columns would have the same names", key=key)
-    return testers
+    return found
 
 
 def _check_pesq(args: Mapping[str, Any], sample_rate: int, key: str) -> None:

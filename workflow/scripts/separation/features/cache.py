@@ -1,10 +1,9 @@
-"""The cache of features or audio: filled once per dataset split, read by every training that learns from it.
+"""Cache of features or audio: filled once per dataset split, read by all trainings on it.
 
 On disk a cache is `<split>.zarr`, a zarr 3 group of typed arrays (no pickles), and `<split>.json`, its manifest. The
-items are in shards (see separation.features.shards); the group's attributes hold its contents and how items are
-divided. The manifest is written last. A group without a manifest that agrees with it is ignored; a manifest whose
-group was pruned holds the recipe to fill it again. A filling that was killed resumes after its complete shards, and
-only the shards that a cache lost are rebuilt.
+items are in shards (see separation.features.shards); the attributes of the group describe its contents. The manifest is
+written last. A group without a matching manifest is ignored; a manifest without a group, after pruning, holds the
+recipe to fill it again. A filling that was killed resumes after its complete shards, and only lost shards are rebuilt.
 """
 
 from __future__ import annotations
@@ -19,115 +18,103 @@ from typing import Any
 import numpy as np
 
 from separation.errors import UserError
-from separation.features.fill_cache import FORMAT, attributes_of, fill_cache, read_manifest, store_path
+from separation.experiment.options import DatasetOptions
+from separation.features.fill_cache import FORMAT, attributes_of, fill_cache, read_manifest
 from separation.features.shards import COLUMNS, TABLE, ShardedArray, find_damage_of_shard
 from separation.features.store import FeatureStore
 from separation.files import atomic
 from separation.files.build_once import lock_path, locked
+from separation.files.layout import cache_store
 
 logger = logging.getLogger(__name__)
 
-#: a cache up to this size is read whole and compared with its checksums before a training uses it; of a larger one
-#: each shard when it is first read
+#: checksums of a cache up to this size are all verified before a training uses it; those of a larger cache shard by
+#: shard, when a shard is first read
 CHECKED_BYTES = 2**32
-#: keys of dataset_config that determine what a cache holds (data_keys_for_training reaches it as `keys`)
-DATASET_KEYS = (
-    "sample_rate",
-    "num_channels",
-    "n_fft",
-    "hop_length",
-    "window_type",
-    "output_type",
-    "group_sources",
-    "group_names",
-    "ignore_sources",
-    "source_labels",
-)
 
 
 def populate_cache(
     spec: Mapping[str, Any], split: Mapping[str, Any], manifest: str | os.PathLike, workers: int = 1
 ) -> None:
-    """Fills the cache of one split, or returns at once where it is whole.
+    """Fills the cache of one split, or returns at once if it is complete.
 
-    One process fills, others that ask for the same cache wait for it. Shards that a killed process left whole are kept.
+    One process fills a cache; others that need it wait. Complete shards of a killed process are kept.
 
     Args:
-        spec: {"dataset_config": {...}, "keys": [...], "kind": features or audio}, what determines the contents; it is
-            kept in the manifest as `recipe`.
-        split: {"folder": ..., "class": ...}, where the mixtures are, see separation.data.items.Items.
-        manifest: path of `<split>.json`; the group is `<split>.zarr` beside it.
-        workers: processes that work on different shards; the bytes written do not depend on it.
+        spec: {"dataset_config": {...}, "keys": [...], "kind": features or audio}, which determines the contents; the
+            manifest keeps it as `recipe`.
+        split: {"folder": ..., "class": ...} of the mixtures, see separation.data.items.Items.
+        manifest: Path of `<split>.json`; the group is `<split>.zarr` beside it.
+        workers: Number of processes that fill shards; the bytes written do not depend on it.
 
     Raises:
-        UserError: where the split is empty, its items do not fit together, the spec asks for something unknown, or
-            the disk is full.
+        UserError: The split is empty, its items differ in shape, the spec is invalid, or the disk is full.
     """
     manifest = Path(manifest)
     manifest.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock_path(manifest)):
         damage = find_damage(manifest, contents=True)
         if damage is None and atomic.read_json(manifest)["recipe"] == _plain(spec):
-            logger.info("cache %s is whole, nothing to do", manifest)
+            logger.info("cache %s is complete; skipping", manifest)
             return
         logger.info("filling cache %s: %s", manifest, damage or "its recipe has changed")
         try:
             fill_cache(_plain(spec), dict(split), manifest, workers)
         except OSError as error:
             raise UserError(
-                f"the cache cannot be written: {error.strerror or error}; the next run goes on with what is whole",
+                f"the cache cannot be written: {error.strerror or error}; the next run keeps the complete shards",
                 file=manifest.parent,
             ) from error
 
 
 def ensure_cache(manifest: str | os.PathLike, split: Mapping[str, Any], workers: int = 1) -> FeatureStore:
-    """Opens a cache whose manifest exists; fills it again first where its zarr group was pruned or damaged.
+    """Opens a cache whose manifest exists; fills it again first if its zarr group was pruned or damaged.
 
     Args:
-        manifest: path of `<split>.json`.
-        split: where the mixtures are, should they be needed.
-        workers: see `populate_cache`.
+        manifest: Path of `<split>.json`.
+        split: Mixtures to fill the cache from, see `populate_cache`.
+        workers: Number of processes that fill shards.
 
     Raises:
-        UserError: where there is no manifest.
+        UserError: The manifest is missing or unreadable.
     """
     if not Path(manifest).exists():
-        raise UserError("there is no such cache; `snakemake cache` fills it", file=manifest)
+        raise UserError("no such cache; fill it with `snakemake cache`", file=manifest)
     description = read_manifest(Path(manifest))
     contents = description is not None and description.get("bytes", 0) <= CHECKED_BYTES
     if find_damage(manifest, contents=contents) is not None:
         if description is None:
-            raise UserError("the manifest cannot be read; `snakemake cache` makes it again", file=manifest)
+            raise UserError("the manifest cannot be read; rebuild it with `snakemake cache`", file=manifest)
         populate_cache(description["recipe"], split, manifest, workers)
     return open_cache(manifest)
 
 
 def open_cache(manifest: str | os.PathLike) -> FeatureStore:
-    """What is in a whole cache; nothing but its tables is read yet."""
-    description, store = atomic.read_json(manifest), store_path(manifest)
+    """The contents of a complete cache; only its tables are read at once."""
+    description, store = atomic.read_json(manifest), cache_store(Path(manifest))
     shards = description["shards"]
     arrays = {name: ShardedArray(store, name, shards) for name in description["arrays"]}
     table = ShardedArray(store, TABLE, shards)[:]
     columns = dict(zip(COLUMNS, table.T, strict=True))
     lengths = np.stack([columns.pop("frames"), columns.pop("samples")], axis=1)
-    config = {**description["recipe"]["dataset_config"], "num_channels": description["num_channels"]}
-    return FeatureStore(arrays, lengths, columns, description["sources"], config)
+    cached = {**description["recipe"]["dataset_config"], "num_channels": description["num_channels"]}
+    return FeatureStore(arrays, lengths, columns, description["sources"], DatasetOptions.read(cached))
 
 
 def find_damage(manifest: str | os.PathLike, *, contents: bool = False) -> str | None:
-    """What is wrong with a cache, in a few words, or None.
+    """The damage of a cache in a few words, or None.
 
-    That all shards are there with the sizes that the manifest tells is always looked at. The bytes themselves, which
-    takes as long as reading them, with `contents=True` only.
+    Existence and size of the shards are always checked. With `contents`, so are all checksums, which takes as long as
+    reading the cache.
     """
     manifest = Path(manifest)
     if not manifest.exists():
         return "no manifest"
-    store, description = store_path(manifest), read_manifest(manifest)
+    store, description = cache_store(manifest), read_manifest(manifest)
     if description is None:
         return "the manifest cannot be read"
     if description.get("format") != FORMAT:
-        return f"format {description.get('format')} instead of {FORMAT}"
+        return f"expected format {FORMAT}, found {description.get('format')}"
     if attributes_of(store) is None:
         return "the zarr group is missing"
     for number, shard in enumerate(description["shards"]):
@@ -138,5 +125,5 @@ def find_damage(manifest: str | os.PathLike, *, contents: bool = False) -> str |
 
 
 def _plain(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec as JSON gives it back, its keys in order."""
+    """The spec as JSON restores it, with sorted keys."""
     return json.loads(json.dumps(spec, sort_keys=True))

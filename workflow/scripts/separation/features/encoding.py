@@ -1,28 +1,29 @@
-"""What is kept of one item of a dataset, in the smallest type that is exact enough.
+"""Encoding of one item of a dataset, in the smallest types that are precise enough.
 
-Magnitudes are float16: scaled by MAGNITUDE_SCALE first, because quiet material (scaper mixes at -40 dB) would
-otherwise fall into float16's subnormal range, where a bin's level is wrong by several dB. Masks are packed to bits.
-Audio is int16; of a mixture whose sources are kept too, what these leave of it is, mostly a last bit or nothing, which
-takes a byte. Weights are not kept: they follow from the magnitude, and from two numbers per item, its sum and its peak.
+Magnitudes are float16. They are scaled by MAGNITUDE_SCALE first, because quiet material (scaper mixes at -40 dB) would
+otherwise be in float16's subnormal range, where the level of a bin is wrong by several dB. Masks are packed to bits.
+Audio is int16. A mixture that is stored with its sources is stored as the remainder after subtracting them, mostly 0 or
+a last bit, which fits in a byte. Weights are not stored: they follow from the magnitude, and from its sum and its peak
+over the item.
 
-Audio of 16-bit files is kept exactly. What is finer (24 bits, float) or louder than full scale is scaled to the item's
-own peak, the same factor for mixture and sources, and rounded: no sample is wrong by more than 1/65534 of that peak.
+Audio of 16-bit files is stored exactly. Finer audio (24 bits, float), or audio above full scale, is scaled to the peak
+of the item, by one factor for mixture and sources, and rounded: the error of a sample is at most 1/65534 of that peak.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 
 from separation.data.items import ItemAudio, Items
 from separation.errors import UserError
-from separation.features.spectra import AUDIO_KEYS, FEATURES, Features, count_frames, extract, stft_options
+from separation.experiment.options import DatasetOptions
+from separation.features.spectra import AUDIO_KEYS, FEATURES, Features, count_frames, extract
 from separation.machine.threads import single_threaded_workers
 
 KINDS = ("features", "audio")
@@ -30,9 +31,9 @@ KINDS = ("features", "audio")
 MAGNITUDE_SCALE = 4096.0
 #: the step of 16-bit audio
 PCM_STEP = 2.0**-15
-#: arrays with the frames of all items along their first axis, by the data key that they serve
+#: arrays with the frames of all items along their first axis, named after their data key
 FRAME_ARRAYS = FEATURES
-#: the mixture less all its sources, modulo 2**16
+#: the mixture minus all its sources, modulo 2**16
 REMAINDER = "mix_remainder"
 #: arrays with the samples of all items along their first axis
 SAMPLE_ARRAYS = (REMAINDER, *AUDIO_KEYS)
@@ -43,16 +44,16 @@ class EncodedItem:
     """One item as it is stored.
 
     Attributes:
-        arrays: some of FRAME_ARRAYS, each (frames, ...): mix_magnitude float16 (frames, frequency, channels),
+        arrays: Some of FRAME_ARRAYS, each (frames, ...): mix_magnitude float16 (frames, frequency, channels),
             source_magnitudes float16 (frames, frequency, channels, sources), ideal_binary_mask uint8 (frames,
             ceil(frequency x channels x sources / 8)); some of SAMPLE_ARRAYS, each int16: mix_remainder and mix_audio
             (samples, channels), source_audio (samples, channels, sources).
-        frames, samples: its length.
-        total: sum of the mixture's magnitude.
-        peak: its largest value.
-        step: what 1 in the arrays of audio stands for; full scale is 1.0.
+        frames, samples: Length of the item.
+        total: Sum of the mixture's magnitude.
+        peak: Largest value of the mixture's magnitude.
+        step: Value of one quantization step of the audio; full scale is 1.0.
         shape: (frequency, channels, sources).
-        sources: their names.
+        sources: Names of the sources.
     """
 
     arrays: dict[str, np.ndarray]
@@ -66,10 +67,10 @@ class EncodedItem:
 
 
 def stored_arrays(kind: str, data_keys: Iterable[str]) -> tuple[str, ...]:
-    """Which arrays a cache of this kind holds to serve `data_keys`, in a fixed order.
+    """The arrays that a cache of this kind needs for `data_keys`, in a fixed order.
 
     Raises:
-        UserError: there is no such kind.
+        UserError: The kind is unknown.
     """
     keys = set(data_keys)
     if kind == "audio":
@@ -84,10 +85,10 @@ def stored_arrays(kind: str, data_keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def encode(features: Features, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Those of FRAME_ARRAYS that `names` names, packed.
+    """The arrays `names` of FRAME_ARRAYS, packed.
 
     Raises:
-        OverflowError: where a magnitude does not fit (audio far above full scale).
+        OverflowError: A magnitude is too large for float16 (audio far above full scale).
     """
     arrays = {}
     for key in names:
@@ -103,13 +104,13 @@ def encode(features: Features, names: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def encode_audio(mixture: np.ndarray, sources: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], float]:
-    """SAMPLE_ARRAYS of one item, and the step they are counted in: 2**-15 where that is exact, see the module.
+    """SAMPLE_ARRAYS of one item, and their quantization step: 2**-15 if that is exact, see the module.
 
     Args:
-        mixture, sources: float32, (channels, samples) each.
+        mixture, sources: Audio, float32, (channels, samples) each.
 
     Raises:
-        OverflowError: where a sample is not a finite number.
+        OverflowError: A sample is not finite.
     """
     audio = np.stack([mixture, *sources], axis=-1).transpose(1, 0, 2)
     steps = audio * np.float32(1 / PCM_STEP)
@@ -125,20 +126,23 @@ def encode_audio(mixture: np.ndarray, sources: Sequence[np.ndarray]) -> tuple[di
     return {
         "mix_audio": mix,
         "source_audio": kept,
-        # what does not fit into 16 bits comes back when it is added again, as both wrap around
+        # an overflow cancels out when the sources are added again, as both wrap around
         REMAINDER: mix - kept.sum(axis=-1, dtype=np.int16),
     }, step
 
 
-def encode_item(item: ItemAudio, dataset_config: Mapping[str, Any], names: Sequence[str]) -> EncodedItem:
-    """Computes and packs the arrays `names` of one item; UserError names the item whose audio cannot be used."""
+def encode_item(item: ItemAudio, options: DatasetOptions, names: Sequence[str]) -> EncodedItem:
+    """Computes and packs the arrays `names` of one item.
+
+    Raises:
+        UserError: The audio is too loud or not finite; the message names the item.
+    """
     frame_arrays = [name for name in names if name in FRAME_ARRAYS]
-    options = stft_options(dataset_config)
     channels, samples = item.mixture.shape
     try:
         arrays, step, mixture = {}, PCM_STEP, None
         if frame_arrays:
-            features = extract(item.mixture, item.sources, dataset_config, set(frame_arrays) - {"mix_magnitude"})
+            features = extract(item.mixture, item.sources, options, set(frame_arrays) - {"mix_magnitude"})
             arrays, mixture = encode(features, frame_arrays), features.mix_magnitude
         if len(frame_arrays) < len(names):
             audio, step = encode_audio(item.mixture, list(item.sources.values()))
@@ -146,36 +150,36 @@ def encode_item(item: ItemAudio, dataset_config: Mapping[str, Any], names: Seque
     except OverflowError as error:
         raise UserError(f"item {item.name}: expected audio within -1 and 1, found that {error}") from error
     if mixture is None:
-        mixture = extract(item.mixture, item.sources, {"output_type": "psa", **dataset_config}, ()).mix_magnitude
+        mixture = extract(item.mixture, item.sources, options, ()).mix_magnitude
     return EncodedItem(
         arrays,
-        frames=int(count_frames(samples, n_fft=options["n_fft"], hop_length=options["hop_length"])),
+        frames=int(count_frames(samples, n_fft=options.n_fft, hop_length=options.hop_length)),
         samples=samples,
         total=float(mixture.sum(dtype=np.float64)),
         peak=float(mixture.max()),
         step=step,
-        shape=(options["n_fft"] // 2 + 1, channels, len(item.sources)),
+        shape=(options.n_fft // 2 + 1, channels, len(item.sources)),
         sources=tuple(item.sources),
     )
 
 
 def encoded_items(
-    items: Items, dataset_config: Mapping[str, Any], names: Sequence[str], workers: int = 1
+    items: Items, options: DatasetOptions, names: Sequence[str], workers: int = 1
 ) -> Iterator[EncodedItem]:
     """Encodes all items, in order, `workers` at a time.
 
-    Threads suffice, as transforms and array arithmetic release the GIL. The audio is read by the calling thread alone:
-    not every reader of nussl.datasets can be shared.
+    Threads suffice, as transforms and array arithmetic release the GIL. Only the calling thread reads audio: not every
+    reader of nussl.datasets is thread-safe.
     """
 
     def encode_next(item: ItemAudio) -> EncodedItem:
-        return encode_item(item, dataset_config, names)
+        return encode_item(item, options, names)
 
     workers = max(1, workers)
-    # the transforms of one item are too small to be shared out
+    # the transforms of one item are too small for several threads
     with single_threaded_workers(workers) as pool:
         audio = (items.arrays(index) for index in range(len(items)))
-        # a bounded number in flight, so that a slow disk does not fill the memory with finished items
+        # a bounded number in flight: with a slow disk, finished items would otherwise fill the memory
         pending = deque(pool.submit(encode_next, item) for item in islice(audio, 2 * workers))
         while pending:
             encoded = pending.popleft().result()
@@ -184,7 +188,7 @@ def encoded_items(
 
 
 def check_alike(items: Iterable[EncodedItem]) -> None:
-    """Raises UserError where items differ in frequencies, channels or sources."""
+    """Raises UserError if items differ in frequencies, channels or sources."""
     first = None
     for item in items:
         first = first or item

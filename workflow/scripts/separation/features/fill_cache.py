@@ -1,7 +1,7 @@
-"""Filling a cache: every shard that is not whole is written, the manifest last.
+"""Filling of a cache: missing and damaged shards are written, the manifest last.
 
-What a killed filling left whole is kept, whoever fills next goes on from there. A cache in the making is in a hidden
-folder beside its place; one that lost shards is mended where it is, since its manifest tells that they are missing.
+Complete shards of a killed filling are kept, and the next filling resumes after them. A new cache is built in a hidden
+folder beside its final path. A cache that lost shards is repaired in place, as its manifest lists what is missing.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import zarr
 
 from separation.data.items import Items
 from separation.errors import UserError
+from separation.experiment.options import DatasetOptions
 from separation.features.encoding import (
     MAGNITUDE_SCALE,
     REMAINDER,
@@ -39,29 +40,25 @@ from separation.features.shards import (
     remove_shard,
     write_shard,
 )
-from separation.features.spectra import check_dataset_config
+from separation.features.spectra import check_features
 from separation.files import atomic
+from separation.files.layout import cache_store
 from separation.machine.parallel import run_in_order
 from separation.machine.threads import limited_torch_threads
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 3
-#: what a shard is meant to hold; items are not divided
+#: target size of a shard; items are not divided
 SHARD_BYTES = 2**24
 SHARD_ITEMS = 64
-#: shards that take as long as the start of a process, which imports torch
+#: shards that take as long as starting a process, which imports torch
 SHARDS_PER_PROCESS = 2
-_populations = itertools.count()
-
-
-def store_path(manifest: str | os.PathLike) -> Path:
-    """The folder of the zarr group that belongs to a manifest."""
-    return Path(manifest).with_suffix(".zarr")
+_fillings = itertools.count()
 
 
 def read_manifest(manifest: Path) -> dict[str, Any] | None:
-    """The manifest of a cache; None where it cannot be read."""
+    """The manifest of a cache; None if it cannot be read."""
     try:
         description = atomic.read_json(manifest)
     except (ValueError, OSError):
@@ -70,7 +67,7 @@ def read_manifest(manifest: Path) -> dict[str, Any] | None:
 
 
 def attributes_of(store: Path) -> dict[str, Any] | None:
-    """The attributes of a cache's group; None where there is none that can be read."""
+    """The attributes of a cache's group; None if it is missing or cannot be read."""
     if not (store / "zarr.json").is_file():
         return None
     try:
@@ -80,14 +77,15 @@ def attributes_of(store: Path) -> dict[str, Any] | None:
 
 
 def fill_cache(spec: dict[str, Any], split: dict[str, Any], manifest: Path, workers: int) -> None:
-    """Writes the shards that are missing, moves the group into place where it was not, then writes the manifest."""
-    dataset_config = {"output_type": "psa", **spec["dataset_config"], "data_keys_for_training": list(spec["keys"])}
-    check_dataset_config({"weight_type": [], "weight_threshold": None, **dataset_config})
+    """Writes the missing shards, moves a new group into place, then writes the manifest."""
+    # the spec holds the keys that determine the contents; the others keep their defaults, which change nothing here
+    options = DatasetOptions.read({**spec["dataset_config"], "data_keys_for_training": list(spec["keys"])})
+    check_features(options)
     names = stored_arrays(spec["kind"], spec["keys"])
-    items = Items(split, dataset_config)
+    items = Items(split, options)
     if not len(items):
         raise UserError("expected at least one mixture to cache, found none", file=split["folder"])
-    first = encode_item(items.arrays(0), dataset_config, names)
+    first = encode_item(items.arrays(0), options, names)
     attributes = {
         "format": FORMAT,
         "recipe": spec,
@@ -97,23 +95,23 @@ def fill_cache(spec: dict[str, Any], split: dict[str, Any], manifest: Path, work
         "sources": list(first.sources),
         "columns": list(COLUMNS),
     }
-    store = store_path(manifest)
+    store = cache_store(manifest)
     partial, old = (manifest.parent / f".{store.name}.{name}" for name in ("partial", "old"))
-    place = store if attributes_of(store) == attributes else partial
-    if place is partial and attributes_of(partial) != attributes:
+    group = store if attributes_of(store) == attributes else partial
+    if group is partial and attributes_of(partial) != attributes:
         shutil.rmtree(partial, ignore_errors=True)
         zarr.open_group(partial, mode="w", zarr_format=3, attributes=attributes)
-    described = _fill_shards(place, split, dataset_config, attributes["shard_items"], len(items), workers)
-    if place is partial:
+    shards = _fill_shards(group, split, options, attributes["shard_items"], len(items), workers)
+    if group is partial:
         shutil.rmtree(old, ignore_errors=True)
         if store.exists():
             store.rename(old)
         partial.rename(store)
     for leftover in manifest.parent.glob(f".{store.name}.*"):
         shutil.rmtree(leftover)
-    description = _describe(spec, items.names, first, described) | {"split": manifest.stem}
+    description = _describe(spec, items.names, first, shards) | {"split": manifest.stem}
     if read_manifest(manifest) == description:
-        return  # its time stamp stays, so that nothing downstream takes a refilled cache for a new one
+        return  # keep the time stamp: for everything downstream a refilled cache is the same cache
     atomic.write_json(manifest, description)
 
 
@@ -123,9 +121,9 @@ def _items_per_shard(example: EncodedItem) -> int:
 
 
 def _fill_shards(
-    store: Path, split: dict[str, Any], dataset_config: dict[str, Any], shard_items: int, count: int, workers: int
+    store: Path, split: dict[str, Any], options: DatasetOptions, shard_items: int, count: int, workers: int
 ) -> list[dict[str, Any]]:
-    """Writes the shards that are not whole, and returns what the manifest says of all."""
+    """Writes missing and damaged shards; the descriptions of all shards for the manifest."""
     zarr.open_group(store, mode="a").require_group(SHARDS)
     for leftover in (store / SHARDS).glob(".*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -139,9 +137,9 @@ def _fill_shards(
             remove_shard(store, number)
     missing = [number for number in range(len(spans)) if number not in described]
     if described:
-        logger.info("%d of %d shards are whole and kept", len(described), len(spans))
-    token = f"{os.getpid()} {next(_populations)}"
-    calls = [(token, str(store), number, spans[number], split, dataset_config) for number in missing]
+        logger.info("%d of %d shards are complete; keeping them", len(described), len(spans))
+    token = f"{os.getpid()} {next(_fillings)}"
+    calls = [(token, str(store), number, spans[number], split, options) for number in missing]
     share = SHARDS_PER_PROCESS if shard_items > 1 else SHARDS_PER_PROCESS * 4
     written = run_in_order(fill_shard, calls, workers=workers, share=share, items=f"shards of {shard_items} items")
     described.update(zip(missing, written, strict=True))
@@ -154,25 +152,25 @@ def fill_shard(
     number: int,
     span: tuple[int, int],
     split: dict[str, Any],
-    dataset_config: dict[str, Any],
+    options: DatasetOptions,
 ) -> dict[str, Any]:
-    """Encodes the items of one shard and writes it; what the manifest says of it. Runs in processes of its own.
+    """Encodes and writes one shard, in a worker process; its description for the manifest.
 
     Args:
-        token: names the population; within one, a process opens the dataset once.
-        store: the cache's group, whose attributes say what it holds.
-        number: of the shard.
-        span: its first item, and the one after its last.
-        split, dataset_config: see separation.data.items.Items; data_keys_for_training are the keys to be served.
+        token: Id of the filling, during which a process opens the dataset once.
+        store: Group of the cache, whose attributes describe its contents.
+        number: Number of the shard.
+        span: First item of the shard, and the item after its last.
+        split, options: See separation.data.items.Items; data_keys_for_training are the keys to store.
     """
-    items = _open_items(token, json.dumps([split, dataset_config]))
+    items = _open_items(token, json.dumps(split), options)
     attributes = attributes_of(Path(store))
     if attributes is None:
-        raise UserError("the cache was removed while it was filled", file=store)
+        raise UserError("the cache was removed while it was being filled", file=store)
     names = stored_arrays(attributes["recipe"]["kind"], attributes["recipe"]["keys"])
-    # the transforms of one item are too small to be shared out
+    # the transforms of one item are too small for several threads
     with limited_torch_threads(1):
-        encoded = [encode_item(items.arrays(index), dataset_config, names) for index in range(*span)]
+        encoded = [encode_item(items.arrays(index), options, names) for index in range(*span)]
     check_alike(encoded)
     if list(encoded[0].sources) != attributes["sources"]:
         found = list(encoded[0].sources)
@@ -185,20 +183,20 @@ def fill_shard(
 
 
 def _narrowed(parts: list[np.ndarray]) -> list[np.ndarray]:
-    """int16 as int8, where all of it fits."""
+    """The arrays as int8 if all values fit."""
     fits = all(part.min(initial=0) >= -128 and part.max(initial=0) <= 127 for part in parts)
     return [part.astype(np.int8) for part in parts] if fits else parts
 
 
 @lru_cache(maxsize=1)
-def _open_items(token: str, arguments: str) -> Items:
-    return Items(*json.loads(arguments))
+def _open_items(token: str, split: str, options: DatasetOptions) -> Items:
+    return Items(json.loads(split), options)
 
 
 def _describe(
     spec: dict[str, Any], names: Sequence[str], first: EncodedItem, shards: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The manifest."""
+    """The contents of the manifest."""
     num_frequencies, num_channels, num_sources = first.shape
     arrays = list(first.arrays)
     sizes = {name: sum(shard["arrays"][name]["bytes"] for shard in shards) for name in (*arrays, TABLE)}

@@ -1,10 +1,10 @@
-"""The shards of a cache: a few dozen items each, as zarr 3 groups of uncompressed arrays with a checksum.
+"""Shards of a cache: a few dozen items each, as zarr 3 groups of uncompressed arrays with a checksum.
 
-A shard is written beside its place and moved there when it is whole and on disk, so that several processes can write
-different shards of one cache and a kill costs no more than those in the making. Each array is one chunk with zarr's own
-crc32c codec behind it: any zarr reader opens and checks it. Training reads spans of frames straight from the chunk
-files, as zarr's own reading costs several milliseconds an excerpt, most of it bookkeeping. The files are read, not
-mapped into memory: a mapped file that is cut short or unreadable kills the process, a read tells.
+A shard is written under a temporary name and renamed once it is complete and on disk, so that several processes can
+write shards of one cache, and a kill loses only the unfinished ones. Each array is one chunk with zarr's crc32c codec,
+which any zarr reader opens and verifies. Training reads spans of frames straight from the chunk files, as reading
+through zarr costs several milliseconds an excerpt, most of it bookkeeping. The files are read, not mapped into memory:
+a truncated or unreadable mapped file kills the process, a read raises an error.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from zarr.codecs import Crc32cCodec
 from separation.errors import UserError
 from separation.files.atomic import umask
 
-#: the folder of the shards in a cache's group
+#: folder of the shards in a cache's group
 SHARDS = "shards"
-#: columns of the table that each shard has of its items, float64, which holds whole numbers up to 2**53
+#: table of the items of a shard and its columns, float64, which is exact for integers up to 2**53
 TABLE, COLUMNS = "items", ("frames", "samples", "total", "peak", "step")
-#: bytes of the checksum behind a chunk
+#: size of the checksum at the end of a chunk, bytes
 CHECKSUM = 4
 
 
@@ -38,7 +38,7 @@ def shard_path(store: Path, number: int) -> Path:
 
 
 def chunk_path(shard: Path, name: str, dimensions: int) -> Path:
-    """Where zarr 3's default key encoding keeps the only chunk of an array."""
+    """The file of the only chunk of an array, by zarr 3's default key encoding."""
     return shard.joinpath(name, "c", *["0"] * dimensions)
 
 
@@ -46,18 +46,18 @@ def write_shard(store: Path, number: int, arrays: Mapping[str, Sequence[np.ndarr
     """Writes a shard and moves it into place.
 
     Args:
-        store: the cache's group.
-        number: the shard's.
-        arrays: by name, the parts that follow one another along the first axis.
+        store: Group of the cache.
+        number: Number of the shard.
+        arrays: Arrays by name, each in parts that are joined along the first axis.
 
     Returns:
         {"arrays": {name: {"shape", "dtype", "bytes", "crc32c"}}}, which is also in the attributes of the shard's group.
 
     Raises:
-        OSError: the disk is full, or the cache was removed meanwhile.
+        OSError: The disk is full, or the cache was removed meanwhile.
     """
-    place = shard_path(store, number)
-    partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    path = shard_path(store, number)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         group = zarr.open_group(partial, mode="w", zarr_format=3)
         described = {name: _write_array(group, partial, name, parts) for name, parts in arrays.items()}
@@ -65,9 +65,9 @@ def write_shard(store: Path, number: int, arrays: Mapping[str, Sequence[np.ndarr
         _sync(partial)
         partial.chmod(0o777 & ~umask())
         try:
-            partial.rename(place)
+            partial.rename(path)
         except OSError:
-            # a process of a run that was killed went on to the end; what it wrote is the same
+            # a process of a killed run may have finished the same shard meanwhile
             if find_damage_of_shard(store, number, {"arrays": described}, contents=True) is not None:
                 raise
         return {"arrays": described}
@@ -105,40 +105,41 @@ def _sync(folder: Path) -> None:
 
 
 def describe_shard(store: Path, number: int) -> dict[str, Any] | None:
-    """What `write_shard` returned of a shard; None where there is none that can be read."""
-    place = shard_path(store, number)
-    if not (place / "zarr.json").is_file():
+    """The description of a shard that `write_shard` returned; None if the shard is missing or cannot be read."""
+    path = shard_path(store, number)
+    if not (path / "zarr.json").is_file():
         return None
     try:
-        return {"arrays": dict(zarr.open_group(place, mode="r").attrs["arrays"])}
+        return {"arrays": dict(zarr.open_group(path, mode="r").attrs["arrays"])}
     except (ValueError, KeyError, TypeError, zarr.errors.BaseZarrError):
         return None
 
 
 def find_damage_of_shard(store: Path, number: int, expected: Mapping[str, Any], *, contents: bool) -> str | None:
-    """What is wrong with a shard, in a few words, or None.
+    """The damage of a shard in a few words, or None.
 
     Args:
-        store, number: which.
-        expected: what `write_shard` returned.
-        contents: whether all bytes are read and compared with their checksum; else there are looks at sizes alone.
+        store: Group of the cache.
+        number: Number of the shard.
+        expected: Description that `write_shard` returned.
+        contents: Whether to verify checksums, not only sizes.
     """
-    place = shard_path(store, number)
-    if not (place / "zarr.json").is_file():
+    shard = shard_path(store, number)
+    if not (shard / "zarr.json").is_file():
         return f"shard {number} is missing"
     for name, array in expected["arrays"].items():
-        path = chunk_path(place, name, len(array["shape"]))
-        if not (place / name / "zarr.json").is_file() or not path.is_file():
-            return f"shard {number} lacks the array {name}"
+        path = chunk_path(shard, name, len(array["shape"]))
+        if not (shard / name / "zarr.json").is_file() or not path.is_file():
+            return f"shard {number}: the array {name} is missing"
         if path.stat().st_size != array["bytes"] + CHECKSUM:
-            return f"shard {number} lacks bytes of the array {name}"
+            return f"shard {number}: size mismatch of the array {name}"
         if contents and _checksum_of(path) != array["crc32c"]:
-            return f"shard {number}: the array {name} has other contents than it had"
+            return f"shard {number}: checksum mismatch of the array {name}"
     return None
 
 
 def _checksum_of(path: Path) -> str:
-    """The crc32c of a chunk file's contents, without the checksum behind them; 8 hex digits."""
+    """The crc32c of a chunk file without the checksum at its end; 8 hex digits."""
     left, checksum = path.stat().st_size - CHECKSUM, 0
     with open(path, "rb") as source:
         while left > 0 and (part := source.read(min(left, 2**22))):
@@ -147,21 +148,20 @@ def _checksum_of(path: Path) -> str:
 
 
 def remove_shard(store: Path, number: int) -> None:
-    """Removes a shard, so that it is made again."""
+    """Removes a shard, so that it is rebuilt."""
     shutil.rmtree(shard_path(store, number), ignore_errors=True)
 
 
 class ShardedArray:
-    """An array of all items of a cache, one after the other, whose parts are in the shards.
+    """An array over all items of a cache, joined from its parts in the shards.
+
+    Shards may hold integers of different sizes; the array has the largest type. The checksum of a shard is verified
+    when the shard is first read.
 
     Args:
-        store: the cache's group.
-        name: of the array.
-        shards: what `write_shard` returned of each.
-
-    Shards may hold integers of different sizes; the array has the largest of them.
-
-    A shard is compared with its checksum when something of it is read for the first time.
+        store: Group of the cache.
+        name: Name of the array.
+        shards: Descriptions of all shards, see `write_shard`.
     """
 
     def __init__(self, store: Path, name: str, shards: Sequence[Mapping[str, Any]]):
@@ -173,7 +173,7 @@ class ShardedArray:
         self._dtypes = [np.dtype(part["dtype"]) for part in parts]
         self.dtype = np.result_type(*set(self._dtypes))
         self._row_size = int(np.prod(self.shape[1:]))
-        self._checked: set[int] = set()
+        self._verified: set[int] = set()
 
     def __getitem__(self, span: slice) -> np.ndarray:
         first, last, _ = span.indices(self.shape[0])
@@ -182,10 +182,10 @@ class ShardedArray:
         return rows
 
     def read_into(self, rows: np.ndarray, first: int) -> None:
-        """Fills `rows`, which is contiguous, with the array from row `first` on. May be called by several threads.
+        """Fills `rows`, which is contiguous, with the array from row `first` on. Several threads may call this at once.
 
         Raises:
-            UserError: the cache was removed, cut short or changed since it was opened.
+            UserError: The cache was removed, truncated or changed since it was opened.
         """
         number = int(np.searchsorted(self._offsets, first, side="right")) - 1
         while len(rows):
@@ -202,14 +202,14 @@ class ShardedArray:
     def _read(self, number: int, target: memoryview, begin: int) -> None:
         path = self._paths[number]
         try:
-            if number not in self._checked:
-                self._check(number)
+            if number not in self._verified:
+                self._verify(number)
             handle = os.open(path, os.O_RDONLY)
             try:
                 while len(target):
                     count = os.preadv(handle, [target], begin)
                     if not count:
-                        raise self._damaged(number, "was cut short")
+                        raise self._damaged(number, "was truncated")
                     target, begin = target[count:], begin + count
             finally:
                 os.close(handle)
@@ -217,16 +217,16 @@ class ShardedArray:
             reason = "was removed" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
             raise self._damaged(number, reason) from error
 
-    def _check(self, number: int) -> None:
+    def _verify(self, number: int) -> None:
         path, part = self._paths[number], self._parts[number]
         if path.stat().st_size != part["bytes"] + CHECKSUM or _checksum_of(path) != part["crc32c"]:
-            raise self._damaged(number, "has other contents than it had")
-        self._checked.add(number)
+            raise self._damaged(number, "was changed (checksum mismatch)")
+        self._verified.add(number)
 
-    def _damaged(self, number: int, what: str) -> UserError:
-        # what was found once is not met again: without its shard, the cache is filled before it is used
+    def _damaged(self, number: int, damage: str) -> UserError:
+        # a cache without this shard is filled again before its next use
         remove_shard(self._store, number)
         return UserError(
-            f"the cache {what} while it was read; run the same command again, which fills it again and goes on",
+            f"the cache {damage} while it was being read; rerun the same command to fill it again and resume",
             file=self._paths[number],
         )

@@ -1,8 +1,8 @@
 """Time-frequency features and targets for training, from the audio of a mixture and its sources.
 
-The numbers equal those of nussl's transforms (PhaseSensitiveSpectrumApproximation, MagnitudeSpectrumApproximation,
-MagnitudeWeights) on nussl's STFT; tests hold them together. They are computed without the trigonometry and the copies
-of the originals, and laid out the way nussl's networks read them: (time, frequency, channels[, sources]).
+The values equal those of nussl's transforms (PhaseSensitiveSpectrumApproximation, MagnitudeSpectrumApproximation,
+MagnitudeWeights) on nussl's STFT; tests compare them. They are computed without the trigonometry and the copies of the
+originals, in the layout that nussl's networks read: (time, frequency, channels[, sources]).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import scipy.signal
 import torch
 
 from separation.errors import UserError
+from separation.experiment.options import DatasetOptions
 from separation.features.targets import fill_targets
 
 #: waveforms, for networks that work on them
 AUDIO_KEYS = ("mix_audio", "source_audio")
-#: what `dataset_config.data_keys_for_training` may name
+#: valid entries of `dataset_config.data_keys_for_training`
 DATA_KEYS = ("mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights", *AUDIO_KEYS)
 FEATURES = ("mix_magnitude", "source_magnitudes", "ideal_binary_mask")
 #: frames that are transformed at a time
@@ -32,16 +33,14 @@ WEIGHT_TYPES = ("magnitude", "equal", "threshold")
 
 @dataclass(frozen=True)
 class Features:
-    """What is learned from one mixture.
+    """Features and targets of one mixture; a target that was not requested is None.
 
     Attributes:
-        mix_magnitude: magnitude of the mixture's STFT, (time, frequency, channels), float32.
-        source_magnitudes: the target magnitude of each source, (time, frequency, channels, sources), float32.
-        ideal_binary_mask: true where a source is louder than all others; a bin in which sources tie belongs to none.
-            Same shape as `source_magnitudes`, bool.
-        sources: names of the sources, in the order of the last axis.
-
-    A target that was not asked for is None.
+        mix_magnitude: Magnitude of the mixture's STFT, (time, frequency, channels), float32.
+        source_magnitudes: Target magnitude of each source, (time, frequency, channels, sources), float32.
+        ideal_binary_mask: Whether a source is louder than all others, same shape as `source_magnitudes`, bool. A bin
+            where sources tie belongs to none.
+        sources: Names of the sources, in the order of the last axis.
     """
 
     mix_magnitude: np.ndarray
@@ -50,9 +49,9 @@ class Features:
     sources: tuple[str, ...]
 
 
-def check_dataset_config(dataset_config: Mapping[str, Any]) -> None:
-    """Raises UserError, naming the key, where `dataset_config` asks for features that do not exist."""
-    keys = dataset_config["data_keys_for_training"]
+def check_features(options: DatasetOptions) -> None:
+    """Raises UserError, naming the key, if dataset options ask for features that do not exist."""
+    keys = options.data_keys_for_training
     for key in keys:
         if key not in DATA_KEYS:
             raise UserError(
@@ -60,22 +59,22 @@ def check_dataset_config(dataset_config: Mapping[str, Any]) -> None:
             )
     if not {"mix_magnitude", "mix_audio"} & set(keys):
         raise UserError(
-            f"mix_magnitude or mix_audio, the input of the network, is missing in {list(keys)}",
+            f"the input of the network, mix_magnitude or mix_audio, is missing in {list(keys)}",
             key="dataset_config.data_keys_for_training",
         )
     for key, value, known in (
-        ("output_type", dataset_config["output_type"], OUTPUT_TYPES),
-        ("format", dataset_config.get("format", "rnn"), ("rnn",)),
-        *(("weight_type", weight_type, WEIGHT_TYPES) for weight_type in dataset_config["weight_type"]),
+        ("output_type", options.output_type, OUTPUT_TYPES),
+        ("format", options.format, ("rnn",)),
+        *(("weight_type", weight_type, WEIGHT_TYPES) for weight_type in options.weight_type),
     ):
         if value not in known:
             raise UserError(f"expected one of {', '.join(known)}, found {value!r}", key=f"dataset_config.{key}")
-    if "threshold" in dataset_config["weight_type"] and dataset_config["weight_threshold"] is None:
-        raise UserError("weight_type names threshold, but none is given", key="dataset_config.weight_threshold")
+    if "threshold" in options.weight_type and options.weight_threshold is None:
+        raise UserError("weight_type threshold needs a weight_threshold", key="dataset_config.weight_threshold")
 
 
 def window(window_type: str, window_length: int) -> np.ndarray:
-    """The analysis window, as nussl has it: scipy's windows by name, and sqrt_hann, the square root of the periodic
+    """The analysis window, as in nussl: one of scipy's windows by name, or sqrt_hann, the square root of the periodic
     Hann window."""
     if window_type == "sqrt_hann":
         return np.sqrt(scipy.signal.get_window("hann", window_length))
@@ -83,21 +82,21 @@ def window(window_type: str, window_length: int) -> np.ndarray:
 
 
 def count_frames(samples: Any, *, n_fft: int, hop_length: int) -> Any:
-    """Frames of the STFT of so many samples, a number or an array of them; see `stft`."""
+    """Number of STFT frames of `samples` samples, a number or an array; see `stft`."""
     return -(-(samples + 2 * (n_fft // 2) - n_fft) // hop_length) + 1
 
 
 def stft(audio: torch.Tensor, *, n_fft: int, hop_length: int, window_type: str) -> torch.Tensor:
     """The short-time Fourier transform with the framing and scaling of `scipy.signal.stft`, which nussl uses.
 
-    Half a window of zeros stands before the first and after the last sample; the end is filled with zeros to a whole
-    number of hops; spectra are divided by the sum of the window.
+    The audio is padded with half a window of zeros on both sides, then with zeros to a whole number of hops. Spectra
+    are divided by the sum of the window.
 
     Args:
-        audio: (..., samples), float32 or float64; the transform has its precision.
-        n_fft: length of window and transform, in samples.
-        hop_length: in samples.
-        window_type: see `window`.
+        audio: Waveforms, (..., samples), float32 or float64; the transform has the same precision.
+        n_fft: Length of window and transform, in samples.
+        hop_length: Hop, in samples.
+        window_type: Name of the window, see `window`.
 
     Returns:
         (..., time, frequency), complex; frequency has n_fft // 2 + 1 bins.
@@ -109,10 +108,10 @@ def stft(audio: torch.Tensor, *, n_fft: int, hop_length: int, window_type: str) 
 
 
 def spectra_of_frames(audio: torch.Tensor, *, n_fft: int, hop_length: int, window_type: str) -> torch.Tensor:
-    """The spectra of the frames that lie wholly within `audio`, the first of which begins at its first sample.
+    """The spectra, scaled as in `stft`, of the frames that are wholly within `audio`; the first starts at sample 0.
 
-    Scaled as `stft` scales. Frame t of a file is centred on sample t x hop_length, so an excerpt from frame t on needs
-    the samples from t x hop_length - n_fft // 2 on, zeros where the file has none.
+    Frame t of a file is centred on sample t x hop_length, so an excerpt from frame t on needs the samples from
+    t x hop_length - n_fft // 2 on, zeros outside of the file.
     """
     frames = audio.unfold(-1, n_fft, hop_length)
     return torch.fft.rfft(frames * _taper(window_type, n_fft, audio.dtype, audio.device))
@@ -125,7 +124,7 @@ def _taper(window_type: str, n_fft: int, dtype: torch.dtype, device: torch.devic
 
 
 class Targets:
-    """What networks learn to tell of the sources, each computed when it is asked for.
+    """Training targets of spectra, each computed when it is requested.
 
     Args:
         mixture: STFT of the mixture, (...), complex.
@@ -161,8 +160,8 @@ class Targets:
         return torch.minimum(self._loudness * inverse, size)
 
     def ideal_binary_mask(self) -> torch.Tensor:
-        """(sources, ...), bool: true where a source is the loudest. A bin that sources share, silence for one, belongs
-        to none, as in nussl."""
+        """Whether a source is the loudest, (sources, ...), bool. A bin where sources tie, such as silence, belongs to
+        none, as in nussl."""
         if len(self._loudness) == 2:
             one, other = self._loudness
             return torch.stack([one > other, other > one])
@@ -173,23 +172,22 @@ class Targets:
 def extract(
     mixture: np.ndarray,
     sources: Mapping[str, np.ndarray],
-    dataset_config: Mapping[str, Any],
+    options: DatasetOptions,
     wanted: Collection[str] = ("source_magnitudes", "ideal_binary_mask"),
 ) -> Features:
-    """Features and targets of one mixture. Computed in double precision, so that masks agree with nussl's bit by bit.
+    """Features and targets of one mixture, in double precision, so that masks agree with nussl's bit for bit.
 
     Args:
-        mixture: audio, (channels, samples).
-        sources: audio of each source by name, (channels, samples) each, in the order the targets shall have.
-        dataset_config: n_fft, hop_length, window_type and output_type are read.
-        wanted: which targets; mix_magnitude is always computed.
+        mixture: Audio, (channels, samples).
+        sources: Audio of each source by name, (channels, samples) each, in the order of the targets.
+        options: STFT parameters and type of the targets.
+        wanted: Targets to compute; mix_magnitude is always computed.
     """
-    options, output_type = stft_options(dataset_config), dataset_config["output_type"]
-    n_fft, hop_length = options["n_fft"], options["hop_length"]
+    n_fft, hop_length, framing = options.n_fft, options.hop_length, stft_options(options)
     signals = [mixture, *(sources.values() if wanted else [])]
     channels, samples = mixture.shape
     frames = int(count_frames(samples, n_fft=n_fft, hop_length=hop_length))
-    # with the zeros that `stft` sets before and after it
+    # padded as in `stft`
     audio = torch.zeros(len(signals), channels, (frames - 1) * hop_length + n_fft, dtype=torch.float64)
     for padded, signal in zip(audio, signals, strict=True):
         padded[:, n_fft // 2 : n_fft // 2 + samples] = torch.from_numpy(signal)
@@ -197,37 +195,37 @@ def extract(
     arrays = {"mix_magnitude": np.empty(shape, np.float32)}
     for key, dtype in (("source_magnitudes", np.float32), ("ideal_binary_mask", np.bool_)):
         arrays[key] = np.empty((*shape, len(sources)) if key in wanted else (0, 0, 0, 0), dtype)
-    # in parts that stay in the processor's cache, which halves the time
+    # blocks that stay in the processor's cache take half the time
     for first in range(0, frames, BLOCK):
         last = min(first + BLOCK, frames)
-        spectra = spectra_of_frames(audio[..., first * hop_length : (last - 1) * hop_length + n_fft], **options)
+        spectra = spectra_of_frames(audio[..., first * hop_length : (last - 1) * hop_length + n_fft], **framing)
         parts = [values[first:last] for values in arrays.values()]
-        fill_targets(torch.view_as_real(spectra).flatten(-2).numpy(), output_type == "psa", *parts)
+        fill_targets(torch.view_as_real(spectra).flatten(-2).numpy(), options.output_type == "psa", *parts)
     given = {key: values if key in wanted or key == "mix_magnitude" else None for key, values in arrays.items()}
     return Features(sources=tuple(sources), **given)
 
 
-def stft_options(dataset_config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `stft` in a dataset_config."""
-    return {key: dataset_config[key] for key in ("n_fft", "hop_length", "window_type")}
+def stft_options(options: DatasetOptions) -> dict[str, Any]:
+    """The arguments of `stft` in dataset options."""
+    return {key: getattr(options, key) for key in ("n_fft", "hop_length", "window_type")}
 
 
 def weight_gains(totals: Any, bins: Any) -> Any:
-    """By what a mixture's magnitude is multiplied before the root is taken, see `loss_weights`; arrays or tensors.
+    """Factors on the magnitude of each mixture before the square root, see `loss_weights`; arrays or tensors.
 
     Args:
-        totals: sum of the magnitude of each whole mixture.
-        bins: frequency bins x frames of each whole mixture (channels are not counted).
+        totals: Sum of the magnitude of each whole mixture.
+        bins: Frequency bins x frames of each whole mixture (channels are not counted).
     """
     return bins / (totals + 1e-6)
 
 
 def weight_floors(peaks: Any, weight_threshold: float) -> Any:
-    """The magnitude below which a bin weighs nothing, see `loss_weights`; an array or a tensor.
+    """Magnitudes below which a bin has weight 0, see `loss_weights`; an array or a tensor.
 
     Args:
-        peaks: largest magnitude of each whole mixture.
-        weight_threshold: in dB, negative.
+        peaks: Largest magnitude of each whole mixture.
+        weight_threshold: Threshold relative to the peak, in dB, negative.
     """
     return peaks * 10 ** (weight_threshold / 20)
 
@@ -235,25 +233,25 @@ def weight_floors(peaks: Any, weight_threshold: float) -> Any:
 def loss_weights(
     magnitude: torch.Tensor, *, gain: torch.Tensor, floor: torch.Tensor | None, weight_type: Sequence[str]
 ) -> torch.Tensor:
-    """How much each bin counts in the loss.
+    """Weights of the bins in the loss.
 
     `magnitude` weights are the square root of a bin's share in the magnitude of the whole mixture, times the number
     of bins: Wang, Le Roux and Hershey, "Alternative objective functions for deep clustering", ICASSP 2018, as
-    nussl.MagnitudeWeights computes them. Without it, all bins weigh 1. Bins below the floor weigh 0.
+    nussl.MagnitudeWeights computes them. Otherwise the weight is 1. Bins below the floor have weight 0.
 
     Args:
-        magnitude: the mixture's magnitude, or an excerpt of it, any shape.
-        gain, floor: see `weight_gains` and `weight_floors`; shapes that broadcast with `magnitude`. None for no floor.
-        weight_type: some of magnitude, equal, threshold.
+        magnitude: Magnitude of the mixture or of an excerpt, any shape.
+        gain, floor: See `weight_gains` and `weight_floors`; shapes that broadcast with `magnitude`. None for no floor.
+        weight_type: Some of magnitude, equal, threshold.
 
     Returns:
-        same shape and type as `magnitude`.
+        Weights with the shape and type of `magnitude`.
     """
     weights = torch.sqrt(magnitude * gain) if "magnitude" in weight_type else torch.ones_like(magnitude)
     if floor is None:
         return weights
     if weights.device.type == "cpu":
-        # a third of the time that torch takes for a product of numbers and truth values
+        # numpy multiplies by a boolean mask in a third of torch's time
         counted = weights.numpy()
         np.multiply(counted, magnitude.numpy() >= floor.numpy(), out=counted)
         return weights

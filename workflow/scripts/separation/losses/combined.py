@@ -1,4 +1,4 @@
-"""The loss that an experiment's `loss_function` list describes, on nussl's loss classes."""
+"""Combined loss of the `loss_function` list of an experiment, from nussl's loss classes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from separation.errors import UserError
+from separation.losses.clustering import DeepClusteringLoss
 from separation.nussl_compat import nussl
 
-#: short names for nussl's classes; `pit:` and `cit:` before one make it invariant to permutations or combinations
+#: short names of nussl's classes; the prefixes `pit:` and `cit:` make one invariant to permutations or combinations
 SHORT_NAMES = {
     "dpcl": "DeepClusteringLoss",
     "whitened_kmeans": "WhitenedKMeansLoss",
@@ -22,78 +23,17 @@ SHORT_NAMES = {
 WRAPPERS = {"pit": "PermutationInvariantLoss", "cit": "CombinationInvariantLoss"}
 
 
-class _AffinityLoss(torch.autograd.Function):
-    """||W (V V' - Y Y') W||^2 / ||W||^4 of each item, with its gradient in closed form.
-
-    With E = W V, the expansion into small matrices is |E'E|^2 - 2 |E'A|^2 + |A'A|^2, A = W Y, and its gradient with
-    regard to V is 4 W^2 (V (V' W^2 V) - Y (Y' W^2 V)). Automatic differentiation arrives at the same number through
-    several more tensors of the size of the embedding, which is what a training step spends its time on.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, embedding: torch.Tensor, assignments: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        # shapes: (batch, bins, size), (batch, bins, sources) of norm 1 or 0, (batch, bins, 1)
-        norms = embedding.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-        unit = embedding / norms
-        squared = weights**2
-        weighted = unit * squared
-        embedding_affinity = unit.transpose(1, 2) @ weighted
-        cross_affinity = assignments.transpose(1, 2) @ weighted
-        source_affinity = assignments.transpose(1, 2) @ (assignments * squared)
-        scale = squared.sum(dim=(1, 2)) ** 2 + 1e-8
-        loss = (
-            (embedding_affinity**2).sum(dim=(1, 2))
-            - 2 * (cross_affinity**2).sum(dim=(1, 2))
-            + (source_affinity**2).sum(dim=(1, 2))
-        ) / scale
-        ctx.save_for_backward(unit, norms, squared, assignments, embedding_affinity, cross_affinity, scale)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, loss_gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        unit, norms, squared, assignments, embedding_affinity, cross_affinity, scale = ctx.saved_tensors
-        factor = (4 * loss_gradient / scale)[:, None, None]
-        gradient = torch.baddbmm(assignments @ cross_affinity, unit, embedding_affinity, beta=-1)
-        # through the normalization: what points along the embedding changes nothing
-        gradient -= unit * (gradient * unit).sum(dim=-1, keepdim=True)
-        return gradient.mul_(squared * factor / norms), None, None
-
-
-class DeepClusteringLoss(nn.Module):
-    """The weighted deep clustering loss, equal to nussl's in value and gradient and about twice as fast on a CPU.
-
-    Equation (7) in Wang, Le Roux and Hershey, "Alternative objective functions for deep clustering", ICASSP 2018.
-    """
-
-    DEFAULT_KEYS = {"embedding": "embedding", "ideal_binary_mask": "assignments", "weights": "weights"}  # noqa: RUF012
-
-    def forward(self, embedding: torch.Tensor, assignments: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            embedding: (batch, ..., embedding size), of any norm.
-            assignments: (batch, ..., sources).
-            weights: (batch, ...).
-
-        Returns:
-            the mean over the batch, a scalar.
-        """
-        batch_size = embedding.shape[0]
-        embedding = embedding.reshape(batch_size, -1, embedding.shape[-1])
-        assignments = nn.functional.normalize(assignments.reshape(batch_size, -1, assignments.shape[-1]), dim=-1)
-        return _AffinityLoss.apply(embedding, assignments, weights.reshape(batch_size, -1, 1)).mean()
-
-
 class CombinedLoss(nn.Module):
     """The weighted sum of losses, each on one output of the network.
 
     Args:
-        loss_function: list of [name, output, weight, {argument: value}], the last two optional. The name is a class
-            of nussl.ml.train.loss or a short name (`dpcl`, `whitened_kmeans`, `l1`, `mse`, `kl`), or one of the last
-            three after `pit:` or `cit:`. The output is what the network calls what the loss is taken of; what it is
-            compared with are the loss's own data keys (ideal_binary_mask and weights, or source_magnitudes).
+        loss_function: List of [name, output, weight, {argument: value}], the last two optional. The name is a class
+            of nussl.ml.train.loss or a short name (`dpcl`, `whitened_kmeans`, `l1`, `mse`, `kl`); the last three may
+            have the prefix `pit:` or `cit:`. The output is an output of the network, which the loss compares with its
+            own data keys (ideal_binary_mask and weights, or source_magnitudes).
 
     Raises:
-        UserError: where the list is empty or a name is unknown.
+        UserError: The list is empty or a name is unknown.
     """
 
     def __init__(self, loss_function: Sequence[Sequence[Any]]):
@@ -108,7 +48,7 @@ class CombinedLoss(nn.Module):
             self._terms.append((name, _arguments(loss, output), weight))
 
     def check(self, outputs: Sequence[str], data_keys: Sequence[str]) -> None:
-        """Raises UserError where a loss needs what neither the network nor the data gives."""
+        """Raises UserError if a loss needs a key that neither the network nor the data provides."""
         for name, arguments, _ in self._terms:
             for key in arguments:
                 if key not in (*outputs, *data_keys):
@@ -119,7 +59,7 @@ class CombinedLoss(nn.Module):
                     )
 
     def scale_free_outputs(self) -> set[str]:
-        """Outputs of the network whose length along the last axis changes no loss, as each loss normalizes it."""
+        """Outputs of the network whose norm along the last axis does not matter, because every loss normalizes it."""
         names = {key: [] for _, arguments, _ in self._terms for key in arguments}
         for loss, (_, arguments, _) in zip(self.losses, self._terms, strict=True):
             for key, argument in arguments.items():
@@ -131,8 +71,8 @@ class CombinedLoss(nn.Module):
         """The loss of a batch, a scalar.
 
         Args:
-            output: what the network returned.
-            batch: what it was compared with, by data key.
+            output: Outputs of the network.
+            batch: Data to compare them with, by data key.
         """
         values = {**batch, **output}
         total = torch.zeros((), device=next(iter(output.values())).device)
@@ -143,7 +83,7 @@ class CombinedLoss(nn.Module):
 
 
 def loss_dictionary(loss_function: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """The same losses as nussl's Closure takes them; kept in checkpoints as metadata."""
+    """The losses in the form of nussl's Closure, for the metadata of checkpoints."""
     described = {}
     for number, (name, output, weight, arguments) in enumerate(map(_complete, loss_function)):
         loss = _make_loss(name, arguments)
@@ -162,7 +102,7 @@ def _complete(entry: Sequence[Any]) -> tuple[str, str, float, Mapping[str, Any]]
 
 
 def _arguments(loss: nn.Module, output: str) -> dict[str, str]:
-    """By name of an output or a data key, the argument of the loss that takes it; the first takes the output."""
+    """The argument of the loss for each output or data key; the first argument takes the output."""
     keys = loss.DEFAULT_KEYS
     if isinstance(getattr(loss, "loss_function", None), nussl.ml.train.loss.SISDRLoss):
         keys = {"audio": "estimates", "source_audio": "targets"}

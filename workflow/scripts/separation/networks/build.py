@@ -1,4 +1,4 @@
-"""nussl's SeparationModel from a model_config."""
+"""Networks from an experiment: nussl's SeparationModel."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from typing import Any
 import torch
 
 from separation.errors import UserError
+from separation.experiment.options import NetworkOptions
 from separation.nussl_compat import nussl
 
 logger = logging.getLogger(__name__)
 
 
 def build_model(
-    model_config: Mapping[str, Any], *, seed: int, num_frequencies: int, num_channels: int = 1, num_samples: int = 8000
+    options: NetworkOptions, *, seed: int, num_frequencies: int, num_channels: int = 1, num_samples: int = 8000
 ) -> torch.nn.Module:
     """Builds the network and tries it on a few frames of noise.
 
     Args:
-        model_config: class (SeparationModel), modules, connections, output and an optional name: nussl 1.1.9's own
-            form, https://nussl.github.io/docs/deep_learning.html. It is not changed.
-        seed: of the initial weights. The global random state of torch is left as it was.
-        num_frequencies, num_channels: size of the spectrograms that the network will read.
-        num_samples: length of the waveforms that it will read at least.
+        options: Modules, connections and outputs in the form of nussl 1.1.9,
+            https://nussl.github.io/docs/deep_learning.html; not changed.
+        seed: Seed of the initial weights; torch's global random state is not changed.
+        num_frequencies, num_channels: Size of the spectrograms that the network reads.
+        num_samples: Minimum length of the waveforms that the network reads.
 
     Returns:
         nussl.ml.SeparationModel in training mode, on the CPU.
 
     Raises:
-        UserError: where the model cannot be built, or does not fit spectrograms of that size.
+        UserError: The model cannot be built, or does not fit spectrograms of that size.
     """
-    if model_config.get("class", "SeparationModel") != "SeparationModel":
-        raise UserError(f"expected SeparationModel, found {model_config['class']!r}", key="model_config.class")
-    config = {key: copy.deepcopy(model_config[key]) for key in ("modules", "connections", "output")}
-    config["name"] = model_config.get("name") or "SeparationModel"
+    if options.class_ != "SeparationModel":
+        raise UserError(f"expected SeparationModel, found {options.class_!r}", key="model_config.class")
+    config = {key: copy.deepcopy(getattr(options, key)) for key in ("modules", "connections", "output")}
+    config["name"] = options.name or "SeparationModel"
     _check_classes(config["modules"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -53,14 +54,14 @@ def build_model(
 
 @contextmanager
 def without_unit_norm(model: torch.nn.Module, outputs: Collection[str]) -> Iterator[None]:
-    """Leaves out the unit norm of embeddings that end in `outputs` and nowhere else, for as long as the block lasts.
+    """Skips the unit norm of embeddings that are used as `outputs` only, while the block runs.
 
-    A loss that normalizes its input makes the network's own normalization idle: loss and gradient are the same without
-    it, and a step on a CPU takes a third less time. The network that is saved keeps it, as clustering needs it.
+    If the loss normalizes its input, loss and gradient are the same without the network's own normalization, and a step
+    on a CPU takes a third less time. The saved network keeps the normalization, as clustering needs it.
 
     Args:
-        model: a SeparationModel.
-        outputs: names of outputs whose length nobody looks at.
+        model: SeparationModel.
+        outputs: Names of outputs whose norm does not matter.
     """
     read_inside = {source for _, sources in model.connections for source in sources if isinstance(source, str)}
     layers = [model.layers[name] for name in outputs if name in model.layers and name not in read_inside]
@@ -80,17 +81,17 @@ def without_unit_norm(model: torch.nn.Module, outputs: Collection[str]) -> Itera
 def _check_classes(modules: Mapping[str, Any]) -> None:
     for name, module in modules.items():
         known = "class" not in module or any(
-            hasattr(place, module["class"]) for place in (nussl.ml.networks.modules, torch.nn)
+            hasattr(package, module["class"]) for package in (nussl.ml.networks.modules, torch.nn)
         )
         if not known:
             raise UserError(
-                f"neither nussl.ml.networks.modules nor torch.nn has a {module['class']!r}",
+                f"neither nussl.ml.networks.modules nor torch.nn has a class {module['class']!r}",
                 key=f"model_config.modules.{name}.class",
             )
 
 
 def _try_out(model: torch.nn.Module, num_frequencies: int, num_channels: int, num_samples: int) -> None:
-    """One pass without learning, in evaluation mode so that running means stay untouched."""
+    """One forward pass without gradients, in evaluation mode so that running means do not change."""
     inputs = {
         "mix_magnitude": torch.rand(2, 4, num_frequencies, num_channels),
         "mix_audio": torch.rand(2, num_channels, num_samples),

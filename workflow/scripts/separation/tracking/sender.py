@@ -22,7 +22,7 @@ from separation.tracking.payload import Batch, description_of, unsent
 from separation.tracking.registry import make_tracker
 from separation.tracking.sent import Sent, load_sent, save_sent
 from separation.tracking.tracker import Tracker, Unreachable
-from separation.training.events import EventReader, last_words, read_events
+from separation.training.events import EventReader, latest_events, read_events
 
 PATIENCE = 3.0  # seconds for one request while a job runs
 FINISH = 2.5  # seconds from the end of the job until the archive is written
@@ -106,11 +106,11 @@ def _feed(tracker: Tracker, point: PointFolder, sent: Sent, state: _State) -> No
         if state.job_ended.wait(PAUSE / 4):
             return
         events += reader.new()
-    url = tracker.open(point, description_of(point, last_words(events)), sent)
+    url = tracker.open(point, description_of(point, latest_events(events)), sent)
     state.connected.set()
     sent.created, sent.url = True, url or sent.url
     save_sent(point, tracker.name, sent)
-    events, first = last_words([*events, *reader.new()]), True
+    events, first = latest_events([*events, *reader.new()]), True
     while True:
         last = state.job_ended.is_set()
         # the job wrote its last events before it ended
@@ -152,7 +152,7 @@ def send_unsent(tracker: Tracker, point: PointFolder, sent: Sent, batch: Batch) 
 
 def write_archive(tracker: Tracker, point: PointFolder) -> Path | None:
     """Writes what the tracker has not received to the tracker's own archive; replaces an earlier one."""
-    sent, events = sent_of(point, tracker), last_words(read_events(point.events))
+    sent, events = sent_of(point, tracker), latest_events(read_events(point.events))
     batch = unsent(point, events, sent)
     return tracker.archive(point, description_of(point, events), batch, sent) if batch else None
 

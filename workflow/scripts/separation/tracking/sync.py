@@ -17,7 +17,7 @@ from separation.tracking.registry import make_tracker
 from separation.tracking.sender import point_lock, send_unsent, sent_of
 from separation.tracking.sent import save_sent
 from separation.tracking.tracker import Tracker, Unreachable
-from separation.training.events import last_words, read_events
+from separation.training.events import latest_events, read_events
 
 PATIENCE = 30.0  # seconds for one request
 
@@ -52,7 +52,7 @@ def sync_points(
 
 def _sync_point(tracker: Tracker, point: PointFolder, extra: Iterable[File]) -> str | None:
     """Sends what a tracker has not received of a point; returns the address of its page."""
-    sent, events = sent_of(point, tracker), last_words(read_events(point.events))
+    sent, events = sent_of(point, tracker), latest_events(read_events(point.events))
     if not events or not point.config.exists():
         return sent.url
     batch = unsent(point, events, sent, extra)

@@ -17,7 +17,7 @@ from typing import Any
 from separation.errors import UserError
 from separation.experiment.config import default_config, load_settings
 from separation.files.layout import PointFolder, logged_points
-from separation.training.events import last_words, read_events
+from separation.training.events import latest_events, read_events
 
 LINKS = Path("results/tensorboard")
 # compared in the HParams tab
@@ -67,7 +67,7 @@ def _events(point: PointFolder, suffix: str) -> Any:
 
 def link_run(point: PointFolder, links: Path = LINKS) -> Path | None:
     """Links a point's TensorBoard events under a readable name; None if its log has no name for it."""
-    about = next((e.values for e in last_words(read_events(point.events)) if e.kind == "point"), None)
+    about = next((e.values for e in latest_events(read_events(point.events)) if e.kind == "point"), None)
     if about is None:
         return None
     sweep, label = (_folder_name(about.get(key) or default) for key, default in (("sweep", "sweep"), ("label", "")))

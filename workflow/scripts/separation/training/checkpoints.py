@@ -1,4 +1,4 @@
-"""What a training keeps on disk: the state to go on from, and networks that nussl loads."""
+"""Files of a training: the state to resume from, and networks that nussl loads."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from separation.errors import UserError
+from separation.experiment.ids import excluded_keys
+from separation.experiment.options import PointOptions
 from separation.features.spectra import OUTPUT_TYPES
 from separation.files import atomic
 from separation.losses.combined import loss_dictionary
@@ -23,33 +25,39 @@ from separation.training.history import Epoch
 
 logger = logging.getLogger(__name__)
 
-#: keys of train_config that change how fast a training is, not what it learns
-INDIFFERENT_KEYS = ("device", "num_workers", "data_parallel", "checkpoint_minutes", "save_by_epoch")
+#: the latest state, and the previous one
+STATE, PREVIOUS_STATE = "state.pt", "state.before.pt"
 
 
-#: the latest state, and the one before it
-STATE, STATE_BEFORE = "state.pt", "state.before.pt"
+# states --------------------------------------------------------------------------------------------------------------
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """A hash of all that a training's state depends on; a state with another one is not taken up."""
+    """A hash of everything that a training's state depends on; a state with another one is not resumed.
+
+    Args:
+        config: Resolved config as written, see PointOptions.written.
+    """
+    excluded = excluded_keys("train_config")
+    # true changes the statistics of batch normalization; false is left out, as it always was
+    excluded += [] if config["train_config"].get("data_parallel") else ["data_parallel"]
     relevant = {
         "seed": config["info"]["seed"],
         "dataset_config": {key: value for key, value in config["dataset_config"].items() if "cache" not in key},
-        "train_config": {key: value for key, value in config["train_config"].items() if key not in INDIFFERENT_KEYS},
+        "train_config": {key: value for key, value in config["train_config"].items() if key not in excluded},
         "model_config": config["model_config"],
     }
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Replaces the state in `folder`; the one before is kept beside it.
+    """Replaces the state in `folder` and keeps the previous one beside it.
 
-    Both steps are atomic: a job that is killed here leaves one or two whole states. A state begins with the SHA-256 of
-    the rest, as a file on a disk that was full or failed may look whole.
+    Both steps are atomic: a job that is killed here leaves one or two complete states. A state file begins with the
+    SHA-256 of the rest, as a file on a full or failing disk may look complete.
 
     Raises:
-        UserError: where it cannot be written; the state before is as it was.
+        UserError: The state cannot be written; the previous one is kept.
     """
     content = _bytes_of(lambda buffer: torch.save(dict(state), buffer))
     path = folder / STATE
@@ -57,39 +65,42 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
         with atomic.atomic_path(path) as temporary:
             temporary.write_bytes(hashlib.sha256(content).digest() + content)
             if path.exists():
-                os.replace(path, folder / STATE_BEFORE)
+                os.replace(path, folder / PREVIOUS_STATE)
     except OSError as error:
         raise UserError(
-            f"the state of the training cannot be written: {error.strerror}; the one before is kept", file=path
+            f"the state of the training cannot be written: {error.strerror}; the previous one is kept", file=path
         ) from error
 
 
 def load_state(folder: Path, expected_fingerprint: str) -> dict[str, Any] | None:
-    """The latest whole state, on the CPU, or None where there is none that belongs to this training."""
+    """The latest intact state, on the CPU; None if there is none or it belongs to a training with other settings."""
     for unfinished in folder.glob(".state.*"):
-        unfinished.unlink()  # of a job that was killed while it wrote
-    for name in (STATE, STATE_BEFORE):
-        path = folder / name
-        state = _read_state(path)
+        unfinished.unlink()  # of a job that was killed while writing
+    for path in (folder / STATE, folder / PREVIOUS_STATE):
+        state = _read_verified(path)
         if state is None:
             continue
         if state["fingerprint"] == expected_fingerprint:
             return state
-        logger.warning("%s belongs to a training with another configuration; starting from the beginning", path)
+        logger.warning("%s belongs to a training with other settings; starting from the beginning", path)
         return None
     return None
 
 
-def _read_state(path: Path) -> dict[str, Any] | None:
+def _read_verified(path: Path) -> dict[str, Any] | None:
+    """A state whose checksum matches; None if there is none."""
     if not path.exists():
         return None
     content = path.read_bytes()
     digest, content = content[:32], content[32:]
     if hashlib.sha256(content).digest() != digest:
-        logger.warning("%s cannot be read (damaged or cut off); going on from what was there before it", path)
+        logger.warning("%s is damaged (checksum mismatch); resuming from the previous state", path)
         return None
     # plain tensors and containers only: nothing in a state file is executed
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+# networks ------------------------------------------------------------------------------------------------------------
 
 
 def save_model(
@@ -97,57 +108,60 @@ def save_model(
     model: torch.nn.Module,
     state_dict: Mapping[str, torch.Tensor],
     *,
-    config: Mapping[str, Any],
+    options: PointOptions,
     epochs: Sequence[Epoch],
     splits: Mapping[str, Mapping[str, Any]],
     steps_per_epoch: int,
 ) -> None:
-    """Writes a network as nussl's SeparationModel.save does, with the metadata by which nussl's algorithms use it.
+    """Writes a network like nussl's SeparationModel.save, with the metadata that nussl's algorithms need.
 
     `nussl.separation.deep.DeepClustering(mixture, num_sources=2, model_path=path)` needs nothing else. The same weights
-    and history give the same bytes: no time, host or absolute path is in the file.
+    and history give the same bytes: the file holds no time, host or absolute path.
 
     Args:
-        path: of the file, written atomically.
-        model: the SeparationModel; its weights are replaced by `state_dict`.
-        state_dict: the weights.
-        config: of the experiment.
-        epochs: history up to the epoch of these weights.
-        splits: of the datasets, for their names.
-        steps_per_epoch: batches that an epoch has.
+        path: File to write, atomically.
+        model: SeparationModel; its weights are replaced by `state_dict`.
+        state_dict: Weights to save.
+        options: Settings of the point.
+        epochs: History up to the epoch of these weights.
+        splits: Splits that the network was trained on, for their names.
+        steps_per_epoch: Steps of the optimizer in an epoch.
     """
     model.load_state_dict(state_dict)
-    dataset_config, train_config = config["dataset_config"], config["train_config"]
+    dataset, training = options.dataset, options.training
     parameters = {
         "stft_params": nussl.STFTParams(
-            window_length=dataset_config["n_fft"],
-            hop_length=dataset_config["hop_length"],
-            window_type=dataset_config["window_type"],
+            window_length=dataset.n_fft,
+            hop_length=dataset.hop_length,
+            window_type=dataset.window_type,
         ),
-        "sample_rate": dataset_config["sample_rate"],
-        "num_channels": dataset_config["num_channels"],
+        "sample_rate": dataset.sample_rate,
+        "num_channels": dataset.num_channels,
     }
-    # how nussl's algorithms make the network's input from a mixture
-    makers = {
-        "mix_magnitude": lambda: _approximation(dataset_config["output_type"]),
+    # the transforms with which nussl's algorithms compute the network's input from a mixture
+    input_transforms = {
+        "mix_magnitude": lambda: _approximation(dataset.output_type),
         "mix_audio": nussl.datasets.transforms.GetAudio,
     }
     transforms = nussl.datasets.transforms.Compose(
-        [*(make() for key, make in makers.items() if key in model.input), nussl.datasets.transforms.ToSeparationModel()]
+        [
+            *(make() for key, make in input_transforms.items() if key in model.input),
+            nussl.datasets.transforms.ToSeparationModel(),
+        ]
     )
     metadata = {
         **parameters,
         "train_dataset": {**_dataset(splits["train"]), **parameters, "transforms": transforms},
         "val_dataset": {**_dataset(splits["val"]), **parameters, "transforms": transforms},
-        "loss_dictionary": loss_dictionary(train_config["loss_function"]),
+        "loss_dictionary": loss_dictionary(training.loss_function),
         "optimizer": {
-            "name": train_config["optimizer"],
-            "params": {"lr": train_config["learning_rate"], "weight_decay": train_config["weight_decay"]},
+            "name": training.optimizer,
+            "params": {"lr": training.learning_rate, "weight_decay": training.weight_decay},
         },
         "trainer.state_dict": {
             "epoch": len(epochs),
             "epoch_length": steps_per_epoch,
-            "max_epochs": train_config["num_epochs"],
+            "max_epochs": training.num_epochs,
             "output": {"loss": epochs[-1].train_loss},
             "metrics": {},
         },
@@ -155,14 +169,14 @@ def save_model(
             "train/loss": [epoch.train_loss for epoch in epochs],
             "validation/loss": [epoch.validation_loss for epoch in epochs],
         },
-        "experiment_key": config["info"].get("experiment_key"),
+        "experiment_key": options.point,
     }
     with atomic.atomic_path(path) as temporary:
         temporary.write_bytes(_bytes_of(lambda buffer: model.save(buffer, metadata=_interned(metadata))))
 
 
 def _approximation(output_type: str) -> Any:
-    """The transform by which nussl makes the network's input from a mixture."""
+    """The transform with which nussl computes the magnitude of a mixture."""
     transforms = nussl.datasets.transforms
     if output_type not in OUTPUT_TYPES:
         raise UserError(
@@ -178,8 +192,10 @@ def _dataset(split: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _interned(value: Any) -> Any:
-    """The same value with equal strings being one object: pickle writes a second object once more, so that the bytes
-    of a file would tell where its strings came from."""
+    """The value with equal strings as one object.
+
+    pickle writes each string object once, so the bytes of a file would otherwise depend on where its strings came from.
+    """
     if isinstance(value, str):
         return sys.intern(value)
     if isinstance(value, dict):
@@ -188,7 +204,7 @@ def _interned(value: Any) -> Any:
 
 
 def _bytes_of(save: Any) -> bytes:
-    """What `save` writes to a buffer. torch puts a file's name into the file; a buffer has none."""
+    """The bytes that `save` writes to a buffer: torch would put the name of a file into it."""
     buffer = io.BytesIO()
     save(buffer)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The processes that train one point together: one, or several with a GPU each (DistributedDataParallel)."""
+"""Processes that train one point together: one, or several with a GPU each (DistributedDataParallel)."""
 
 from __future__ import annotations
 
@@ -15,38 +15,39 @@ from torch.distributed.nn.functional import all_reduce
 from separation.training.batches import EpochPlan
 
 
-class Processes:
-    """This process and the others of its training. On its own, all of this costs nothing.
+class ProcessGroup:
+    """This process and the other processes of its training; a single process has no overhead.
 
     Attributes:
-        rank: of this process, from 0; 0 is the one that writes files.
-        count: how many there are.
+        rank: Number of this process, from 0; process 0 writes the files.
+        count: Number of processes.
     """
 
     def __init__(self, rank: int = 0, count: int = 1):
         self.rank, self.count = rank, count
 
     @property
-    def writes(self) -> bool:
+    def is_main(self) -> bool:
+        """Whether this process writes files and logs."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The network to be trained: its gradients are averaged over the processes."""
+        """The network to train, whose gradients are averaged over the processes."""
         if self.count == 1:
             return model
-        places = [device] if device.type == "cuda" else None
-        # outputs that no loss looks at leave parameters without a gradient
-        return nn.parallel.DistributedDataParallel(model, device_ids=places, find_unused_parameters=True)
+        devices = [device] if device.type == "cuda" else None
+        # outputs that no loss uses leave parameters without a gradient
+        return nn.parallel.DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True)
 
-    def without_exchange(self, network: nn.Module) -> Any:
-        """The context for gradients that are added to later ones before they are exchanged."""
+    def no_sync(self, network: nn.Module) -> Any:
+        """The context for gradients that are accumulated locally, see DistributedDataParallel.no_sync."""
         return nullcontext() if self.count == 1 else network.no_sync()
 
     def share(self, plan: EpochPlan, batch_size: int) -> EpochPlan:
-        """What this process reads of a plan whose steps have batch_size x count excerpts.
+        """The part of a plan that this process reads; each step has batch_size x count excerpts in all.
 
-        Every process has the same number of batches; where the last step has fewer excerpts than there are processes,
-        those without one read the first, which `excerpts` then does not count.
+        Every process has the same number of batches. If the last step has fewer excerpts than there are processes, the
+        processes without one read the first excerpt of the plan, which `excerpts` does not count.
         """
         if self.count == 1:
             return plan
@@ -58,19 +59,19 @@ class Processes:
         return plan.take(kept)
 
     def excerpts(self, plan: EpochPlan, batch_size: int) -> tuple[list[int], list[int]]:
-        """For each step, how many excerpts this process reads and how many all read together."""
+        """The number of excerpts in each step: those of this process, and those of all processes."""
         size = batch_size * self.count
         together = [min(size, len(plan) - first) for first in range(0, len(plan), size)]
         return [len(range(self.rank, number, self.count)) for number in together], together
 
-    def add_up(self, values: torch.Tensor) -> torch.Tensor:
+    def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over the processes."""
         if self.count > 1:
             torch.distributed.all_reduce(values)
         return values
 
     def any(self, flags: list[bool], device: torch.device) -> list[bool]:
-        """Which flags are set in some process: all have to agree on when to stop."""
+        """Whether each flag is set in any process, so that all processes agree on when to stop."""
         if self.count == 1:
             return flags
         found = torch.tensor(flags, dtype=torch.int32, device=device)
@@ -78,7 +79,7 @@ class Processes:
         return [bool(flag) for flag in found.tolist()]
 
     def gather(self, value: Any) -> list[Any]:
-        """The value of each process, in the order of their ranks."""
+        """The values of all processes, by rank."""
         if self.count == 1:
             return [value]
         found: list[Any] = [None] * self.count
@@ -87,23 +88,23 @@ class Processes:
 
 
 @contextmanager
-def processes_of_torchrun(device_type: str) -> Iterator[Processes]:
-    """Joins the processes that torchrun started: nccl where they have GPUs, else gloo."""
+def torchrun_process_group(device_type: str) -> Iterator[ProcessGroup]:
+    """Joins the processes that torchrun started, by nccl on GPUs and gloo on CPUs."""
     backend = "nccl" if device_type == "cuda" else "gloo"
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if device_type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group(backend)
     try:
-        yield Processes(rank, count)
+        yield ProcessGroup(rank, count)
     finally:
         torch.distributed.destroy_process_group()
 
 
 def share_batch_norm(model: nn.Module) -> list[SharedBatchNorm]:
-    """Lets batch normalization see the batches of all processes, as one process with the whole batch does.
+    """Makes batch normalization use the batches of all processes, like one process with the whole batch.
 
-    torch.nn.SyncBatchNorm does so on GPUs alone. The layers stay where they are, and so do the names of their weights.
+    torch.nn.SyncBatchNorm does this on GPUs only. The layers stay in the network, and so do the names of their weights.
     """
     shared = []
     for layer in model.modules():
@@ -120,7 +121,7 @@ class SharedBatchNorm:
     ICML 2015, with moments summed over the processes; running statistics as torch keeps them.
 
     Attributes:
-        counts: whether the batch of this process counts, see `Processes.share`.
+        counts: Whether the batch of this process counts, see `ProcessGroup.share`.
     """
 
     def __init__(self, layer: nn.modules.batchnorm._BatchNorm):

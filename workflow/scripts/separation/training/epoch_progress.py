@@ -1,4 +1,4 @@
-"""How far an epoch is: what a training has to know, besides its weights, to go on in the middle of one."""
+"""State needed to resume in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from typing import Any
 
 import torch
 
-from separation.training.ddp import Processes
+from separation.training.ddp import ProcessGroup
+
+_COUNTERS = ("batch", "steps", "excerpts", "seconds", "wait")
 
 
 @dataclass
-class Position:
-    """How far the running epoch is.
+class EpochProgress:
+    """Progress of the running epoch.
 
     Attributes:
-        batch: batches of this process that are learned.
-        steps: steps of the optimizer.
-        excerpts: learned, of all processes.
-        totals: sums over the steps of loss x excerpts and of the gradient's norm, of this process, (2,), float64 on
-            the device; None where the epoch has not begun.
-        seconds: of learning.
-        wait: seconds of those spent waiting for batches.
+        batch: Batches that this process has trained on.
+        steps: Steps of the optimizer.
+        excerpts: Excerpts that all processes have trained on.
+        totals: Sums over the steps of loss x excerpts and of the gradient's norm, of this process, (2,), float64 on
+            the device; None before the epoch begins.
+        seconds: Seconds of training.
+        wait: Part of `seconds` spent waiting for batches.
     """
 
     batch: int = 0
@@ -33,30 +35,30 @@ class Position:
     seconds: float = 0.0
     wait: float = 0.0
 
-    def gathered(self, processes: Processes, device: torch.device) -> dict[str, Any] | None:
-        """All that a checkpoint needs of this position, of all processes; None between two epochs."""
+    def state_dict(self, processes: ProcessGroup, device: torch.device) -> dict[str, Any] | None:
+        """The progress of all processes for a checkpoint; None between two epochs."""
         if self.totals is None:
             return None
         own = {"totals": self.totals.tolist(), "random": torch.get_rng_state()}
         if device.type == "cuda":
             own["random_cuda"] = torch.cuda.get_rng_state(device)
-        numbers = {key: getattr(self, key) for key in ("batch", "steps", "excerpts", "seconds", "wait")}
-        return {**numbers, "processes": processes.gather(own)}
+        counters = {key: getattr(self, key) for key in _COUNTERS}
+        return {**counters, "processes": processes.gather(own)}
 
     @classmethod
-    def restored(cls, saved: dict[str, Any] | None, processes: Processes, device: torch.device) -> Position:
-        """The position of a checkpoint; sets the random generators to where they were."""
+    def restored(cls, saved: dict[str, Any] | None, processes: ProcessGroup, device: torch.device) -> EpochProgress:
+        """The progress in a checkpoint; also restores the random generators."""
         if saved is None:
             return cls()
         own = saved["processes"][processes.rank]
         torch.set_rng_state(own["random"])
         if device.type == "cuda" and "random_cuda" in own:
             torch.cuda.set_rng_state(own["random_cuda"], device)
-        numbers = {key: saved[key] for key in ("batch", "steps", "excerpts", "seconds", "wait")}
-        return cls(totals=torch.tensor(own["totals"], dtype=torch.float64, device=device), **numbers)
+        counters = {key: saved[key] for key in _COUNTERS}
+        return cls(totals=torch.tensor(own["totals"], dtype=torch.float64, device=device), **counters)
 
 
 def groups_of(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` batches, the last one of those that are left."""
+    """Lists of `size` batches; the last list may be shorter."""
     while group := list(islice(batches, size)):
         yield group

@@ -1,19 +1,19 @@
-"""What happens to a point, told once: an append-only log that trackers are fed from.
+"""Event log of a point: an append-only file that trackers are fed from.
 
 ARTIFACTS/<point>/state/events.jsonl holds one JSON object a line: `kind`, `step` (the number of the step or epoch, or
-the evaluation's id; null where there is one of the kind), `time` (Unix seconds), and the event's values. Numbers that
-are not finite are null. A line is written by one system call, so that several processes may append and a job that is
-killed leaves at most half a line at the end, which readers leave out.
+the id of the evaluation; null for kinds that occur once), `time` (Unix seconds), and the values of the event. Numbers
+that are not finite are null. A line is written by one system call, so that several processes may append, and a killed
+job leaves at most half a line at the end, which readers skip.
 
 | kind | step | values |
 |---|---|---|
-| point | null | what it is called: `label`, `sweep`, `project`, `notes`, `swept` |
+| point | null | names of the point: `label`, `sweep`, `project`, `notes`, `swept` |
 | started | null | `epochs` to train |
-| resumed | the steps done | `epochs` done; what was told of later steps and epochs is told again |
+| resumed | finished steps | finished `epochs`; later steps and epochs are logged again |
 | step | counted from 1 over all epochs | `epoch`, `loss`, `gradient_norm`, `learning_rate` |
-| epoch | counted from 1 | a row of history.csv, and `steps` done at its end |
+| epoch | counted from 1 | a row of history.csv, and the finished `steps` |
 | finished | null | `best_epoch`, `validation_loss` |
-| scores | the evaluation's id | `dataset`, `split`, `count` of items, `metrics` (means), `sources`: such by source |
+| scores | the evaluation's id | `dataset`, `split`, `count` of items, `metrics` (means), `sources` (means by source) |
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Event:
 
 
 class EventLog:
-    """Appends events to a log; the file and its folder are made with the first one."""
+    """Appends events to a log; the first event creates the file and its folder."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
@@ -49,9 +49,9 @@ class EventLog:
         """Appends one event.
 
         Args:
-            kind: what happened; see the module's table.
-            step: of what step, epoch or evaluation.
-            values: numbers, strings, and lists and mappings of them; numpy's and torch's scalars are numbers too.
+            kind: Kind of the event, see the table of the module.
+            step: Number of the step or epoch, or id of the evaluation.
+            values: Numbers (also numpy's and torch's scalars), strings, and lists and mappings of them.
         """
         event = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
         line = json.dumps(_plain(event), separators=(",", ":"), allow_nan=False) + "\n"
@@ -60,7 +60,7 @@ class EventLog:
         os.write(self._descriptor, line.encode())
 
     def close(self) -> None:
-        """Closes the file; a later event opens it again."""
+        """Closes the file; a later event reopens it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -70,19 +70,19 @@ class EventLog:
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            os.write(descriptor, b"\n")  # after the half line of a job that was killed
+            os.write(descriptor, b"\n")  # ends the half line of a killed job
         return descriptor
 
 
 class EventReader:
-    """Reads a log that may still be growing: each call of `new` gives the events since the last one."""
+    """Reads a log that may still grow: each call of `new` returns the events since the previous call."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         self._offset = 0
 
     def new(self) -> list[Event]:
-        """The events of all lines that are complete by now; none where there is no log."""
+        """The events of all complete new lines; none if there is no log."""
         try:
             with open(self.path, "rb") as file:
                 file.seek(self._offset)
@@ -95,27 +95,27 @@ class EventReader:
 
 
 def read_events(path: str | os.PathLike) -> list[Event]:
-    """All events of a log in the order they were written; none where there is no log."""
+    """All events of a log in order; none if there is no log."""
     return EventReader(path).new()
 
 
-def last_words(events: Iterable[Event]) -> list[Event]:
-    """What stands in the end: of several events of one kind and step the last one, in the order of the first ones.
+def latest_events(events: Iterable[Event]) -> list[Event]:
+    """The valid events: the last one of each kind and step, in the order of the first ones.
 
-    A training that started anew takes back what was told of the one before, one that went on from an earlier step what
-    was told of later steps and epochs.
+    A restarted training revokes the events of the previous one; a resumed training revokes the steps and epochs after
+    the step it resumes from.
     """
-    standing: dict[tuple[str, int | str | None], Event] = {}
+    latest: dict[tuple[str, int | str | None], Event] = {}
     for event in events:
         if event.kind == "started":
-            standing = {key: told for key, told in standing.items() if told.kind == "point"}
+            latest = {key: earlier for key, earlier in latest.items() if earlier.kind == "point"}
         elif event.kind == "resumed":
             ends = {"step": event.step, "epoch": event.values.get("epochs")}
-            for kind, step in list(standing):
+            for kind, step in list(latest):
                 if isinstance(ends.get(kind), int) and isinstance(step, int) and step > ends[kind]:
-                    del standing[kind, step]
-        standing[event.kind, event.step] = event
-    return list(standing.values())
+                    del latest[kind, step]
+        latest[event.kind, event.step] = event
+    return list(latest.values())
 
 
 def _parsed(line: bytes) -> Event | None:
@@ -123,11 +123,11 @@ def _parsed(line: bytes) -> Event | None:
         values = json.loads(line)
         return Event(values.pop("kind"), values.pop("step"), values.pop("time"), values)
     except (ValueError, KeyError, AttributeError, TypeError):
-        return None  # half a line that a killed job left
+        return None  # half a line of a killed job
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON's types, numbers that are not finite as null."""
+    """`value` in JSON's types; numbers that are not finite become null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -140,11 +140,11 @@ def _plain(value: Any) -> Any:
             return _plain(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    raise TypeError(f"an event holds numbers, strings, lists and mappings, not {type(value).__name__}")
+    raise TypeError(f"expected numbers, strings, lists and mappings, found {type(value).__name__}")
 
 
 def iterate_metrics(events: Iterable[Event]) -> Iterator[tuple[Event, dict[str, float]]]:
-    """The steps and epochs among events, each with its numbers under the names by which trackers show them."""
+    """The steps and epochs among events, each with its metrics under the names that trackers show."""
     for event in events:
         if event.kind == "step":
             names = {"loss": "train/step_loss", "gradient_norm": "train/step_gradient_norm"}

@@ -1,4 +1,4 @@
-"""What a training tells about itself: history.csv and TensorBoard events."""
+"""Learning curves of a training: history.csv and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Epoch:
     """One row of history.csv.
 
     Attributes:
-        epoch: counted from 1.
-        train_loss: mean over the excerpts of the epoch, each as it was when the network saw it.
-        validation_loss: mean over the validation excerpts after the epoch.
-        learning_rate: of the epoch's last step.
-        gradient_norm: mean over the steps, before any clipping.
-        seconds: wall time of the epoch, validation included.
-        samples_per_second: training excerpts per second, validation not counted.
-        loader_wait_share: share of the time of learning that was spent waiting for batches, 0 to 1.
-        memory_mb: the most memory that the process had used by then: of the GPU where it trained on one.
-        best: whether no epoch before had a lower validation loss.
+        epoch: Number of the epoch, from 1.
+        train_loss: Mean loss over the excerpts of the epoch, with the weights at the time of each step.
+        validation_loss: Mean loss over the validation excerpts after the epoch.
+        learning_rate: Learning rate of the last step.
+        gradient_norm: Mean over the steps, before clipping.
+        seconds: Wall time of the epoch, with validation.
+        samples_per_second: Training excerpts per second, without validation.
+        loader_wait_share: Share of the training time spent waiting for batches, 0 to 1.
+        memory_mb: Peak memory of the process so far, of the GPU if it trains on one.
+        best: Whether the validation loss is lower than in all epochs before.
     """
 
     epoch: int
@@ -45,14 +45,14 @@ class Epoch:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory that this process has used so far, MB: of the GPU, or of the machine where it has none."""
+    """Peak memory of this process so far, MB: on the GPU for a GPU, else on the host."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def write_history(path: Path, epochs: Sequence[Epoch]) -> None:
-    """Writes history.csv, atomically. Losses and rates are written so that reading gives the same number back."""
+    """Writes history.csv, atomically; losses and rates are written in full precision."""
     text = io.StringIO()
     table = csv.DictWriter(text, [field.name for field in fields(Epoch)], lineterminator="\n")
     table.writeheader()
@@ -64,12 +64,11 @@ def write_history(path: Path, epochs: Sequence[Epoch]) -> None:
 
 
 class TensorBoard:
-    """Writes one event per epoch and number. A training that goes on hides what was written after the epoch it starts
-    from.
+    """Writes one event per epoch and value; a resumed training hides events after the epoch it resumes from.
 
     Args:
-        folder: of the event files.
-        finished_epochs: of the training so far.
+        folder: Folder of the event files.
+        finished_epochs: Finished epochs of the training so far.
     """
 
     def __init__(self, folder: Path, finished_epochs: int = 0):

@@ -1,6 +1,6 @@
-"""Trains one point in several processes on this machine, a GPU each, which torchrun starts.
+"""Training of one point in several processes on this machine, with a GPU each, started by torchrun.
 
-`python -m separation.training.launch REQUEST` is what torchrun runs in each; see https://pytorch.org/docs/stable/elastic.
+torchrun runs `python -m separation.training.launch REQUEST` in each; see https://pytorch.org/docs/stable/elastic.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from typing import Any
 import torch
 
 from separation.errors import UserError
+from separation.experiment.options import PointOptions
 from separation.files import atomic
+from separation.files.layout import PointFolder
 from separation.machine.signals import SIGNALS, Stopped
 from separation.machine.threads import thread_variables
 from separation.machine.torch_device import find_device
-from separation.training.ddp import processes_of_torchrun
+from separation.training.ddp import torchrun_process_group
 from separation.training.loop import train_point
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def train_together(
-    config: Mapping[str, Any],
+    options: PointOptions,
     *,
     folder: Path,
     splits: Mapping[str, Mapping[str, Any]],
@@ -45,38 +47,39 @@ def train_together(
     """Runs `separation.training.loop.train_point` in `count` processes, with gloo on CPUs and nccl on GPUs.
 
     Args:
-        config, folder, splits, caches, device: as in train_point.
-        threads: of all processes together.
-        count: of the processes.
-        log: file to which the first process adds what it logs.
+        options, folder, splits, caches, device: See train_point.
+        threads: Threads of all processes together.
+        count: Number of processes.
+        log: Log file that the main process appends to.
 
     Raises:
-        UserError: as train_point does, and where this machine has fewer GPUs.
-        Stopped: after a signal that asks to stop; the state is saved.
+        UserError: As in train_point, or this machine has fewer GPUs.
+        Stopped: A signal asked to stop; the state is saved.
     """
-    place = find_device(device)
-    if place.type == "cuda" and torch.cuda.device_count() < count:
+    torch_device = find_device(device)
+    if torch_device.type == "cuda" and torch.cuda.device_count() < count:
         raise UserError(
             f"expected {count} GPUs, found {torch.cuda.device_count()} available to this job",
             key="train_config.num_gpus",
         )
-    state = Path(folder).resolve() / "state"
+    point_folder = PointFolder(Path(folder).resolve())
+    state = point_folder.state
     request, failure, output = state / "processes.json", state / "processes.failure", state / "processes.log"
     failure.unlink(missing_ok=True)
     content = {
-        "config": config,
-        "folder": str(Path(folder).resolve()),
+        # unsorted: the first weights of a network are drawn module by module
+        "config": options.written,
+        "folder": str(point_folder.path),
         "splits": splits,
         "caches": caches and {name: str(path) for name, path in caches.items()},
-        "device": place.type,
+        "device": torch_device.type,
         "threads": max(1, threads // count),
         "log": log and str(Path(log).resolve()),
         "failure": str(failure),
     }
-    # in its own order: a network's first weights are drawn module after module
     atomic.write_text(request, json.dumps(content))
     torchrun = ["-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={count}"]
-    # this machine alone: no name of it has to be resolved
+    # processes on this machine only: no host name has to be resolved
     torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
     environment = {
         **os.environ,
@@ -93,15 +96,15 @@ def train_together(
     if status == 0:
         return
     if not failure.exists():
-        last = output.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-        raise UserError(f"torchrun ended with {status}: {last[0]}", file=output)
+        last = output.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
+        raise UserError(f"torchrun exited with {status}: {last[0]}", file=output)
     kind, message = json.loads(failure.read_text(encoding="utf-8"))
     raise (Stopped if kind == "Stopped" else UserError)(message)
 
 
 def _wait(child: subprocess.Popen) -> int:
-    """Waits, handing on the signals that ask this process to stop."""
-    before = {number: signal.signal(number, lambda found, _: child.send_signal(found)) for number in SIGNALS}
+    """Waits for a process and forwards the signals that ask this one to stop."""
+    before = {number: signal.signal(number, lambda received, _: child.send_signal(received)) for number in SIGNALS}
     try:
         return child.wait()
     finally:
@@ -125,9 +128,9 @@ def main() -> None:
         )
     device = "cpu" if request["device"] == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}"
     try:
-        with processes_of_torchrun(request["device"]) as processes:
+        with torchrun_process_group(request["device"]) as processes:
             train_point(
-                request["config"],
+                PointOptions.read(request["config"]),
                 folder=Path(request["folder"]),
                 splits=request["splits"],
                 caches=request["caches"] and {name: Path(path) for name, path in request["caches"].items()},
@@ -141,7 +144,7 @@ def main() -> None:
 
 
 def _record(failure: Path, problem: UserError) -> None:
-    """Notes why the training ended; the first process that fails knows the cause, the others only that it is gone."""
+    """Records why the training failed; only the first process to fail knows the cause."""
     try:
         with failure.open("x", encoding="utf-8") as written:
             json.dump([type(problem).__name__, str(problem)], written)

@@ -1,4 +1,4 @@
-"""How a training tells of itself: log, terminal, TensorBoard, event log and progress file, each in its own words."""
+"""Training logger: log file, terminal, TensorBoard, event log, progress file."""
 
 from __future__ import annotations
 
@@ -6,72 +6,70 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 
 from separation.files.layout import PointFolder
 from separation.machine.torch_device import describe_device
-from separation.training.ddp import Processes
-from separation.training.epoch_progress import Position
+from separation.training.ddp import ProcessGroup
+from separation.training.epoch_progress import EpochProgress
 from separation.training.events import EventLog
 from separation.training.history import Epoch, TensorBoard, write_history
 from separation.training.progress_file import Progress, ProgressFile, TerminalLine, duration
 
-# log lines are a training's, whoever writes them
-logger = logging.getLogger("separation.training.loop")
+logger = logging.getLogger(__name__)
 
 
-class TrainingReport:
-    """Tells how a training goes; of several processes one speaks for all, to the others this is silent.
+class TrainingLogger:
+    """Logs a training; of several processes, only the main process logs.
 
     Args:
-        folder: of the point.
-        name: of the training, for the terminal.
-        num_epochs: at most.
-        device: on which it runs.
-        processes: that train together.
+        folder: Folder of the point.
+        name: Name shown in the terminal.
+        num_epochs: Maximum number of epochs.
+        device: Device of the training.
+        processes: Processes that train together.
     """
 
-    def __init__(self, folder: Path, name: str, num_epochs: int, device: torch.device, processes: Processes):
+    def __init__(self, folder: PointFolder, name: str, num_epochs: int, device: torch.device, processes: ProcessGroup):
         self._folder, self._num_epochs = folder, num_epochs
-        self._speaks, self._count = processes.writes, processes.count
+        self._is_main, self._count = processes.is_main, processes.count
         self._device = describe_device(device, processes.count)
-        self._progress = ProgressFile(PointFolder(folder).progress)
-        self._events = EventLog(PointFolder(folder).events)
+        self._progress = ProgressFile(folder.progress)
+        self._events = EventLog(folder.events)
         self._terminal = TerminalLine(name)
         self._board: TensorBoard | None = None
 
     @property
-    def due(self) -> bool:
-        """Whether it is time for `state` again in the middle of an epoch."""
+    def progress_due(self) -> bool:
+        """Whether to call `progress` again in the middle of an epoch."""
         return self._progress.due
 
-    def begin(self, history: Sequence[Epoch], position: Position, steps: int, *, resumed: bool) -> None:
-        """A training starts, or goes on after the epochs of its history."""
-        if not self._speaks:
+    def begin(self, history: Sequence[Epoch], progress: EpochProgress, steps: int, *, resumed: bool) -> None:
+        """Logs that a training starts, or resumes after the epochs of its history and `steps` steps in all."""
+        if not self._is_main:
             return
         if resumed:
-            write_history(self._folder / "history.csv", history)
+            write_history(self._folder.history, history)
             self._events.write("resumed", steps, epochs=len(history))
-            within = f" and {position.batch} batches" if position.batch else ""
-            logger.info("going on after epoch %d%s of %d", len(history), within, self._num_epochs)
+            within = f" and {progress.batch} batches" if progress.batch else ""
+            logger.info("resuming after epoch %d%s of %d", len(history), within, self._num_epochs)
         else:
             self._events.write("started", None, epochs=self._num_epochs)
-            self.state("starting", history, position)
-        self._board = TensorBoard(self._folder / "tensorboard", len(history))
+            self.progress("starting", history, progress)
+        self._board = TensorBoard(self._folder.tensorboard, len(history))
 
     def step(self, number: int, epoch: int, loss: torch.Tensor, gradient_norm: torch.Tensor) -> None:
-        """A step is done, counted over all epochs; `epoch` counts from 1."""
-        if self._speaks:
+        """Logs a step, counted over all epochs; `epoch` counts from 1."""
+        if self._is_main:
             self._events.write("step", number, epoch=epoch, loss=float(loss), gradient_norm=float(gradient_norm))
 
-    def epoch(self, history: Sequence[Epoch], position: Position, steps: int) -> None:
-        """The last epoch of the history is over, after so many steps in all."""
-        if not self._speaks:
+    def epoch(self, history: Sequence[Epoch], progress: EpochProgress, steps: int) -> None:
+        """Logs the last epoch of the history, after `steps` steps in all."""
+        if not self._is_main:
             return
         row = history[-1]
-        write_history(self._folder / "history.csv", history)
+        write_history(self._folder.history, history)
         self._events.write("epoch", row.epoch, **asdict(row), steps=steps)
         if self._board is not None:
             self._board.add(row)
@@ -81,26 +79,26 @@ class TrainingReport:
             f"{row.seconds:.1f} s, {duration(self._seconds_left(history))} left"
         )
         logger.info("%s", line)
-        self._terminal.tell(line)
-        self.state("training", history, position)
+        self._terminal.print(line)
+        self.progress("training", history, progress)
 
     def finish(self, history: Sequence[Epoch], best_epoch: int) -> None:
-        """The checkpoints are in place."""
-        if not self._speaks:
+        """Logs the end of a training, after its checkpoints are written."""
+        if not self._is_main:
             return
-        # again: whoever waited for this point and was interrupted may have had it taken away
-        write_history(self._folder / "history.csv", history)
+        # again: Snakemake removes it where another workflow, waiting for this point, was interrupted
+        write_history(self._folder.history, history)
         loss = history[best_epoch - 1].validation_loss
         self._events.write("finished", None, best_epoch=best_epoch, validation_loss=loss)
         logger.info("best epoch %d, validation loss %.5f", best_epoch, loss)
-        self.state("finished", history, Position())
+        self.progress("finished", history, EpochProgress())
 
-    def state(self, state: str, history: Sequence[Epoch], position: Position, batches: int = 0) -> None:
-        """How far the training is, for `make status`; `batches` are those of the running epoch."""
-        if not self._speaks:
+    def progress(self, state: str, history: Sequence[Epoch], progress: EpochProgress, batches: int = 0) -> None:
+        """Writes the progress file for `make status`; `batches` is the number of batches of the running epoch."""
+        if not self._is_main:
             return
-        done = position.batch / batches if batches else 0.0
-        loss = float(position.totals[0]) * self._count / position.excerpts if position.steps else None
+        done = progress.batch / batches if batches else 0.0
+        loss = float(progress.totals[0]) * self._count / progress.excerpts if progress.steps else None
         if loss is None and history:
             loss = history[-1].train_loss
         self._progress.write(
@@ -108,20 +106,26 @@ class TrainingReport:
                 state=state,
                 epoch=min(len(history) + (state != "finished"), self._num_epochs),
                 num_epochs=self._num_epochs,
-                step=position.batch,
+                step=progress.batch,
                 steps=batches,
                 loss=loss if loss is None or math.isfinite(loss) else None,
                 device=self._device,
-                seconds_left=self._seconds_left(history, done, position.seconds) if history or done else None,
+                seconds_left=self._seconds_left(history, done, progress.seconds) if history or done else None,
             )
         )
 
     def close(self) -> None:
-        """Nothing more is told to TensorBoard."""
+        """Closes the TensorBoard writer."""
         if self._board is not None:
             self._board.close()
 
     def _seconds_left(self, history: Sequence[Epoch], done: float = 0.0, seconds: float = 0.0) -> float:
-        """To the end of num_epochs at the rate so far, `done` of the running epoch being over after `seconds`."""
+        """Seconds to the end of num_epochs at the mean rate so far.
+
+        Args:
+            history: Finished epochs.
+            done: Finished share of the running epoch.
+            seconds: Seconds of the running epoch so far.
+        """
         epochs = [epoch.seconds for epoch in history] or [seconds / done]
         return max(0.0, self._num_epochs - len(history) - done) * sum(epochs) / len(epochs)

@@ -1,4 +1,4 @@
-"""From gradients to new weights: optimizer, learning rate, clipping, mixed precision, averaged weights."""
+"""Steps of the optimizer: learning-rate schedule, gradient clipping, mixed precision, averaged weights."""
 
 from __future__ import annotations
 
@@ -12,82 +12,82 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from separation.errors import UserError
+from separation.experiment.options import TrainingOptions
 
-#: what every optimizer is given from keys of their own
-GIVEN = ("self", "params", "lr", "weight_decay")
+#: parameters of an optimizer that have keys of their own, besides optimizer_args
+OWN_KEYS = ("self", "params", "lr", "weight_decay")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def make_optimizer(model: torch.nn.Module, train_config: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """A class of torch.optim by its name, in any case, with the experiment's learning rate, weight decay and arguments.
+def make_optimizer(model: torch.nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    """An optimizer of torch.optim, by its name in any case, with learning rate, weight decay and optimizer_args.
 
     Raises:
-        UserError: for an unknown name, an argument that the optimizer does not take, or one that it refuses.
+        UserError: The name is unknown, or the optimizer rejects an argument.
     """
     known = {
         name.lower(): value
         for name, value in vars(torch.optim).items()
         if isinstance(value, type) and value is not torch.optim.Optimizer
     }
-    name = str(train_config["optimizer"]).lower()
+    name = str(options.optimizer).lower()
     if name not in known:
         raise UserError(f"expected one of {', '.join(sorted(known))}, found {name!r}", key="train_config.optimizer")
     taken = inspect.signature(known[name].__init__).parameters
-    arguments = dict(train_config["optimizer_args"])
+    arguments = dict(options.optimizer_args)
     for argument in arguments:
-        if argument not in taken or argument in GIVEN:
-            own = [key for key in taken if key not in GIVEN]
+        if argument not in taken or argument in OWN_KEYS:
+            known_arguments = [key for key in taken if key not in OWN_KEYS]
             raise UserError(
-                f"{name} takes no {argument!r} here; it takes {', '.join(own)}", key="train_config.optimizer_args"
+                f"{name} does not take {argument!r} here; expected some of {', '.join(known_arguments)}",
+                key="train_config.optimizer_args",
             )
     if "weight_decay" in taken:
-        arguments["weight_decay"] = train_config["weight_decay"]
-    elif train_config["weight_decay"]:
-        raise UserError(f"{name} has no weight decay, found {train_config['weight_decay']}", key="train_config")
+        arguments["weight_decay"] = options.weight_decay
+    elif options.weight_decay:
+        raise UserError(f"{name} has no weight decay, found {options.weight_decay}", key="train_config")
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     try:
-        return known[name](model.parameters(), lr=train_config["learning_rate"], **arguments)
+        return known[name](model.parameters(), lr=options.learning_rate, **arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"{name} cannot be used: {error}", key="train_config.optimizer") from error
 
 
-class LearningRate:
-    """The learning rate of each step: warm-up times schedule.
+class LearningRateSchedule:
+    """The learning rate of each step: warm-up times learning_rate_schedule.
 
-    On the schedule `plateau` it is that of torch's ReduceLROnPlateau, which the original used: multiplied by
-    learning_rate_decay once the validation loss has not fallen for more than `patience` epochs.
+    The schedule `plateau` is torch's ReduceLROnPlateau, as in the original: the rate is multiplied by
+    learning_rate_decay when the validation loss has not improved for more than `patience` epochs.
 
     Args:
-        train_config: learning_rate, learning_rate_schedule, learning_rate_decay, patience, warmup_steps and num_epochs
-            are read.
-        steps_per_epoch: steps of the optimizer in an epoch.
+        options: Settings of the training.
+        steps_per_epoch: Steps of the optimizer in an epoch.
     """
 
-    def __init__(self, train_config: Mapping[str, Any], steps_per_epoch: int):
-        self._options, self._steps_per_epoch = train_config, steps_per_epoch
-        # torch's schedulers write into an optimizer; this one has nothing else to do
-        self._holder = torch.optim.SGD([torch.zeros(1)], lr=train_config["learning_rate"])
+    def __init__(self, options: TrainingOptions, steps_per_epoch: int):
+        self._options, self._steps_per_epoch = options, steps_per_epoch
+        # ReduceLROnPlateau writes its rate into an optimizer; this one exists only to hold it
+        self._holder = torch.optim.SGD([torch.zeros(1)], lr=options.learning_rate)
         self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self._holder, mode="min", factor=train_config["learning_rate_decay"], patience=train_config["patience"]
+            self._holder, mode="min", factor=options.learning_rate_decay, patience=options.patience
         )
 
     def at(self, step: int) -> float:
         """The learning rate of a step, counted from 0 over all epochs."""
-        schedule, base = self._options["learning_rate_schedule"], self._options["learning_rate"]
-        if schedule == "plateau":
+        options = self._options
+        if options.learning_rate_schedule == "plateau":
             rate = self._holder.param_groups[0]["lr"]
-        elif schedule == "exponential":
-            rate = base * self._options["learning_rate_decay"] ** (step // self._steps_per_epoch)
-        elif schedule == "cosine":
-            total = self._options["num_epochs"] * self._steps_per_epoch
-            rate = base * 0.5 * (1 + math.cos(math.pi * step / total))
+        elif options.learning_rate_schedule == "exponential":
+            rate = options.learning_rate * options.learning_rate_decay ** (step // self._steps_per_epoch)
+        elif options.learning_rate_schedule == "cosine":
+            total = options.num_epochs * self._steps_per_epoch
+            rate = options.learning_rate * 0.5 * (1 + math.cos(math.pi * step / total))
         else:
-            rate = base
-        warmup = self._options["warmup_steps"]
-        return rate * (step + 1) / warmup if step < warmup else rate
+            rate = options.learning_rate
+        return rate * (step + 1) / options.warmup_steps if step < options.warmup_steps else rate
 
-    def epoch_done(self, validation_loss: float) -> None:
-        """Tells the validation loss of an epoch."""
+    def end_epoch(self, validation_loss: float) -> None:
+        """Passes the validation loss of an epoch to the plateau schedule."""
         self._plateau.step(validation_loss)
 
     def state_dict(self) -> dict[str, Any]:
@@ -99,33 +99,31 @@ class LearningRate:
 
 
 class Optimization:
-    """Changes the weights of a network by the gradients of its loss.
+    """Updates the weights of a network from the gradients of its loss.
 
     Args:
-        model: whose weights are learned.
-        train_config: of the experiment.
-        device: where the model is.
-        steps_per_epoch: steps of the optimizer in an epoch.
+        model: Network to train.
+        options: Settings of the training.
+        device: Device of the model.
+        steps_per_epoch: Steps of the optimizer in an epoch.
     """
 
-    def __init__(
-        self, model: torch.nn.Module, train_config: Mapping[str, Any], device: torch.device, steps_per_epoch: int
-    ):
-        self._model, self._options, self._device = model, train_config, device
-        self.optimizer = make_optimizer(model, train_config)
-        self.learning_rate = LearningRate(train_config, steps_per_epoch)
+    def __init__(self, model: torch.nn.Module, options: TrainingOptions, device: torch.device, steps_per_epoch: int):
+        self._model, self._options, self._device = model, options, device
+        self.optimizer = make_optimizer(model, options)
+        self.learning_rate = LearningRateSchedule(options, steps_per_epoch)
         #: steps so far, over all epochs
         self.steps = 0
-        self._type = PRECISIONS[train_config["precision"]]
-        # small gradients would be 0 in float16
+        self._type = PRECISIONS[options.precision]
+        # without a scaled loss, small gradients would be 0 in float16
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._type == torch.float16)
-        decay = train_config["ema_decay"]
+        decay = options.ema_decay
         self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
 
     @contextmanager
     def precision(self) -> Iterator[None]:
-        """The context in which the network is to be called."""
-        # oneDNN has no float16 LSTM for most processors; torch's own kernels have
+        """The context for calls of the network."""
+        # for most processors oneDNN has no float16 LSTM, but torch has
         slow = self._type == torch.float16 and self._device.type == "cpu"
         with (
             torch.backends.mkldnn.flags(enabled=False) if slow else nullcontext(),
@@ -139,24 +137,24 @@ class Optimization:
         """One step.
 
         Args:
-            compute_gradients: is given a function to be called with each loss in place of `backward`, and returns the
+            compute_gradients: Function that calls its argument with each loss in place of `backward`, and returns the
                 sum of these losses. LBFGS calls it several times.
 
         Returns:
-            the loss and the norm of its gradient before any clipping, scalars on the device.
+            The loss, and the norm of its gradient before clipping, scalars on the device.
         """
         rate = self.learning_rate.at(self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        results: list[tuple[torch.Tensor, torch.Tensor]] = []
 
         def closure() -> torch.Tensor:
             self.optimizer.zero_grad()
             loss = compute_gradients(lambda part: self._scaler.scale(part).backward())
             self._scaler.unscale_(self.optimizer)
-            limit = self._options["gradient_clipping"] or math.inf
+            limit = self._options.gradient_clipping or math.inf
             norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)
-            seen.append((loss.detach(), norm.detach()))
+            results.append((loss.detach(), norm.detach()))
             return loss
 
         if isinstance(self.optimizer, torch.optim.LBFGS):
@@ -168,11 +166,11 @@ class Optimization:
         self.steps += 1
         if self._averaged is not None:
             self._averaged.update_parameters(self._model)
-        return seen[0]
+        return results[0]
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Puts the averaged weights into the model for as long as the block lasts; without an average, nothing."""
+        """Puts the averaged weights into the model while the block runs; no effect without ema_decay."""
         if self._averaged is None or not self.steps:
             yield
             return
@@ -184,7 +182,7 @@ class Optimization:
             self._model.load_state_dict(own)
 
     def state_dict(self) -> dict[str, Any]:
-        """What has to be kept, besides the model's weights, to go on in the same way."""
+        """State needed to resume, besides the weights of the model."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "learning_rate": self.learning_rate.state_dict(),

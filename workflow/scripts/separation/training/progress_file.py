@@ -1,6 +1,6 @@
-"""How far a running training is: state/progress.json in a point's folder, for `make status` and for people.
+"""Progress file of a running training: state/progress.json in a point's folder, for `make status` and for people.
 
-The file is a sign of life, not a result: it is replaced every few seconds and never asked for by a rule.
+The file shows that a training is alive. It is not a result: it is replaced every few seconds, and no rule needs it.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from typing import Any
 
 from separation.files import atomic
 
-#: seconds between two writings
+#: least seconds between two writes
 INTERVAL = 5.0
-#: seconds between two lines of a training on a terminal that it shares with others
+#: least seconds between two lines of a training on a terminal that several trainings share
 LINE_INTERVAL = 30.0
-#: a training whose file is older is not running any more, whatever it says
+#: seconds after which the file of a running training counts as abandoned
 STALE_AFTER = 120.0
 
 
 @dataclass
 class Progress:
-    """What a training says about itself.
+    """Progress of a training.
 
     Attributes:
-        state: starting, training, validating, stopped (asked to), failed or finished.
-        epoch: the one that runs, from 1; in a finished training the last one.
-        num_epochs: at most.
-        step, steps: batches done, and batches, of this epoch.
-        loss: mean over this epoch so far.
-        device: on which it runs, such as cpu or cuda:0 (NVIDIA H200).
-        seconds_left: at the rate so far, None before there is one.
-        host, pid: where it runs.
-        updated: when this was written, seconds since 1970.
+        state: starting, training, validating, stopped (on request), failed or finished.
+        epoch: Number of the running epoch, from 1; the last one if the training is finished.
+        num_epochs: Maximum number of epochs.
+        step, steps: Finished batches, and all batches, of this epoch.
+        loss: Mean loss over this epoch so far.
+        device: Device, such as cpu or cuda:0 (NVIDIA H200).
+        seconds_left: Remaining seconds at the rate so far; None before the first estimate.
+        host, pid: Host name and process id.
+        updated: Time of writing, seconds since 1970.
     """
 
     state: str
@@ -59,7 +59,7 @@ class ProgressFile:
 
     Args:
         path: File to write, PointFolder.progress.
-        clock: gives seconds.
+        clock: Clock, in seconds.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic):
@@ -67,6 +67,7 @@ class ProgressFile:
 
     @property
     def due(self) -> bool:
+        """Whether INTERVAL has passed since the last write."""
         return self._clock() >= self._next
 
     def write(self, progress: Progress) -> None:
@@ -76,24 +77,24 @@ class ProgressFile:
 
 
 class TerminalLine:
-    """Tells whoever started the workflow how far a training is: a line now and then on standard error.
+    """Prints progress on standard error, for the terminal of the workflow, at most every LINE_INTERVAL seconds.
 
     Args:
-        name: of the training, with which each line begins.
+        name: Name of the training, the start of each line.
     """
 
     def __init__(self, name: str):
         self._name, self._next = name, time.monotonic() + LINE_INTERVAL
 
-    def tell(self, text: str) -> None:
-        """Shows a line, unless the last one is not long ago."""
+    def print(self, text: str) -> None:
+        """Prints a line, unless the previous one is too recent."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL
             print(f"{self._name}: {text}", file=sys.stderr, flush=True)
 
 
 def read_progress(path: Path) -> Progress | None:
-    """What a training last wrote to `path`; None where it wrote nothing (or an older version did)."""
+    """The progress of a training in its file; None if there is none, or one of an older version."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Progress(**content)
@@ -102,7 +103,10 @@ def read_progress(path: Path) -> Progress | None:
 
 
 def is_running(progress: Progress, now: float | None = None) -> bool:
-    """Whether the training that wrote `progress` still runs: its process on this machine, a fresh file on another."""
+    """Whether the training that wrote `progress` still runs.
+
+    On this machine its process has to exist; for another host the file has to be recent.
+    """
     if progress.state not in ("starting", "training", "validating"):
         return False
     if progress.host == socket.gethostname():
@@ -111,13 +115,13 @@ def is_running(progress: Progress, now: float | None = None) -> bool:
         except ProcessLookupError:
             return False
         except PermissionError:
-            pass  # another user's process, and alive
+            pass  # the process exists and belongs to another user
         return True
     return (time.time() if now is None else now) - progress.updated < STALE_AFTER
 
 
 def duration(seconds: float) -> str:
-    """A duration for people: 40 s, 12 min, 3 h 05 min."""
+    """A duration in text: 40 s, 12 min, 3 h 05 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

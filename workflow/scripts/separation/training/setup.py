@@ -1,4 +1,4 @@
-"""What a training is made of, from its configuration: device, data, lengths of excerpts."""
+"""Data of a training from its settings: lengths of excerpts and features of the splits."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 from separation.data.items import Items
 from separation.errors import UserError
+from separation.experiment.options import DatasetOptions, TrainingOptions
 from separation.features.cache import ensure_cache
 from separation.features.encoding import encoded_items, stored_arrays
 from separation.features.store import FeatureStore
 
 logger = logging.getLogger(__name__)
 
-#: a split whose features are smaller than this is read into memory once; larger ones stay mapped from the cache
+#: splits with fewer bytes of features are read into memory at once; larger ones are read from the cache batch by batch
 IN_MEMORY_BYTES = 2**30
 
 
-def excerpt_lengths(config: Mapping[str, Any]) -> list[int]:
-    """Frames per training excerpt in each epoch, by initial_length and curriculum_learning.
+def excerpt_lengths(training: TrainingOptions, dataset: DatasetOptions) -> list[int]:
+    """Frames per training excerpt in each epoch, from initial_length and curriculum_learning.
 
-    `num_epoch: n` acts once n epochs are done, so 0 acts from the beginning.
+    A step with `num_epoch: n` takes effect after n epochs; 0 is from the start.
     """
-    train_config = config["train_config"]
-    length = train_config.get("initial_length") or config["dataset_config"]["length"]
+    length = training.initial_length or dataset.length
     lengths = []
-    for epoch in range(train_config["num_epochs"]):
-        for step in train_config.get("curriculum_learning") or []:
+    for epoch in range(training.num_epochs):
+        for step in training.curriculum_learning:
             if step["command"] != "set_current_length":
                 raise UserError(
                     f"expected the command set_current_length, found {step['command']!r}",
@@ -40,16 +40,13 @@ def excerpt_lengths(config: Mapping[str, Any]) -> list[int]:
     return lengths
 
 
-def open_store(
-    config: Mapping[str, Any], split: Mapping[str, Any], manifest: Path | None, threads: int
-) -> FeatureStore:
-    """The features of a split: from its cache, filled again where it is damaged, or computed from its mixtures."""
+def open_store(options: DatasetOptions, split: Mapping[str, Any], manifest: Path | None, threads: int) -> FeatureStore:
+    """The features of a split, from its cache (filled again if it is damaged) or computed from its mixtures."""
     if manifest is not None:
         store = ensure_cache(manifest, split, threads)
     else:
-        dataset_config = config["dataset_config"]
-        names = stored_arrays(dataset_config["cache_kind"], dataset_config["data_keys_for_training"])
-        encoded = encoded_items(Items(split, dataset_config), dataset_config, names, threads)
-        store = FeatureStore.from_items(encoded, dataset_config)
+        names = stored_arrays(options.cache_kind, options.data_keys_for_training)
+        encoded = encoded_items(Items(split, options), options, names, threads)
+        store = FeatureStore.from_items(encoded, options)
     logger.info("%s: %d items, %.1f MB of features", split["folder"], len(store), store.nbytes / 1e6)
     return store.in_memory() if store.nbytes <= IN_MEMORY_BYTES else store

@@ -1,10 +1,9 @@
-"""Makes the user's own classes known to nussl, by the names under which experiments call them."""
+"""Registration of the user's own classes with nussl, by the names that experiments use."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,23 +11,28 @@ from typing import Any
 import torch
 
 from separation.errors import UserError
+from separation.experiment.options import PointOptions
 from separation.experiment.user_classes import UserClass, find_extras
 from separation.nussl_compat import nussl
 
-#: separation algorithms that were found in the user's files
+#: separation algorithms from the user's files
 OWN_ALGORITHMS: dict[str, type] = {}
+#: prefix of the module names of the user's files: extras/queue.py must not shadow, or be shadowed by, Python's queue
+_PREFIX = "extras_"
 _LOADED: dict[Path, ModuleType] = {}
 
 
-def load_extras(config: Mapping[str, Any]) -> None:
-    """Runs the files whose classes a config names, and registers these: modules by nussl.ml.register_module, losses
-    (modules with DEFAULT_KEYS) by nussl.ml.register_loss, algorithms in OWN_ALGORITHMS.
+def load_extras(options: PointOptions) -> None:
+    """Imports the files whose classes a point names, and registers these classes.
+
+    Modules are registered by nussl.ml.register_module, losses (modules with DEFAULT_KEYS) by nussl.ml.register_loss,
+    algorithms in OWN_ALGORITHMS.
 
     Raises:
-        UserError: a file fails, or its class is none of these.
+        UserError: A file cannot be imported, or its class is none of these.
     """
-    sections = [name for name in ("model_config", "train_config", "algorithm_config") if name in config]
-    for own in find_extras(config["info"].get("extras")).used_by(config, *sections):
+    sections = ("model_config", "train_config", "algorithm_config")
+    for own in find_extras(options.extras).used_by(options.written, *sections):
         _register(own, getattr(_load(own.file), own.name))
 
 
@@ -47,13 +51,13 @@ def _register(own: UserClass, found: Any) -> None:
 def _load(file: Path) -> ModuleType:
     file = file.resolve()
     if file not in _LOADED:
-        # files of the folder may import each other
+        # files of the folder may import one another
         if str(file.parent) not in sys.path:
             sys.path.append(str(file.parent))
-        specification = importlib.util.spec_from_file_location(file.stem, file)
+        specification = importlib.util.spec_from_file_location(f"{_PREFIX}{file.stem}", file)
         module = importlib.util.module_from_spec(specification)
-        # where pickle and inspect look for the source of its classes
-        sys.modules.setdefault(file.stem, module)
+        # pickle and inspect look up the source of its classes here
+        sys.modules[specification.name] = module
         try:
             specification.loader.exec_module(module)
         except Exception as error:
