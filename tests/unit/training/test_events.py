@@ -30,7 +30,7 @@ def test_numpy_scalars_are_numbers_and_what_is_not_finite_is_null(path):
 
 
 def test_what_is_no_number_and_no_text_is_refused(path):
-    with pytest.raises(TypeError, match="not object"):
+    with pytest.raises(TypeError, match="found object"):
         EventLog(path).write("step", 1, loss=object())
 
 
