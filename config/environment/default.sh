@@ -26,7 +26,7 @@ export TENSORBOARD_HOST_PORT="${TENSORBOARD_HOST_PORT:-8891}"
 # export JUPYTER_HOST_IP="127.0.0.1"
 
 # Password of the notebook server, hashed: python -c 'from jupyter_server.auth import passwd; print(passwd())'.
-# Without it the server prints a link with a token. (Single quotes: the hash holds dollar signs.)
+# Without it the server prints a link with a token. (Single quotes: the hash contains dollar signs.)
 # export JUPYTER_PASSWORD_HASH='argon2:...'
 
 # Path of the JSON key of the service account that writes to the results sheet. private/ is never committed.

@@ -1,4 +1,4 @@
-"""`make check_environment`: what it finds, that ENV_FILE reaches it, and that no secret leaves it."""
+"""`make check_environment`: its results, the variables of ENV_FILE, and the secrecy of secrets."""
 
 import json
 import os
@@ -35,9 +35,9 @@ SECRETS = {
 
 
 def make(*arguments, **variables):
-    # make talks of its folders where a make above it, that of the tests, has set MAKEFLAGS
-    left_out = {*VARIABLES, "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
-    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    # make prints its folders where the make that runs the tests has set MAKEFLAGS
+    removed = {*VARIABLES, "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    environment = {name: value for name, value in os.environ.items() if name not in removed}
     command = ["make", "check_environment", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment | variables, capture_output=True, text=True)
 
@@ -61,7 +61,7 @@ def env_file(tmp_path):
     return tmp_path / "mine_local.sh"
 
 
-def test_the_variables_of_env_file_reach_it_and_secrets_do_not_leave_it(env_file, tmp_path):
+def test_variables_of_env_file_are_checked_and_secrets_are_not_printed(env_file, tmp_path):
     table, machine = make(ENV_FILE=str(env_file)), make("json=1", ENV_FILE=str(env_file))
     assert table.returncode == machine.returncode == 0, table.stdout + table.stderr
     for done in (table, machine):
@@ -74,21 +74,21 @@ def test_the_variables_of_env_file_reach_it_and_secrets_do_not_leave_it(env_file
     assert checks["Variables", "ENV_FILE"]["value"] == str(env_file)
     assert checks["Variables", "CACHE_DIRECTORY"]["value"] == "unset"
     assert checks["Variables", "JUPYTER_HOST_PORT"]["state"] == "note"
-    assert "not made yet" in checks["Folders", "data"]["value"]
-    assert "Everything that the demo needs is there." in table.stdout
+    assert "not created yet" in checks["Folders", "data"]["value"]
+    assert "Everything that the demo needs is available." in table.stdout
 
 
-def test_a_file_that_env_file_does_not_name_rightly_stops_it(tmp_path):
+def test_a_missing_env_file_is_an_error(tmp_path):
     done = make(ENV_FILE=str(tmp_path / "nothing.sh"))
     assert done.returncode != 0 and "nothing.sh" in done.stderr
 
 
-def test_every_documented_variable_is_looked_at():
+def test_every_documented_variable_is_checked():
     text = (ROOT / "config/environment/default.sh").read_text()
     assert set(re.findall(r"export (\w+)=", text)) <= set(VARIABLES)
 
 
-def test_without_sox_and_without_a_place_for_data_the_demo_cannot_run(tmp_path):
+def test_sox_and_a_folder_for_data_are_needed_for_the_demo(tmp_path):
     done = run(PATH=str(tmp_path), DATA_DIRECTORY="/proc/nowhere")
     checks = found(done)
     assert done.returncode == 1 and json.loads(done.stdout)["ok"] is False
@@ -98,7 +98,7 @@ def test_without_sox_and_without_a_place_for_data_the_demo_cannot_run(tmp_path):
     assert all(check["means"] for check in checks.values() if check["state"] != "ok")
 
 
-def test_before_setup_any_python_says_what_is_missing():
+def test_any_python_reports_what_is_missing_before_setup():
     done = run("-S")  # without the installed packages
     assert done.returncode == 1, done.stderr
     assert found(done)["Packages", "snakemake"]["state"] == "missing"
@@ -107,7 +107,7 @@ def test_before_setup_any_python_says_what_is_missing():
     assert plain.returncode == 1 and "Missing for the demo: " in plain.stdout and "make setup" in plain.stdout
 
 
-def test_versions_are_held_against_the_lock(tmp_path, monkeypatch):
+def test_versions_are_compared_with_the_lock(tmp_path, monkeypatch):
     (tmp_path / "envs").mkdir()
     (tmp_path / "Snakefile").touch()
     known = checked._version("torch").partition("+")[0]
@@ -118,7 +118,7 @@ def test_versions_are_held_against_the_lock(tmp_path, monkeypatch):
     assert checks["torch"].state == "ok"
 
 
-def test_a_port_that_is_taken_and_credentials_that_cannot_be_read_are_told(tmp_path):
+def test_ports_in_use_and_unusable_credentials_are_reported(tmp_path):
     (tmp_path / "key.json").write_text('{"type": "authorized_user", "private_key": "3cr3t"}')
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
@@ -129,7 +129,7 @@ def test_a_port_that_is_taken_and_credentials_that_cannot_be_read_are_told(tmp_p
     assert "3cr3t" not in done.stdout
 
 
-def test_gpus_are_named_and_a_torch_without_them_is_told(tmp_path):
+def test_gpus_and_a_torch_without_gpu_support_are_reported(tmp_path):
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-11aa-01)'\n")
     program.chmod(0o755)
@@ -138,7 +138,7 @@ def test_gpus_are_named_and_a_torch_without_them_is_told(tmp_path):
     assert (checked._version("torch").endswith("+cpu")) == (("Devices", "torch for GPUs") in checks)
 
 
-def test_a_driver_that_does_not_answer_is_told(tmp_path):
+def test_a_broken_driver_is_reported(tmp_path):
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'\nexit 18\n")
     program.chmod(0o755)

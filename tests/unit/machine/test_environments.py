@@ -1,4 +1,4 @@
-"""The same versions everywhere: the lock, the conda environment, the environment that submits, the images."""
+"""Equal versions in the lock, the conda environment, the submit environment and the images."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ def pins(text):
 LOCK = pins((ENVS / "requirements.lock").read_text())
 
 
-def test_the_conda_environment_holds_what_the_lock_holds():
+def test_the_conda_environment_matches_the_lock():
     written = yaml.safe_load((ENVS / "environment.yml").read_text())["dependencies"]
     (listed,) = [entry["pip"] for entry in written if isinstance(entry, dict)]
     later = re.findall(r"\S+==\S+", (ENVS / "environment.post-deploy.sh").read_text())
@@ -26,7 +26,7 @@ def test_the_conda_environment_holds_what_the_lock_holds():
     assert {"sox", "pip", "python >=3.11,<3.14"} <= {entry for entry in written if isinstance(entry, str)}
 
 
-def test_the_conda_environment_is_what_its_command_writes(tmp_path):
+def test_the_conda_environment_is_generated_by_its_command(tmp_path):
     for name in ("conda.py", "requirements.lock"):
         (tmp_path / name).write_bytes((ENVS / name).read_bytes())
     subprocess.run([sys.executable, tmp_path / "conda.py"], check=True, capture_output=True)
@@ -34,7 +34,7 @@ def test_the_conda_environment_is_what_its_command_writes(tmp_path):
         assert (tmp_path / name).read_text() == (ENVS / name).read_text()
 
 
-def test_submitting_takes_the_versions_of_the_lock_and_neither_torch_nor_audio():
+def test_the_submit_environment_has_versions_of_the_lock_without_torch_and_audio():
     submit = pins((ENVS / "submit.lock").read_text())
     assert {pin.split(" ;")[0] for pin in submit} <= {pin.split(" ;")[0] for pin in LOCK}
     names = {pin.split("==")[0] for pin in submit}
@@ -42,7 +42,7 @@ def test_submitting_takes_the_versions_of_the_lock_and_neither_torch_nor_audio()
     assert not {"torch", "nussl", "scaper", "librosa", "zarr", "comet-ml"} & names
 
 
-def test_both_images_are_made_by_the_same_script():
+def test_both_images_are_built_by_the_same_script():
     containers = ENVS.parent / "containers"
     for name in ("Dockerfile", "separation.def"):
         assert "/opt/separation/install.sh" in (containers / name).read_text()

@@ -1,4 +1,4 @@
-"""Profiles: keys that Snakemake and its plugins know, and what jobs ask for by rule."""
+"""Profiles: keys known to Snakemake and its plugins, and resources by rule."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from separation.files.yaml_reader import read_yaml
 ROOT = Path(__file__).resolve().parents[3]
 PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/config.yaml"))
 NOT_RUN = {"kubernetes", "lsf", "sge"}
-# options of plugins that are not in the lock, as `snakemake --help` tells them where they are installed
+# options of plugins that are not in the lock, as `snakemake --help` lists them where they are installed
 PLUGINS = {
     # snakemake-executor-plugin-kubernetes 0.5.1
     "kubernetes": {
@@ -41,12 +41,12 @@ def content(profile):
 
 
 def rules():
-    """The names of the rules that do work; those of trackers are one."""
+    """Names of the rules that do work; the tracker rules count as one."""
     text = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     return {*re.findall(r"(?m)^rule (\w+):", text), "sync_tracker"}
 
 
-def test_all_profiles_are_here():
+def test_all_profiles_exist():
     assert {"default", "local", "local-gpu", "slurm"} | NOT_RUN == set(PROFILES)
 
 
@@ -68,36 +68,36 @@ def test_profiles_that_are_tested_are_found_by_name_and_the_others_by_path():
 
 
 @pytest.mark.parametrize("profile", sorted({*PROFILES} - {"default", "local"}))
-def test_what_a_profile_changes_in_the_config_is_valid(profile):
+def test_config_files_of_profiles_are_valid(profile):
     (file,) = content(profile)["configfile"]
     schema.check(read_yaml(ROOT / file), "config")
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_says_first_whether_it_has_been_run(profile):
+def test_untested_profiles_are_marked(profile):
     first = (ROOT / "profiles" / profile / "config.yaml").read_text().splitlines()[0]
     assert first.startswith("# NOT RUN") == (profile in NOT_RUN)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_names_rules_that_there_are(profile):
+def test_profiles_name_existing_rules(profile):
     assert set(content(profile).get("set-resources", {})) <= rules()
 
 
-def test_what_each_rule_asks_for_has_its_default_in_one_place():
+def test_every_rule_has_default_resources():
     shards = {"resample_shard", "mix_shard"}
     defaults = load_settings({}, {}).resources
     assert set(defaults) == rules() - shards
-    assert all(set(asked) == {"threads", "mem_mb", "runtime"} for asked in defaults.values())
+    assert all(set(resources) == {"threads", "mem_mb", "runtime"} for resources in defaults.values())
 
 
-def test_one_number_changed_leaves_the_others():
+def test_changing_one_resource_keeps_the_others():
     settings = load_settings({"resources": {"train_point": {"mem_mb": 9000}}}, {})
     assert settings.resources["train_point"] == {"threads": 1, "mem_mb": 9000, "runtime": 1440}
 
 
 @pytest.mark.parametrize(
-    ("resources", "told"),
+    ("resources", "message"),
     [
         ({"train_points": {"mem_mb": 1}}, "resources.train_points: unknown key; did you mean 'train_point'?"),
         ({"train_point": {"memory": 1}}, "resources.train_point.memory: unknown key"),
@@ -105,6 +105,6 @@ def test_one_number_changed_leaves_the_others():
         ({"train_point": {"runtime": 0}}, "resources.train_point.runtime: expected at least 1, found 0"),
     ],
 )
-def test_wrong_resources_are_told_in_one_line(resources, told):
-    with pytest.raises(UserError, match=re.escape(told)):
+def test_mistakes_in_resources_are_one_line(resources, message):
+    with pytest.raises(UserError, match=re.escape(message)):
         load_settings({"resources": resources}, {})

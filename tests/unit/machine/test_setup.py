@@ -1,7 +1,7 @@
-"""What a user meets first: the lock, envs/setup.sh, the Makefile's targets and the environment file.
+"""First contact: the lock, envs/setup.sh, the Makefile's targets and the environment file.
 
-envs/setup.sh is run in a folder of its own with stand-ins for Python, pip and apt that write down how they were called:
-nothing is downloaded and nothing outside the folder is touched.
+envs/setup.sh runs in its own folder with stand-ins for Python, pip and apt that record their calls: nothing is
+downloaded and nothing outside the folder is changed.
 """
 
 import ast
@@ -55,7 +55,7 @@ def test_every_line_of_the_lock_pins_one_version():
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9._-]+==[A-Za-z0-9.+!]+( ; .+)?", line)] == []
 
 
-def test_the_lock_names_nothing_of_cuda_and_nothing_that_compiles():
+def test_the_lock_has_no_cuda_packages_and_nothing_to_compile():
     unwanted = re.compile(r"nvidia|cuda|cu1\d|cudnn|triton|soxbindings")
     assert [name for name in locked() if unwanted.search(name)] == []
 
@@ -67,7 +67,7 @@ def test_every_requirement_is_in_the_lock():
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_an_extra_adds_to_the_lock_and_changes_nothing_in_it(extra):
+def test_extras_add_to_the_lock_without_changing_it(extra):
     lines = [line for line in (ROOT / "envs" / f"{extra}.lock").read_text().splitlines() if not line.startswith("#")]
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9._-]+==[A-Za-z0-9.+!]+( ; .+)?", line)] == []
     names = {normalized(line.split("==")[0]) for line in lines}
@@ -148,7 +148,7 @@ class Machine:
         return {"PATH": str(self.programs), "HOME": str(self.folder), "RECORD": str(self.record), **variables}
 
     def set_up(self, *programs, **variables):
-        """Runs envs/setup.sh; gives its exit code, what it said, and the calls of Python it made."""
+        """Runs envs/setup.sh; returns its exit code, its output and its calls of Python."""
         self.record.write_text("")
         done = subprocess.run(
             ["bash", "envs/setup.sh", *(programs or ["sox"])],
@@ -159,7 +159,7 @@ class Machine:
             stdin=subprocess.DEVNULL,
             timeout=60,
         )
-        assert done.stdout == "", "stdout belongs to the command that set-up goes before"
+        assert done.stdout == "", "stdout belongs to the command that runs after set-up"
         return done.returncode, done.stderr, self.record.read_text().splitlines()
 
 
@@ -168,7 +168,7 @@ def machine(tmp_path):
     return Machine(tmp_path)
 
 
-def made_anew(calls):
+def recreated(calls):
     return any(call.startswith("-m venv") for call in calls)
 
 
@@ -176,10 +176,10 @@ def pip_calls(calls, word):
     return [call for call in calls if call.startswith(f"-m pip {word} ")]
 
 
-def test_set_up_installs_the_lock_without_dependencies_and_torch_with_what_its_build_needs(machine):
+def test_setup_installs_the_lock_without_dependencies_and_torch_with_them(machine):
     code, said, calls = machine.set_up()
     assert code == 0, said
-    assert made_anew(calls)
+    assert recreated(calls)
     assert all("--no-deps" in call for call in pip_calls(calls, "wheel"))
     packages, torch = pip_calls(calls, "install")
     assert "--no-deps" in packages
@@ -189,7 +189,7 @@ def test_set_up_installs_the_lock_without_dependencies_and_torch_with_what_its_b
     assert "installing 2 packages" in said, "what is for other systems is neither counted nor fetched"
 
 
-def test_a_second_set_up_does_nothing_and_says_so(machine):
+def test_a_second_setup_does_nothing(machine):
     machine.set_up()
     before = {path: path.stat().st_mtime_ns for path in (machine.repository / ".venv").rglob("*")}
     code, said, calls = machine.set_up()
@@ -198,66 +198,66 @@ def test_a_second_set_up_does_nothing_and_says_so(machine):
 
 
 @pytest.mark.parametrize("broken", ["venv .venv", "pip wheel", "--no-index", "torch==9.9"])
-def test_a_set_up_that_failed_names_its_log_and_the_next_one_makes_it_good(machine, broken):
+def test_a_failed_setup_names_its_log_and_the_next_one_repairs_it(machine, broken):
     code, said, _ = machine.set_up(BREAK=broken)
     assert code == 1
     assert f"stand-in: no {broken} today" in said
     assert said.endswith("failed; the full output is in logs/setup.log\n")
     code, said, calls = machine.set_up()
     assert code == 0, said
-    assert made_anew(calls)
+    assert recreated(calls)
     assert "an earlier setup did not finish" in said
     assert machine.set_up()[2] == []
 
 
-def test_a_package_that_does_not_import_stops_set_up_without_throwing_the_installed_ones_away(machine):
+def test_a_package_that_fails_to_import_stops_setup_and_keeps_the_environment(machine):
     code, said, _ = machine.set_up(BREAK="import torch")
     assert code == 1
     assert "stand-in: no import torch today" in said
     code, said, calls = machine.set_up()
     assert code == 0, said
-    assert not made_anew(calls)
+    assert not recreated(calls)
     assert machine.set_up()[2] == []
 
 
-def test_a_changed_lock_is_installed_into_the_environment_that_is_there(machine):
+def test_a_changed_lock_is_installed_into_the_existing_environment(machine):
     machine.set_up()
     machine.write_lock("alpha==1.1", "torch==9.9")
     code, said, calls = machine.set_up()
     assert code == 0, said
-    assert not made_anew(calls)
+    assert not recreated(calls)
     assert pip_calls(calls, "install")
 
 
-def test_a_download_that_fails_leaves_a_working_environment_as_it_is(machine):
+def test_a_failed_download_keeps_the_working_environment(machine):
     machine.set_up()
     machine.write_lock("alpha==1.1", "torch==9.9")
     code, _, calls = machine.set_up(BREAK="pip wheel")
     assert code == 1
     assert pip_calls(calls, "install") == []
-    assert not made_anew(machine.set_up()[2])
+    assert not recreated(machine.set_up()[2])
 
 
-def test_an_environment_made_by_hand_is_kept(machine):
+def test_an_environment_created_by_hand_is_kept(machine):
     machine.set_up()
     (machine.repository / ".venv" / "setup.stamp").unlink()
     (machine.repository / ".venv" / "mine").touch()
     code, said, calls = machine.set_up()
     assert code == 0, said
-    assert not made_anew(calls)
+    assert not recreated(calls)
     assert (machine.repository / ".venv" / "mine").exists()
 
 
-def test_a_moved_repository_gets_a_new_environment_because_its_scripts_name_the_old_place(machine):
+def test_a_moved_repository_gets_a_new_environment(machine):
     machine.set_up()
     machine.repository = machine.repository.rename(machine.folder / "elsewhere")
     code, said, calls = machine.set_up()
     assert code == 0, said
-    assert made_anew(calls)
+    assert recreated(calls)
     assert "the folder has moved" in said
 
 
-def test_torch_index_is_asked_for_torch_alone_and_is_not_written_down(machine):
+def test_torch_index_is_used_only_for_torch_and_not_recorded(machine):
     index = "https://user:secret@example.org/cpu"
     code, said, calls = machine.set_up(TORCH_INDEX=index)
     assert code == 0, said
@@ -268,11 +268,11 @@ def test_torch_index_is_asked_for_torch_alone_and_is_not_written_down(machine):
     assert machine.set_up()[2] == [], "the index need not be named again"
     other = machine.set_up(TORCH_INDEX="https://example.org/cuda")[2]
     assert any("--force-reinstall" in call and "torch==9.9" in call for call in other)
-    assert not made_anew(other)
+    assert not recreated(other)
 
 
 @pytest.mark.parametrize(("program", "package"), [("sox", "sox"), ("dot", "graphviz")])
-def test_a_missing_program_is_one_line_that_says_how_to_install_it(machine, program, package):
+def test_a_missing_program_is_one_line_with_install_commands(machine, program, package):
     (machine.programs / program).unlink(missing_ok=True)
     code, said, calls = machine.set_up(program)
     assert (code, calls) == (1, [])
@@ -281,7 +281,7 @@ def test_a_missing_program_is_one_line_that_says_how_to_install_it(machine, prog
         assert f"{manager} install {package}" in said
 
 
-def test_root_on_debian_gets_missing_programs_installed_unasked(machine):
+def test_missing_programs_are_installed_for_root_on_debian(machine):
     (machine.programs / "sox").unlink()
     machine.be_user(0)
     machine.add_program("apt-get", '#!/bin/sh\necho "apt-get $* ${DEBIAN_FRONTEND}" >>"$RECORD"\n')
@@ -293,7 +293,7 @@ def test_root_on_debian_gets_missing_programs_installed_unasked(machine):
     ]
 
 
-def test_without_a_python_that_serves_set_up_says_which_ones_do(machine):
+def test_setup_without_a_supported_python_names_the_supported_ones(machine):
     (machine.programs / "python3").unlink()
     code, said, _ = machine.set_up()
     assert code == 1
@@ -304,7 +304,7 @@ def test_without_a_python_that_serves_set_up_says_which_ones_do(machine):
 
 
 @pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock")
-def test_of_two_set_ups_at_once_one_works_and_the_other_waits(machine):
+def test_a_second_setup_at_the_same_time_waits(machine):
     machine.record.write_text("")
     both = [
         subprocess.Popen(
@@ -321,7 +321,7 @@ def test_of_two_set_ups_at_once_one_works_and_the_other_waits(machine):
 
 
 def make(folder, *words, **variables):
-    # a make above this one hands its own flags and variables down
+    # an outer make passes its flags and variables on
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "ENV_FILE"))}
     return subprocess.run(
         ["make", "--no-print-directory", *words],
@@ -340,7 +340,7 @@ def targets():
 
 @pytest.fixture
 def stand_ins(tmp_path):
-    """A copy of the Makefile whose programs say their name, $PROBE and their arguments."""
+    """A copy of the Makefile whose programs print their name, $PROBE and their arguments."""
     shutil.copy(ROOT / "Makefile", tmp_path / "Makefile")
     programs = [tmp_path / "envs" / "setup.sh", tmp_path / "envs" / "extra.sh"]
     programs += [tmp_path / ".venv" / "bin" / name for name in PROGRAMS]
@@ -362,7 +362,7 @@ def test_make_and_make_help_list_every_target():
     "target",
     ["setup", "demo", "test", "lint", "plan", "prune", "status", "tensorboard", "experiment", "sync", "jupyter"],
 )
-def test_variables_of_the_environment_file_reach_every_command_of(target, stand_ins):
+def test_variables_of_the_environment_file_reach_commands(target, stand_ins):
     (stand_ins / "mine_local.sh").write_text('export PROBE="from the file"\n')
     done = make(stand_ins, target, "yml=a.yml", ENV_FILE="mine_local.sh")
     assert done.returncode == 0, done.stderr
@@ -371,7 +371,7 @@ def test_variables_of_the_environment_file_reach_every_command_of(target, stand_
     assert [line for line in said if "[from the file]" not in line] == []
 
 
-def test_an_environment_file_that_is_not_there_stops_make_and_is_named(stand_ins):
+def test_a_missing_environment_file_is_an_error(stand_ins):
     done = make(stand_ins, "setup", ENV_FILE="config/environment/nowhere_local.sh")
     assert done.returncode != 0
     assert "config/environment/nowhere_local.sh" in done.stderr
@@ -386,18 +386,18 @@ def test_an_environment_file_that_is_not_there_stops_make_and_is_named(stand_ins
         (["num_gpus=4", "num_jobs=1"], "snakemake --profile local-gpu --resources gpu=4 --jobs 1 --config sweep=a.yml"),
     ],
 )
-def test_make_experiment_shows_and_runs_the_snakemake_command(arguments, command, stand_ins):
+def test_make_experiment_prints_and_runs_the_snakemake_command(arguments, command, stand_ins):
     done = make(stand_ins, "experiment", "yml=a.yml", *arguments)
     assert done.stdout.splitlines()[1:] == [command, command.replace("snakemake", "snakemake[]", 1)]
 
 
-def test_make_experiment_without_a_file_says_what_to_write(stand_ins):
+def test_make_experiment_without_a_file_prints_its_usage(stand_ins):
     done = make(stand_ins, "experiment")
     assert done.returncode != 0
     assert "make experiment yml=" in done.stderr
 
 
-def test_make_clean_leaves_results_and_private_files(stand_ins):
+def test_make_clean_keeps_results_and_private_files(stand_ins):
     kept = [stand_ins / name for name in ("results/artifacts/point/config.yml", "private/key.json", ".snakemake/log/a")]
     for path in [*kept, stand_ins / "tests" / "__pycache__" / "a.pyc", stand_ins / "workflow" / "a.smk"]:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -411,7 +411,7 @@ def test_make_clean_leaves_results_and_private_files(stand_ins):
 # --- the environment file, continuous integration, hooks
 
 
-def test_the_documented_environment_gives_defaults_and_keeps_what_is_set():
+def test_the_environment_file_sets_defaults_and_keeps_existing_values():
     text = (ROOT / "config" / "environment" / "default.sh").read_text()
     names = [
         *("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY", "CODE_DIRECTORY", "DOCKER_IMAGE_NAME"),
@@ -432,7 +432,7 @@ def test_the_documented_environment_gives_defaults_and_keeps_what_is_set():
 
 
 @pytest.mark.parametrize("services", [False, True])
-def test_continuous_integration_runs_the_tests_and_those_on_services_once_there_are_any(services, tmp_path):
+def test_continuous_integration_runs_the_tests_and_those_of_services(services, tmp_path):
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
     more = "test-services:\n\t@echo services tested\n" if services else ""
@@ -444,7 +444,7 @@ def test_continuous_integration_runs_the_tests_and_those_on_services_once_there_
     assert subprocess.run([tmp_path / ".ci" / "run"], env=environment, capture_output=True).returncode != 0
 
 
-def test_commit_hooks_run_what_lint_runs_and_find_private_keys():
+def test_commit_hooks_run_the_linters_and_find_private_keys():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     lint = re.search(r"^lint:.*?(?=^\.PHONY)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE | re.DOTALL)[0]
     entries = {hook["id"]: hook["entry"] for hook in hooks}

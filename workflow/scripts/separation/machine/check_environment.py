@@ -1,7 +1,7 @@
-"""What this machine and its environment variables give to the workflow, and what each missing thing means.
+"""Check of this machine: variables, devices, programs, packages, folders and clock.
 
-`make check_environment` runs it, with the environment's Python or, where there is none yet, with any: nothing but the
-standard library is imported before it is known to be there. Secrets are never read further than whether they are set.
+`make check_environment` runs it with the environment's Python or, before `make setup`, with any other: only the
+standard library is imported unconditionally. Of secrets, only whether they are set is read.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from separation.machine.environment_variables import (
 ROOT = Path(__file__).resolve().parents[4]
 PYTHONS = ((3, 11), (3, 13))
 GIGABYTE = 1e9
-#: what the demo writes, with room to spare
+#: disk space for the demo, with a margin
 DEMO_GIGABYTES = 1.0
-#: seconds by which the clock of a file system may differ
+#: tolerated difference of a file system's clock in seconds
 CLOCK_LIMIT = 2.0
 
 _SECRET = re.compile(r"KEY|TOKEN|PASSWORD|SECRET|HASH")
@@ -46,14 +46,14 @@ _SECRET = re.compile(r"KEY|TOKEN|PASSWORD|SECRET|HASH")
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One checked item.
 
     Attributes:
         section: Variables, Devices, Programs, Packages, Folders or Clock.
-        name: of the thing.
-        value: what was found; secrets are `set` or `unset`.
-        state: ok, note (something is missing or unusual, most things work) or missing (the demo would fail).
-        means: what that means for the user.
+        name: Name of the item.
+        value: Value found; secrets are `set` or `unset`.
+        state: ok, note (something is missing or unusual, but most things work) or missing (the demo would fail).
+        means: Meaning for the user.
     """
 
     section: str
@@ -64,7 +64,7 @@ class Check:
 
 
 def check_environment(environment: Mapping[str, str]) -> list[Check]:
-    """Looks at variables, devices, programs, packages, folders and the clock; changes nothing that stays."""
+    """Checks variables, devices, programs, packages, folders and the clock; leaves no changes behind."""
     parts = (_variables, _devices, _programs, _packages, _folders, _clock)
     return [check for part in parts for check in part(environment)]
 
@@ -77,19 +77,19 @@ def _variables(environment: Mapping[str, str]) -> Iterator[Check]:
         elif not value:
             yield Check("Variables", name, "unset", means=unset)
         else:
-            state, means = _judged(name, value, environment)
+            state, means = _assess(name, value, environment)
             yield Check("Variables", name, _without_credentials(value), state, means)
     for name in PORTS:
         number = environment.get(name) or VARIABLES[name][0]
-        if number.isdigit() and 0 < int(number) < 65536 and _taken(int(number)):
-            means = f"a server is there; {name} names another port"
+        if number.isdigit() and 0 < int(number) < 65536 and _in_use(int(number)):
+            means = f"another server uses this port; set {name} to a free one"
             yield Check("Variables", f"port {number}", "in use", "note", means)
 
 
-def _judged(name: str, value: str, environment: Mapping[str, str]) -> tuple[str, str]:
-    """Whether a variable's value can be used, and what it means where it cannot."""
+def _assess(name: str, value: str, environment: Mapping[str, str]) -> tuple[str, str]:
+    """State of a variable's value, and the meaning where it is unusable."""
     if name in PORTS and not (value.isdigit() and 0 < int(value) < 65536):
-        return "note", "expected a port's number; nothing can be served there"
+        return "note", "expected the number of a port; nothing can be served"
     if name == "PATH_TO_GOOGLE_CREDENTIALS":
         try:
             found = json.loads(Path(value).read_text(encoding="utf-8"))
@@ -98,62 +98,60 @@ def _judged(name: str, value: str, environment: Mapping[str, str]) -> tuple[str,
         if not isinstance(found, dict) or found.get("type") != "service_account":
             return "note", "expected the key of a service account; `snakemake publish` cannot write the sheet"
     if name == "ENV_FILE" and not Path(value).is_file():
-        return "note", "there is no such file"
+        return "note", "no such file"
     if name == "CODE_DIRECTORY" and not (Path(value) / "Snakefile").is_file():
-        return "note", "expected the folder with the Snakefile; containers would mount another"
+        return "note", "expected the folder with the Snakefile; containers would mount the wrong folder"
     return "ok", ""
 
 
 def _without_credentials(value: str) -> str:
-    """A value to be shown: an address without the user and password, and the query, that it may hold."""
+    """A value as it is shown: URLs without user, password and query."""
     if "://" not in value:
         return value
     parts = urlsplit(value)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _taken(port: int) -> bool:
-    with socket.socket() as one:
-        one.settimeout(1)
-        return one.connect_ex(("127.0.0.1", port)) == 0
+def _in_use(port: int) -> bool:
+    with socket.socket() as connection:
+        connection.settimeout(1)
+        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _devices(environment: Mapping[str, str]) -> Iterator[Check]:
     yield Check("Devices", "CPU cores", str(len(os.sched_getaffinity(0))))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIGABYTE
     small = memory < 4
-    yield Check("Devices", "memory", f"{memory:.1f} GB", "note" if small else "ok",
-                "several jobs at a time may not fit: snakemake --jobs 1" if small else "")  # fmt: skip
+    means = "parallel jobs may not fit; run snakemake --jobs 1" if small else ""
+    yield Check("Devices", "memory", f"{memory:.1f} GB", "note" if small else "ok", means)
     from separation.machine.gpus import driver_error, scheduler_job, visible_devices
 
     devices = visible_devices(environment)
     names = ", ".join(device.name for device in devices)
     if not devices:
-        said = driver_error()
+        error = driver_error()
         means = (
-            f"nvidia-smi is there and says: {said}"
-            if said
-            else "trainings run on the CPU, slower; all else is the same"
+            f"nvidia-smi fails: {error}" if error else "trainings run on the CPU and are slower; results are complete"
         )
-        yield Check("Devices", "GPUs", "none", "note" if said else "ok", means)
+        yield Check("Devices", "GPUs", "none", "note" if error else "ok", means)
         return
     chosen = scheduler_job(environment)
     yield Check("Devices", "GPUs", f"{len(devices)}: {names}", means=f"chosen by {chosen}" if chosen else "")
     torch = _version("torch") or ""
     if torch.endswith("+cpu"):
-        yield Check("Devices", "torch for GPUs", torch, "note",
-                    "this build of torch uses no GPU; TORCH_INDEX=<index of a CUDA build> make setup")  # fmt: skip
+        means = "this build of torch cannot use GPUs; run TORCH_INDEX=<index of a CUDA build> make setup"
+        yield Check("Devices", "torch for GPUs", torch, "note", means)
 
 
 def _programs(environment: Mapping[str, str]) -> Iterator[Check]:
     low, high = PYTHONS
-    fits = low <= sys.version_info[:2] <= high
-    means = "" if fits else f"expected {low[0]}.{low[1]} to {high[0]}.{high[1]}: PYTHON=<one> make setup"
+    supported = low <= sys.version_info[:2] <= high
+    means = "" if supported else f"expected {low[0]}.{low[1]} to {high[0]}.{high[1]}; run PYTHON=<python> make setup"
     found = f"{platform.python_version()} ({sys.executable})"
-    yield Check("Programs", "python", found, "ok" if fits else "missing", means)
+    yield Check("Programs", "python", found, "ok" if supported else "missing", means)
     inside = sys.prefix != sys.base_prefix
-    yield Check("Programs", "environment", sys.prefix if inside else "none", "ok" if inside else "note",
-                "" if inside else "`make setup` makes .venv; conda and containers do as well")  # fmt: skip
+    means = "" if inside else "`make setup` creates .venv; conda and containers work too"
+    yield Check("Programs", "environment", sys.prefix if inside else "none", "ok" if inside else "note", means)
     for name, means in PROGRAMS.items():
         found = shutil.which(name, path=environment.get("PATH")) or (
             shutil.which("singularity", path=environment.get("PATH")) if name == "apptainer" else None
@@ -176,7 +174,7 @@ def _packages(_: Mapping[str, str]) -> Iterator[Check]:
             means = "`make setup` installs it" if needed else EXTRA_PACKAGES[name]
             yield Check("Packages", name, "not installed", "missing" if needed else "note", means)
         elif wanted and version.partition("+")[0] not in wanted:
-            means = f"the lock has {' or '.join(sorted(wanted))}: results may differ; `make setup` brings it back"
+            means = f"the lock has {' or '.join(sorted(wanted))}; results may differ; `make setup` restores it"
             yield Check("Packages", name, version, "note", means)
         else:
             yield Check("Packages", name, version)
@@ -190,13 +188,13 @@ def _version(package: str) -> str | None:
 
 
 def _directories(environment: Mapping[str, str]) -> dict[str, Path]:
-    """The folders that the workflow writes to, by what they are called."""
+    """Folders that the workflow writes to, by name."""
     written: dict[str, str] = {}
     try:
         import yaml
 
         written = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))["directories"]
-    except Exception:  # no yaml yet, or a file with a mistake, which the workflow tells better
+    except Exception:  # no yaml yet, or a mistake in the file, which the workflow itself reports
         written = {}
     found = {"results": Path("results"), "logs": Path("logs"), ".snakemake": Path(".snakemake")}
     for variable, key in DIRECTORIES.items():
@@ -212,20 +210,21 @@ def _folders(environment: Mapping[str, str]) -> Iterator[Check]:
                 pass
             free = shutil.disk_usage(existing).free / GIGABYTE
         except OSError as error:
-            reason = f"cannot be written: {error.strerror or error}"
-            means = f"{reason}; name another folder, or ask whose it is"
+            means = f"not writable: {error.strerror or error}; choose another folder or ask its owner"
             yield Check("Folders", name, str(path), "missing", means)
             continue
-        said = f"{path}, {free:.1f} GB free" + ("" if path.exists() else ", not made yet")
+        value = f"{path}, {free:.1f} GB free" + ("" if path.exists() else ", not created yet")
         enough = free >= DEMO_GIGABYTES or name in ("logs", ".snakemake", "temporary files")
-        means = "" if enough else f"less than {DEMO_GIGABYTES:g} GB free: the demo may not fit"
-        yield Check("Folders", name, said, "ok" if enough else "missing", means)
+        means = "" if enough else f"less than {DEMO_GIGABYTES:g} GB free; the demo may not fit"
+        yield Check("Folders", name, value, "ok" if enough else "missing", means)
 
 
 def _clock(environment: Mapping[str, str]) -> Iterator[Check]:
     now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     late = time.time() < (ROOT / "Snakefile").stat().st_mtime - 86400
-    means = "before the files of this repository: downloads over https may fail, and jobs run again" if late else ""
+    means = (
+        "earlier than the files of this repository; downloads over https may fail, and jobs run again" if late else ""
+    )
     yield Check("Clock", "time", now, "note" if late else "ok", means)
     for name in DIRECTORIES.values():
         path = _directories(environment)[name].absolute()
@@ -237,21 +236,24 @@ def _clock(environment: Mapping[str, str]) -> Iterator[Check]:
                 written.flush()
                 skew = os.stat(written.name).st_mtime - before
         except OSError:
-            continue  # told among the folders
+            continue  # reported among the folders
         off = abs(skew) > CLOCK_LIMIT
-        means = "the file server's clock differs: Snakemake compares times, so set both by NTP" if off else ""
+        means = (
+            "the clock of the file server differs; Snakemake compares times, so synchronize both by NTP" if off else ""
+        )
         yield Check("Clock", f"file system of {name}", f"{abs(skew):.1f} s apart", "note" if off else "ok", means)
     try:
-        told = subprocess.run(["timedatectl", "show", "-p", "NTPSynchronized", "--value"],
-                              capture_output=True, text=True, timeout=10, check=True).stdout.strip()  # fmt: skip
+        command = ["timedatectl", "show", "-p", "NTPSynchronized", "--value"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return
-    means = "" if told == "yes" else "a cluster's machines need one time"
-    yield Check("Clock", "set by NTP", told, "ok" if told == "yes" else "note", means)
+    synchronized = done.stdout.strip()
+    means = "" if synchronized == "yes" else "the clocks of a cluster's machines must agree"
+    yield Check("Clock", "synchronized by NTP", synchronized, "ok" if synchronized == "yes" else "note", means)
 
 
 def _show(checks: list[Check]) -> None:
-    """A table for people, plain where rich is not there."""
+    """Prints a table, without formatting where rich is not installed."""
     try:
         from rich.console import Console
         from rich.table import Table
@@ -276,18 +278,20 @@ def _show(checks: list[Check]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line of `make check_environment`: 1 where something that the demo needs is missing."""
-    parser = argparse.ArgumentParser(prog="check_environment", description="What this machine gives to the workflow.")
-    parser.add_argument("--json", action="store_true", help="for machines")
-    asked = parser.parse_args(arguments)
+    """Command line of `make check_environment`; returns 1 where something that the demo needs is missing."""
+    parser = argparse.ArgumentParser(
+        prog="check_environment", description="Check what this machine offers to the workflow."
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
     checks = check_environment(os.environ)
     missing = [check for check in checks if check.state == "missing"]
-    if asked.json:
+    if options.json:
         print(json.dumps({"ok": not missing, "checks": [asdict(check) for check in checks]}, indent=1))
     else:
         _show(checks)
         names = ", ".join(check.name for check in missing)
-        print(f"Missing for the demo: {names}" if missing else "Everything that the demo needs is there.")
+        print(f"Missing for the demo: {names}" if missing else "Everything that the demo needs is available.")
     return 1 if missing else 0
 
 
