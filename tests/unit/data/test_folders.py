@@ -181,7 +181,7 @@ def test_all_that_is_unfit_is_told_in_one_table_and_stops_the_run(tmp_path, capf
     value = recipe(source={"name": "sounds", "kind": "folder", "path": str(folder)})
     value["organize"]["splits"] = {"train": 1.0}
     del value["mixture_parameters"]["val"], value["mixture_parameters"]["test"]
-    with pytest.raises(UserError, match="12 files are not fit to be mixed") as error:
+    with pytest.raises(UserError, match="12 files cannot be mixed") as error:
         build(value, tmp_path)
     assert "\n" not in str(error.value)
     rows = {line.split()[0]: line.split()[1] for line in capfd.readouterr().err.splitlines() if line.endswith(" stop")}
@@ -241,7 +241,7 @@ def test_changed_content_stops_before_anything_runs_even_under_an_old_date(tmp_p
     _check(manifest)  # as good as before
     changed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     os.utime(changed, ns=(2, 2))
-    with pytest.raises(UserError, match="its content changed") as error:
+    with pytest.raises(UserError, match="the content changed") as error:
         _check(manifest)
     assert str(changed) in str(error.value) and str(manifest) in str(error.value)
     with pytest.raises(UserError, match="checksum mismatch"):

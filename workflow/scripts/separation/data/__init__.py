@@ -1,4 +1,4 @@
-"""From sources to mixtures, and the reader of mixtures.
+"""Datasets: from sources to mixtures, and the reader of mixtures.
 
 In: dataset recipes and recordings. Out: manifests beside audio and JAMS; items with their sources.
 """

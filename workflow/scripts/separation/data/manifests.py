@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import numpy as np
 
+from separation.data.audio.pcm import to_pcm, write_pcm
 from separation.errors import UserError
 from separation.files.atomic import read_json, sha256_of, write_json, write_text
 from separation.files.build_once import lock_path, record_path
@@ -98,6 +101,23 @@ def read_source_manifest(manifest: Path) -> dict[str, Any]:
         if not _is_unchanged(path, entry):
             raise UserError(f"checksum mismatch with {manifest}; restore the file, or {remedy}", file=path)
     return contents
+
+
+def write_audio(folder: Path, entry: dict[str, Any], audio: np.ndarray, sample_rate: int) -> dict[str, Any]:
+    """Writes the 16-bit WAV file of a manifest entry.
+
+    Args:
+        folder: Folder of the manifest.
+        entry: The entry, with its relative `path`.
+        audio: Audio, (frames,) or (frames, channels).
+        sample_rate: Rate in Hz.
+
+    Returns:
+        The entry with `frames`, `sample_rate`, `size` in bytes and `sha256`.
+    """
+    content = write_pcm(folder / entry["path"], to_pcm(audio), sample_rate)
+    measured = {"frames": len(audio), "sample_rate": sample_rate, "size": len(content)}
+    return entry | measured | {"sha256": hashlib.sha256(content).hexdigest()}
 
 
 def crc32c(content: bytes) -> str:

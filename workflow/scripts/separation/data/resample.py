@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from separation.data.audio.pcm import pcm_file, quick_path, to_pcm
+from separation.data.audio.pcm import to_pcm, write_pcm
 from separation.data.manifests import crc32c, finish_source_manifest, read_source_manifest, start_manifest
 from separation.errors import UserError
 from separation.files.atomic import read_json, write_json
@@ -117,10 +117,7 @@ def resample_file(
         )
     steps = resample_audio(audio, source_rate, sample_rate)
     relative = str(Path(entry["path"]).with_suffix(".wav"))
-    content = pcm_file(steps, sample_rate)
-    (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-    with quick_path(folder / relative) as temporary:
-        temporary.write_bytes(content)
+    content = write_pcm(folder / relative, steps, sample_rate)
     return {key: value for key, value in entry.items() if key != "sha256"} | {
         "path": relative,
         "frames": len(steps),

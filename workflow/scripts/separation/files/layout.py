@@ -282,6 +282,11 @@ def shard_records(manifest: Path) -> Path:
     return Path(manifest).with_name("shards")
 
 
+def script_output(manifest: Path) -> Path:
+    """The folder of the files that a user's script wrote."""
+    return Path(manifest).with_name("files")
+
+
 def split_manifest(data: Path, dataset: str, split: str) -> Path:
     """The manifest of a split of mixtures."""
     return Path(data) / dataset / split / MANIFEST

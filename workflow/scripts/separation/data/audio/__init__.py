@@ -1,4 +1,4 @@
-"""Audio files and sample rates.
+"""Audio files.
 
-In: audio files. Out: arrays, and the other way round.
+In: arrays. Out: WAV files.
 """

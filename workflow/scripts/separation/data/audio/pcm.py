@@ -1,4 +1,4 @@
-"""Reading and writing PCM files, with rounding that is the same everywhere."""
+"""PCM audio: rounding to whole steps, and WAV files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from separation.files.atomic import atomic_path
-
-SUBTYPES = {16: "PCM_16", 24: "PCM_24", 32: "PCM_32"}
+BITDEPTHS = (16, 24, 32)
 
 
 @contextmanager
 def quick_path(target: str | Path) -> Iterator[Path]:
-    """As files.atomic_path, but without waiting for the disk: for thousands of files of which one manifest tells.
+    """Like files.atomic.atomic_path without flushing to disk, for thousands of files with one manifest.
 
-    Not for two writers of one target at a time; the folder must be there.
+    Only one process may write a target at a time; the folder must exist.
     """
     target = Path(target)
     temporary = target.with_name(f".{target.name}")
@@ -29,14 +26,14 @@ def quick_path(target: str | Path) -> Iterator[Path]:
 
 
 def to_pcm(audio: np.ndarray, bitdepth: int = 16) -> np.ndarray:
-    """Rounds audio in [-1, 1) to whole steps of `bitdepth` bits, half to even; what lies outside is clipped.
+    """Rounds audio to whole steps of `bitdepth` bits, half to even, and clips it to [-1, 1).
 
     Args:
-        audio: floating point, any shape.
-        bitdepth: 16, 24 or 32.
+        audio: Floating-point array of any shape.
+        bitdepth: One of BITDEPTHS.
 
     Returns:
-        int64 array of the same shape, in steps of 2^(1 - bitdepth).
+        Steps of 2^(1 - bitdepth), int64 array of the same shape.
     """
     full_scale = 2 ** (bitdepth - 1)
     steps = np.multiply(audio, float(full_scale), dtype=np.float64)
@@ -45,33 +42,31 @@ def to_pcm(audio: np.ndarray, bitdepth: int = 16) -> np.ndarray:
     return steps.astype(np.int64)
 
 
-def write_pcm(target: str | Path, steps: np.ndarray, sample_rate: int, bitdepth: int = 16) -> None:
-    """Writes whole steps, as to_pcm gives them, as a WAV file of that bit depth.
+def write_pcm(target: str | Path, steps: np.ndarray, sample_rate: int) -> bytes:
+    """Writes a 16-bit WAV file and creates its folder.
 
     Args:
-        target: the file; its folder must be there.
-        steps: integers, (frames,) or (frames, channels).
-        sample_rate: Hz.
-        bitdepth: 16, 24 or 32.
+        target: Path of the file.
+        steps: Steps from to_pcm, (frames,) or (frames, channels).
+        sample_rate: Rate in Hz.
+
+    Returns:
+        Content of the file.
     """
-    # libsndfile takes the upper bits of an int32, so nothing is rounded a second time
-    words = (steps << (32 - bitdepth)).astype(np.int32)
-    soundfile.write(target, words, sample_rate, subtype=SUBTYPES[bitdepth], format="WAV")
-
-
-def write_pcm_atomically(target: str | Path, steps: np.ndarray, sample_rate: int, bitdepth: int = 16) -> None:
-    """As write_pcm, by way of a temporary file beside the target; the folder is made where it is missing."""
-    with atomic_path(target) as temporary:
-        write_pcm(temporary, steps, sample_rate, bitdepth)
+    content = pcm_file(steps, sample_rate)
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    with quick_path(target) as temporary:
+        temporary.write_bytes(content)
+    return content
 
 
 def pcm_file(steps: np.ndarray, sample_rate: int, bitdepth: int = 16) -> bytes:
-    """A WAV file as bytes, the same that write_pcm writes, many times as fast.
+    """The content of a WAV file, equal to that of libsndfile and encoded many times as fast.
 
     Args:
-        steps: whole numbers of any type, (frames,) or (frames, channels).
-        sample_rate: Hz.
-        bitdepth: 16, 24 or 32.
+        steps: Whole numbers of any type, (frames,) or (frames, channels).
+        sample_rate: Rate in Hz.
+        bitdepth: One of BITDEPTHS.
     """
     channels = 1 if steps.ndim == 1 else steps.shape[1]
     if bitdepth == 16:

@@ -1,4 +1,4 @@
-"""Which class, song, speaker and split a file belongs to, by its path, by list files or by a table."""
+"""Assignment of files to class, song, speaker and split, by path, list files or a table."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _PATTERNS = {"class": ["{class}/{song}"], "song": ["{song}/{class}"], "list": ["
 def assign(
     paths: Sequence[str], organize: Mapping[str, Any], splits: Sequence[str], read: Any
 ) -> tuple[list[dict[str, str]], list[str]]:
-    """Reads what each file is.
+    """Assigns files to classes, songs, speakers and splits.
 
     Args:
-        paths: of the files, relative to the source's folder.
-        organize: of a recipe: by, patterns, splits, seed, lists, rest, table, ignore.
-        splits: the recipe's splits.
-        read: path of a list or table, as the recipe has it -> its text.
+        paths: Paths relative to the source's folder.
+        organize: Section of a recipe: by, patterns, splits, seed, lists, rest, table, ignore.
+        splits: The recipe's splits.
+        read: Function that returns the text of a list or table by its path in the recipe.
 
     Returns:
-        per file that has a place: `path`, `split`, `class`, `song`, and `speaker` where it is known (a file that lists
-        put into two splits stands there twice); and the paths of the files that have none.
+        `path`, `split`, `class`, `song` and, if known, `speaker` of every assigned file, twice if lists put it into two
+        splits; and the paths of the other files.
 
     Raises:
-        UserError: nothing tells a file's split or class.
+        UserError: A file's split or class is unknown.
     """
     ignored = organize.get("ignore") or []
     paths = [path for path in paths if not any(fnmatch.fnmatch(path, pattern) for pattern in ignored)]
@@ -47,8 +47,8 @@ def assign(
     else:
         found = _by_patterns(paths, organize, splits)
     found = _with_splits(found, organize, splits)
-    placed = {entry["path"] for entry in found}
-    return found, [path for path in paths if path not in placed]
+    assigned = {entry["path"] for entry in found}
+    return found, [path for path in paths if path not in assigned]
 
 
 def _by_patterns(paths: Sequence[str], organize: Mapping[str, Any], splits: Sequence[str]) -> list[dict[str, str]]:
@@ -56,9 +56,9 @@ def _by_patterns(paths: Sequence[str], organize: Mapping[str, Any], splits: Sequ
     if not patterns:
         if organize.get("by", "class") == "pattern":
             raise UserError("expected `patterns`, found none", key="organize.patterns")
-        # folders named after the splits, where all files lie in such
-        inside = bool(paths) and all(path.split("/")[0] in splits for path in paths)
-        lead = "{split}/" if inside else ""
+        # top folders are splits if all files are in folders named after splits
+        by_split = bool(paths) and all(path.split("/")[0] in splits for path in paths)
+        lead = "{split}/" if by_split else ""
         patterns = [{"match": lead + each} for each in _PATTERNS[organize.get("by", "class")]]
     result = []
     for path in paths:
@@ -69,7 +69,7 @@ def _by_patterns(paths: Sequence[str], organize: Mapping[str, Any], splits: Sequ
 
 
 def matched(path: str, patterns: Sequence[Mapping[str, str]]) -> dict[str, str] | None:
-    """What the first pattern that matches says of a path; None where none does."""
+    """The fields of a path by the first pattern that matches; None without a match."""
     for pattern in patterns:
         found = _expression(pattern["match"]).fullmatch(path.rpartition(".")[0])
         if found:
@@ -94,7 +94,7 @@ def _expression(pattern: str) -> re.Pattern:
         else:
             named.add(name)
             free = ".+" if name == "song" else "[^/]+"
-            # fnmatch gives an expression of its own, closed by \\Z or \\z
+            # fnmatch returns an expression that ends in \\Z or \\z
             parts.append(f"(?P<{name}>{re.sub(r'..$', '', fnmatch.translate(shape)) if shape else free})")
     return re.compile("".join(parts))
 
@@ -105,23 +105,23 @@ def _by_lists(paths: Sequence[str], organize: Mapping[str, Any], read: Any) -> l
     known, listed, result = set(paths), set(), []
     lists = {name: path for name, path in organize["lists"].items() if not name.endswith("_sha256")}
     patterns = organize.get("patterns") or [{"match": each} for each in (*_PATTERNS["list"], "{song}")]
-    for split, place in lists.items():
-        for number, line in enumerate(read(place).splitlines(), start=1):
-            # a name may hold a comma itself
+    for split, file in lists.items():
+        for number, line in enumerate(read(file).splitlines(), start=1):
+            # the name itself may contain a comma
             whole = _named(line.strip(), known)
             words = [whole] if whole in known else [word.strip() for word in re.split(r"[\t,]", line)]
             if not words[0] or words[0].startswith("#"):
                 continue
             path = _named(words[0], known)
             if path not in known:
-                raise UserError(f"the source has no audio file {path!r}", file=place, line=number)
+                raise UserError(f"the source has no audio file {path!r}", file=file, line=number)
             listed.add(path)
             entry = {**(matched(path, patterns) or {}), "split": split}
             entry |= dict(zip(("class", "song", "speaker"), words[1:], strict=False))
             if "class" not in entry:
                 raise UserError(
-                    f"nothing tells the class of {path!r}: add it after a tab, or give `patterns`",
-                    file=place, line=number,
+                    f"the class of {path!r} is unknown: add it after a tab, or set `patterns`",
+                    file=file, line=number,
                 )  # fmt: skip
             result.append({"path": path, **entry})
     if organize.get("rest"):
@@ -133,7 +133,7 @@ def _by_lists(paths: Sequence[str], organize: Mapping[str, Any], read: Any) -> l
 
 
 def _named(path: str, known: Collection[str]) -> str:
-    """A path as the source's files are called, whether or not it begins with ./ or is written with backslashes."""
+    """A path in the form of the source's files, without a leading ./ and with slashes for backslashes."""
     path = path.removeprefix("./")
     return path if path in known else path.replace("\\", "/").removeprefix("./")
 
@@ -170,25 +170,25 @@ def _by_table(paths: Sequence[str], organize: Mapping[str, Any], read: Any) -> l
 def _with_splits(
     found: list[dict[str, str]], organize: Mapping[str, Any], splits: Sequence[str]
 ) -> list[dict[str, str]]:  # fmt: skip
-    """Files with their split, and with the song where nothing tells it: the file's own name."""
+    """Adds the split, and the song if missing: the file's name."""
     shares = organize.get("splits") or {}
     for entry in found:
         if "class" not in entry:
-            raise UserError(f"no pattern tells the class of {entry['path']!r}", key="organize.patterns")
+            raise UserError(f"no pattern sets the class of {entry['path']!r}", key="organize.patterns")
         entry.setdefault("song", Path(entry["path"]).stem)
     without = [entry for entry in found if "split" not in entry]
     if not without:
         return found
     if not shares:
         raise UserError(
-            f"nothing tells the split of {without[0]['path']!r}: name the top folders {', '.join(splits)}, or give "
+            f"the split of {without[0]['path']!r} is unknown: name the top folders {', '.join(splits)}, or set "
             "organize.splits, such as {train: 0.8, val: 0.1, test: 0.1}",
             key="organize.splits",
         )
     patterns = {split: value for split, value in shares.items() if isinstance(value, list)}
     numbers = {split: float(value) for split, value in shares.items() if not isinstance(value, list)}
     if numbers and not patterns and abs(sum(numbers.values()) - 1) > 1e-6:
-        raise UserError(f"expected shares that add up to 1, found {sum(numbers.values()):g}", key="organize.splits")
+        raise UserError(f"expected shares with a sum of 1, found {sum(numbers.values()):g}", key="organize.splits")
     drawn = _drawn(without, numbers, int(organize.get("seed", 0))) if numbers else {}
     result = []
     for entry in found:
@@ -205,12 +205,12 @@ def _with_splits(
 
 
 def _unit(entry: Mapping[str, str]) -> str:
-    """What must not be parted between splits: a speaker, else a song."""
+    """The unit that stays within one split: a speaker if known, else a song."""
     return f"speaker {entry['speaker']}" if "speaker" in entry else f"{entry['song']}"
 
 
 def _drawn(entries: list[dict[str, str]], shares: dict[str, float], seed: int) -> dict[str, str]:
-    """Speakers or songs in splits. Each class is dealt out by itself where its files are songs of its own."""
+    """The split of each speaker or song, drawn separately for each class."""
     drawn: dict[str, str] = {}
     for name in sorted({entry["class"] for entry in entries}):
         units = sorted({_unit(entry) for entry in entries if entry["class"] == name} - set(drawn))
@@ -218,6 +218,6 @@ def _drawn(entries: list[dict[str, str]], shares: dict[str, float], seed: int) -
         ends = np.round(np.cumsum(list(shares.values())) / sum(shares.values()) * len(units)).astype(int)
         start = 0
         for split, end in zip(shares, ends, strict=True):
-            drawn |= {units[place]: split for place in order[start:end]}
+            drawn |= {units[index]: split for index in order[start:end]}
             start = end
     return drawn

@@ -1,4 +1,4 @@
-"""What is wrong with an audio file, as far as the file alone tells: read once, measured, hashed."""
+"""Measurements of audio files: readability, level, clipping, checksums."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ _FORMATS_BY_FFMPEG = frozenset([".m4a", ".aac", ".mp4", ".wma"])
 
 
 def measure_file(path: Path) -> dict[str, Any]:
-    """Reads a file to its end.
+    """Reads a file to its end and measures it.
 
     Returns:
-        `size` (bytes) and `sha256` of the file, None where its bytes cannot be had; then either `unreadable`, why it
-        cannot be decoded, or `frames`, `sample_rate` (Hz), `num_channels`, `audio` (hex digits that are equal for files
-        of equal samples and rate, whatever their format), `peak` (half of what lies between the lowest and the highest
-        sample of a channel, so that a constant is silence) and `rms` (full scale 1), `clipped` (share of samples in
-        runs of three or more at full scale), and `damaged`, what is wrong with the samples, "" for nothing.
+        `size` (bytes) and `sha256` of the file, or None for both if it cannot be opened; `unreadable`, the reason, if
+        it cannot be decoded, and otherwise:
+        `frames`, `sample_rate` (Hz), `num_channels`;
+        `audio`, a checksum of samples and rate that does not depend on the file format;
+        `peak`, half the range of a channel's samples (0 for a constant), and `rms`, both with full scale 1;
+        `clipped`, the share of samples in runs of three or more at full scale;
+        `damaged`, the damage to the samples, "" for none.
     """
     try:
         entry: dict[str, Any] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
     except OSError as error:
-        leads_nowhere = path.is_symlink() and isinstance(error, FileNotFoundError)
-        cause = "a link that leads nowhere" if leads_nowhere else error.strerror
+        is_dangling = path.is_symlink() and isinstance(error, FileNotFoundError)
+        cause = "dangling link" if is_dangling else error.strerror
         return {"size": None, "sha256": None, "unreadable": cause}
     try:
         with soundfile.SoundFile(path) as file:
@@ -47,7 +49,7 @@ def measure_file(path: Path) -> dict[str, Any]:
 def _read(file: soundfile.SoundFile, path: Path) -> dict[str, Any]:
     announced, channels = file.frames, file.channels
     audio = hashlib.sha256(f"{file.samplerate} {channels}".encode())
-    frames, square, clipped, bad = 0, 0.0, 0, 0
+    frames, square, clipped, not_finite = 0, 0.0, 0, 0
     lowest, highest = np.full(channels, np.inf), np.full(channels, -np.inf)
     while True:
         block = file.read(BLOCK, dtype="float32", always_2d=True)
@@ -57,7 +59,7 @@ def _read(file: soundfile.SoundFile, path: Path) -> dict[str, Any]:
         audio.update(block.tobytes())
         finite = np.isfinite(block)
         if not finite.all():
-            bad += int((~finite).sum())
+            not_finite += int((~finite).sum())
             block = np.where(finite, block, 0)
         level = np.abs(block)
         if float(level.max()) >= FULL_SCALE:
@@ -65,8 +67,8 @@ def _read(file: soundfile.SoundFile, path: Path) -> dict[str, Any]:
         lowest, highest = np.minimum(lowest, block.min(axis=0)), np.maximum(highest, block.max(axis=0))
         square += float(np.square(block, dtype=np.float64).sum())
     if not frames:
-        return {"unreadable": "it holds no audio"}
-    damaged = f"{bad} samples are not finite" if bad else ""
+        return {"unreadable": "no audio in the file"}
+    damaged = f"{not_finite} samples are not finite" if not_finite else ""
     missing = announced - frames
     if missing > 0:
         damaged = f"it ends {missing} of {announced} frames early"
@@ -84,7 +86,7 @@ def _read(file: soundfile.SoundFile, path: Path) -> dict[str, Any]:
 
 
 def _in_runs(full: np.ndarray) -> int:
-    """How many samples lie in runs of CLIPPED_RUN or more along the frames; full: bool (frames, channels)."""
+    """Number of samples in runs of CLIPPED_RUN or more along the frames; full: bool (frames, channels)."""
     inner = full.copy()
     for shift in range(1, CLIPPED_RUN):
         inner[:-shift] &= full[shift:]
@@ -96,7 +98,7 @@ def _in_runs(full: np.ndarray) -> int:
 
 
 def _cut_short(path: Path) -> str:
-    """What is missing at the end of a RIFF file; libsndfile takes a file that was cut short for a shorter one."""
+    """The missing bytes of a truncated RIFF file, which libsndfile reads as a shorter one; "" for none."""
     if path.suffix.lower() not in (".wav", ".wave"):
         return ""
     with open(path, "rb") as file:
@@ -110,7 +112,7 @@ def _cut_short(path: Path) -> str:
                 return ""
             name, length = struct.unpack("<4sI", chunk)
             if name == b"data":
-                # writers of streams leave these lengths open
+                # placeholders for unknown lengths, written by streaming encoders
                 if length in (0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000) or file.tell() + length <= size:
                     return ""
                 return f"it ends {file.tell() + length - size} of {length} bytes early"

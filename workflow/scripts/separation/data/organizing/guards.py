@@ -1,4 +1,4 @@
-"""Files that would spoil the mixtures: found before anything is mixed, and told together in one table."""
+"""Guards: problems of source files, found before mixing and listed in one table."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 
 SILENT_PEAK = 10 ** (-60 / 20)  # of full scale
 CLIPPED_SHARE = 1e-4
-# where the same audio lies in several splits it stays in the one that is evaluated
+# the same audio in several splits stays in the evaluated one
 KEPT_FIRST = {"test": 0, "val": 1}
 _ROWS_SHOWN = 200
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a file, and what is done about it: stop, skip or use."""
+    """A problem of a file, and the action: stop, skip or use."""
 
     path: str
     split: str
@@ -39,39 +39,39 @@ class Problem:
 def find_problems(
     files: Sequence[Mapping[str, Any]], guards: Mapping[str, Any], empty_folders: Mapping[str, str]
 ) -> list[Problem]:
-    """All problems of a source's files, in order of their paths.
+    """All problems of a source's files, ordered by path.
 
     Args:
-        files: entries with `path`, `split`, `class`, `song` and what measures.measure_file says.
-        guards: of a recipe: `action`, `by_problem`, `min_duration` (s), `num_channels`.
-        empty_folders: folder without audio -> the class that it stands for.
+        files: Entries with `path`, `split`, `class`, `song` and the result of file_checks.measure_file.
+        guards: Section of a recipe: `action`, `by_problem`, `min_duration` (s), `num_channels`.
+        empty_folders: Class of each folder without audio.
     """
     problems: list[Problem] = []
 
-    def note(entry: Mapping[str, Any], kind: str, detail: str) -> None:
+    def add(entry: Mapping[str, Any], kind: str, detail: str) -> None:
         problems.append(Problem(entry["path"], entry["split"], kind, detail, action_of(guards, kind)))
 
     readable = []
     for entry in files:
         if "unreadable" in entry:
-            note(entry, "unreadable", entry["unreadable"])
+            add(entry, "unreadable", entry["unreadable"])
         elif entry["damaged"]:
-            note(entry, "damaged", entry["damaged"])
+            add(entry, "damaged", entry["damaged"])
         else:
             readable.append(entry)
     usual = {key: _usual(readable, key, guards) for key in ("num_channels", "sample_rate")}
     for entry in readable:
         duration = entry["frames"] / entry["sample_rate"]
         if entry["peak"] <= SILENT_PEAK:
-            note(entry, "silent", f"its peak is {_db(entry['peak'])}")
+            add(entry, "silent", f"its peak is {_db(entry['peak'])}")
         if entry["clipped"] > CLIPPED_SHARE:
-            note(entry, "clipped", f"{entry['clipped']:.2%} of its samples are at full scale")
+            add(entry, "clipped", f"{entry['clipped']:.2%} of its samples are at full scale")
         if duration < guards["min_duration"]:
-            note(entry, "too_short", f"{duration:.3g} s, mixtures need {guards['min_duration']:g} s")
+            add(entry, "too_short", f"{duration:.3g} s, mixtures need {guards['min_duration']:g} s")
         for key, kind, unit in (("num_channels", "channels", " channels"), ("sample_rate", "sample_rate", " Hz")):
             if entry[key] != usual[key]:
-                note(entry, kind, f"{entry[key]}{unit}, expected {usual[key]}{unit}")
-    _note_equals([entry for entry in readable if entry["peak"] > SILENT_PEAK], note)
+                add(entry, kind, f"{entry[key]}{unit}, expected {usual[key]}{unit}")
+    _add_duplicates([entry for entry in readable if entry["peak"] > SILENT_PEAK], add)
     left_out = {(problem.path, problem.split) for problem in problems if problem.action != "use"}
     action = action_of(guards, "empty_class")
     for split, name in sorted({(entry["split"], entry["class"]) for entry in files}):
@@ -87,14 +87,14 @@ def find_problems(
 
 
 def action_of(guards: Mapping[str, Any], kind: str) -> str:
-    """What a recipe has done about a kind of problem."""
+    """The action of a recipe for a kind of problem."""
     return (guards.get("by_problem") or {}).get(kind, guards.get("action", "stop"))
 
 
 def _usual(entries: list[Mapping[str, Any]], key: str, guards: Mapping[str, Any]) -> int | None:
-    """The number of channels, or the rate, that files should have: that of most, the greater one of two as frequent.
+    """The expected number of channels, or rate: the most frequent one, the greater one of a tie.
 
-    Channels must be those of the mixtures where these are not mixed down.
+    If mixtures are not mono, the number of channels is theirs.
     """
     if key == "num_channels" and guards["num_channels"] != 1:
         return guards["num_channels"]
@@ -102,8 +102,8 @@ def _usual(entries: list[Mapping[str, Any]], key: str, guards: Mapping[str, Any]
     return max(counts, key=lambda value: (counts[value], value)) if counts else None
 
 
-def _note_equals(entries: list[Mapping[str, Any]], note: Any) -> None:
-    """Notes audio that is there twice; the first file stays, or the one of the split that is evaluated."""
+def _add_duplicates(entries: list[Mapping[str, Any]], add: Any) -> None:
+    """Adds duplicate audio; the first file is kept, or the one in the evaluated split."""
     equals: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
         equals.setdefault(entry["audio"], []).append(entry)
@@ -112,40 +112,40 @@ def _note_equals(entries: list[Mapping[str, Any]], note: Any) -> None:
         for entry in others:
             if entry["split"] != kept["split"]:
                 twin = "it" if entry["path"] == kept["path"] else f"the same audio as {kept['path']}, it"
-                note(entry, "in_two_splits", f"{twin} is in {entry['split']} and in {kept['split']}")
+                add(entry, "in_two_splits", f"{twin} is in {entry['split']} and in {kept['split']}")
             else:
-                note(entry, "duplicate", f"the same audio as {kept['path']}")
+                add(entry, "duplicate", f"the same audio as {kept['path']}")
 
 
 def settle(
-    files: Sequence[Mapping[str, Any]], problems: Sequence[Problem], place: str
+    files: Sequence[Mapping[str, Any]], problems: Sequence[Problem], source: str
 ) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
-    """Reports the problems and leaves out the files that are to be skipped.
+    """Reports the problems and removes the files to skip.
 
     Args:
-        files: entries with `path` and `split`.
-        problems: of find_problems.
-        place: the source, for the report.
+        files: Entries with `path` and `split`.
+        problems: Problems from find_problems.
+        source: Name of the source.
 
     Returns:
-        the files that are used; how many problems there are of each kind, by `<kind>_<action>`.
+        The files to use, and the number of problems by `<kind>_<action>`.
 
     Raises:
-        UserError: one of them stops the run.
+        UserError: A problem stops the run.
     """
     if not problems:
         return list(files), {}
     report = table(problems)
-    logger.warning("%d problems in %s:\n%s", len(problems), place, report)
-    print(f"{len(problems)} problems in {place}:\n{report}", file=sys.stderr, flush=True)
+    logger.warning("%d problems in %s:\n%s", len(problems), source, report)
+    print(f"{len(problems)} problems in {source}:\n{report}", file=sys.stderr, flush=True)
     stopping = [problem for problem in problems if problem.action == "stop"]
     if stopping:
         kinds = Counter(problem.kind for problem in stopping)
-        told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        summary = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         raise UserError(
-            f"{len({problem.path for problem in stopping})} files are not fit to be mixed ({told}), listed above; "
-            "mend or remove them, or set guards.action: skip, or guards.by_problem, in the recipe",
-            file=stopping[0].path if len(stopping) == 1 else place,
+            f"{len({problem.path for problem in stopping})} files cannot be mixed ({summary}), listed above; "
+            "fix or remove them, or set guards.action: skip, or guards.by_problem, in the recipe",
+            file=stopping[0].path if len(stopping) == 1 else source,
         )
     skipped = {(problem.path, problem.split) for problem in problems if problem.action == "skip"}
     kept = [entry for entry in files if (entry["path"], entry["split"]) not in skipped]
@@ -154,7 +154,7 @@ def settle(
 
 
 def table(problems: Sequence[Problem]) -> str:
-    """The problems as lines of equal columns."""
+    """The problems as a text table."""
     heads = ("file", "problem", "what was found", "action")
     rows = [(each.path, each.kind, each.detail, each.action) for each in problems[:_ROWS_SHOWN]]
     widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(3)]

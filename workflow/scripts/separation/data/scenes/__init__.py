@@ -1,4 +1,4 @@
-"""What a mixture consists of, and its audio.
+"""Scenes: the events of mixtures, and their audio.
 
 In: a recipe and organized files. Out: scaper scenes, rendered audio, JAMS.
 """

@@ -1,4 +1,4 @@
-"""Integrated loudness as scaper measures it, with the filters made once for a sample rate."""
+"""Integrated loudness as in scaper, with filters that are built once per sample rate."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from separation.machine.jit import compiled
 
 BLOCK = 0.4  # seconds
 OVERLAP = 0.75
-SHORTEST = 0.5  # seconds; what is shorter is repeated
-SILENT = -70.0  # LUFS, the least that is given
+SHORTEST = 0.5  # seconds; shorter audio is repeated
+SILENT = -70.0  # LUFS, the least result
 SILENT_POWER = 10 ** ((SILENT + 0.691) / 10)
 CHANNEL_GAINS = (1.0, 1.0, 1.0, 1.41, 1.41)
 
 
 def integrated_loudness(audio: np.ndarray, sample_rate: int) -> float:
-    """The gated loudness of ITU-R BS.1770-4, as scaper.audio.get_integrated_lufs gives it (to 1e-9 LU).
+    """The gated loudness of ITU-R BS.1770-4, equal to scaper.audio.get_integrated_lufs within 1e-9 LU.
 
     Args:
-        audio: float64 (frames, channels), up to five channels.
-        sample_rate: Hz.
+        audio: Audio, float64 (frames, channels), up to five channels.
+        sample_rate: Rate in Hz.
 
     Returns:
         LUFS, at least -70.
 
     Raises:
-        ValueError: no frames, or more than five channels.
+        ValueError: No frames, or more than five channels.
     """
     frames, channels = audio.shape
     if not frames or channels > len(CHANNEL_GAINS):
@@ -50,25 +50,25 @@ def integrated_loudness(audio: np.ndarray, sample_rate: int) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _blocks(frames: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where blocks begin or end, in order (in samples), and for each block the places there of its start and stop."""
+    """Sorted bounds of the blocks in samples, and the indices of each block's start and stop among them."""
     step = 1.0 - OVERLAP
     count = int(np.round((frames / sample_rate - BLOCK) / (BLOCK * step)) + 1)
     numbers = np.arange(count)
     starts = (BLOCK * (numbers * step) * sample_rate).astype(np.int64)
     stops = np.minimum((BLOCK * (numbers * step + 1) * sample_rate).astype(np.int64), frames)
-    bounds, places = np.unique(np.concatenate((starts, stops)), return_inverse=True)
-    return bounds, places[:count], places[count:]
+    bounds, indices = np.unique(np.concatenate((starts, stops)), return_inverse=True)
+    return bounds, indices[:count], indices[count:]
 
 
 def _weighted_energy(signal, sections, bounds):
-    """The energy of the signal through two filters, summed up to each of the bounds, of which the first is 0."""
+    """Cumulative energy of the filtered signal at each of the bounds; the first is 0."""
     (b0, b1, b2, _, a1, a2), (c0, c1, c2, _, d1, d2) = sections
     s1 = s2 = t1 = t2 = total = 0.0
     energy = np.zeros(len(bounds))
     for number in range(1, len(bounds)):
-        for place in range(bounds[number - 1], bounds[number]):
-            x = signal[place]
-            # transposed direct form II, twice; the sums in brackets need not wait for the sample before
+        for sample in range(bounds[number - 1], bounds[number]):
+            x = signal[sample]
+            # transposed direct form II, twice; the sums in brackets do not depend on the previous output
             y = b0 * x + s1
             s1 = (b1 * x + s2) - a1 * y
             s2 = b2 * x - a2 * y

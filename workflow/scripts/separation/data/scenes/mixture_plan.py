@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from separation.data.audio.pcm import SUBTYPES
+from separation.data.audio.pcm import BITDEPTHS
 from separation.data.manifests import by_split_and_class
 from separation.data.scenes.distributions import check_event_parameters, distribution
 from separation.data.scenes.rendering import Format
@@ -162,8 +162,8 @@ def make_plan(spec: dict[str, Any], split: str, source: dict[str, Any], resample
     fraction = parameters.get("incoherent_fraction", 0.0)
     if not 0 <= fraction <= 1:
         raise UserError(f"expected a share from 0 to 1, found {fraction}", key=f"{key}.incoherent_fraction")
-    if spec.get("bitdepth", 16) not in SUBTYPES:
-        raise UserError(f"expected one of {_listed(SUBTYPES)}, found {spec['bitdepth']}", key="bitdepth")
+    if spec.get("bitdepth", 16) not in BITDEPTHS:
+        raise UserError(f"expected one of {_listed(BITDEPTHS)}, found {spec['bitdepth']}", key="bitdepth")
     reverb = spec.get("reverb")
     if reverb is not None and not 0 <= reverb <= 1:
         raise UserError(f"expected a reverberance from 0 to 1, found {reverb}", key="reverb")

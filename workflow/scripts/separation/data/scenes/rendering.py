@@ -1,8 +1,8 @@
-"""The audio of a scene's events, as scaper 1.6.5 makes it, without a process and a temporary file for each.
+"""Audio of events, equal to scaper 1.6.5 but without a process and a temporary file per event.
 
-scaper sends every event through a `sox` process, even where nothing is to be changed, and builds its loudness meter
-anew each time. Here sox runs only where a file differs in rate or channels from the scene, or where pitch or tempo
-change. What comes out equals scaper's samples to the rounding of sox, 2^-31 (scaper/core.py, Scaper._generate_audio).
+scaper passes every event through a `sox` process, even if nothing changes, and rebuilds its loudness meter each time.
+Here sox runs only if a file's rate or channels differ from the scene, or for changes of pitch or tempo. The samples
+equal those of scaper up to the rounding of sox, 2^-31 (scaper/core.py, Scaper._generate_audio).
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ FADE = 0.01  # seconds, at both ends of an event
 
 @dataclass(frozen=True)
 class Format:
-    """Of a scene: sample rate (Hz), channels, duration (s), loudness of the background or an event of 0 dB (LUFS)."""
+    """Format of a scene.
+
+    Attributes:
+        sample_rate: Rate in Hz.
+        num_channels: Number of channels.
+        duration: Length in seconds.
+        ref_db: Loudness of the background, or of an event of 0 dB, in LUFS.
+    """
 
     sample_rate: int
     num_channels: int
@@ -36,16 +43,16 @@ def render_event(event: Mapping[str, Any], scene: Format) -> np.ndarray:
     """The audio of one event, padded to the scene.
 
     Args:
-        event: the value of a JAMS observation of scaper: role, source_file, source_time, event_time, event_duration,
-            snr, pitch_shift, time_stretch.
-        scene: the format.
+        event: Value of a JAMS observation of scaper: role, source_file, source_time, event_time, event_duration, snr,
+            pitch_shift, time_stretch.
+        scene: Format of the scene.
 
     Returns:
         float64 (frames, channels), as long as the scene.
     """
     frames = int(scene.duration * scene.sample_rate)
     audio, file_rate = _excerpt(event, scene)
-    audio = _converted(audio, file_rate, event, scene)
+    audio = _convert(audio, file_rate, event, scene)
     loudness = integrated_loudness(audio, scene.sample_rate)
     background = event["role"] == "background"
     gain = scene.ref_db - loudness if background else scene.ref_db + event["snr"] - loudness
@@ -65,12 +72,12 @@ def render_event(event: Mapping[str, Any], scene: Format) -> np.ndarray:
 
 
 def with_reverb(mixture: np.ndarray, sample_rate: int, reverb: float) -> np.ndarray:
-    """The mixture in the room of sox, as scaper puts it there.
+    """The mixture with reverb from sox, with scaper's settings.
 
     Args:
-        mixture: float64 (frames, channels).
-        sample_rate: Hz.
-        reverb: reverberance from 0 to 1.
+        mixture: Audio, float64 (frames, channels).
+        sample_rate: Rate in Hz.
+        reverb: Reverberance from 0 to 1.
     """
     import sox
 
@@ -80,7 +87,7 @@ def with_reverb(mixture: np.ndarray, sample_rate: int, reverb: float) -> np.ndar
 
 
 def _excerpt(event: Mapping[str, Any], scene: Format) -> tuple[np.ndarray, int]:
-    """The part of the file that the event names, float64 (frames, channels); a background is repeated as needed."""
+    """The event's part of its file, float64 (frames, channels), and the file's rate; a short background is repeated."""
     path = event["source_file"]
     try:
         rate, channels, length, offset = _header(path)
@@ -88,8 +95,8 @@ def _excerpt(event: Mapping[str, Any], scene: Format) -> tuple[np.ndarray, int]:
         stop = int((event["source_time"] + event["event_duration"]) * rate)
         start, count = min(start, length), max(0, min(stop, length) - start)
         if offset:
-            at = offset + 2 * channels * start
-            steps = np.fromfile(path, dtype="<i2", count=count * channels, offset=at)
+            first = offset + 2 * channels * start
+            steps = np.fromfile(path, dtype="<i2", count=count * channels, offset=first)
             audio = np.multiply(steps.reshape(-1, channels), 2.0**-15, dtype=np.float64)
         else:
             audio, _ = soundfile.read(path, frames=count, start=start, dtype="float64", always_2d=True)
@@ -102,22 +109,21 @@ def _excerpt(event: Mapping[str, Any], scene: Format) -> tuple[np.ndarray, int]:
 
 @functools.lru_cache(maxsize=65536)
 def _header(path: str) -> tuple[int, int, int, int]:
-    """Sample rate (Hz), channels, frames, and where the samples begin in a plain WAV file of 16 bits; 0 for others."""
+    """Sample rate (Hz), channels, frames, and the offset of the samples in a plain 16-bit WAV file, 0 for others."""
     with open(path, "rb") as file:
         head = file.read(44)
-    plain = len(head) == 44 and head[:4] == b"RIFF" and head[8:20] == b"WAVEfmt \x10\x00\x00\x00"
-    if plain and head[20:22] == b"\x01\x00" and head[34:36] == b"\x10\x00" and head[36:40] == b"data":
+    is_plain = len(head) == 44 and head[:4] == b"RIFF" and head[8:20] == b"WAVEfmt \x10\x00\x00\x00"
+    if is_plain and head[20:22] == b"\x01\x00" and head[34:36] == b"\x10\x00" and head[36:40] == b"data":
         channels, rate = struct.unpack("<HI", head[22:28])
         return rate, channels, struct.unpack("<I", head[40:44])[0] // (2 * channels), 44
     info = soundfile.info(path)
     return info.samplerate, info.channels, info.frames, 0
 
 
-def _converted(audio: np.ndarray, file_rate: int, event: Mapping[str, Any], scene: Format) -> np.ndarray:
-    """The excerpt at the scene's rate and channels, with the event's pitch and tempo: sox, where there is work."""
+def _convert(audio: np.ndarray, file_rate: int, event: Mapping[str, Any], scene: Format) -> np.ndarray:
+    """The excerpt at the scene's rate and channels, with the event's pitch and tempo; by sox, if anything changes."""
     pitch = event["pitch_shift"] if event["role"] == "foreground" else None
     stretch = event["time_stretch"] if event["role"] == "foreground" else None
-    # what comes back may be changed in place
     if file_rate == scene.sample_rate and audio.shape[1] == scene.num_channels and pitch is None and stretch is None:
         return audio
     import sox

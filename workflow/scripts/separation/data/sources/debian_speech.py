@@ -1,4 +1,4 @@
-"""Real recordings of speech out of Debian's packages: fetched and unpacked privately, nothing is installed."""
+"""Recordings of speech from Debian packages, which are downloaded and unpacked but not installed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Package:
     """A Debian package with recordings.
 
     Attributes:
-        name: of the package.
-        folder: below which its recordings lie.
-        pattern: what the relative path of a recording matches.
-        speakers: speaker -> what the file names of that speaker's recordings match.
-        sha256: of the lines `<SHA-256>  <relative path>` of all its recordings, in order: of what is heard, whoever
-            built the package.
-        credit: by whom they are, and their licence.
+        name: Name of the package.
+        folder: Folder of the recordings in the package.
+        pattern: Regular expression of the recordings' relative paths.
+        speakers: Regular expressions of the file names, by speaker.
+        sha256: SHA-256 of the sorted lines `<SHA-256>  <relative path>` of all recordings, which does not depend on
+            the build of the package.
+        credit: Authors and licence.
     """
 
     name: str
@@ -71,7 +71,7 @@ PACKAGES = (
     ),
     Package(
         "fillets-ng-data-cs", "usr/share/games/fillets-ng/sound", r"-[mv]-[^-/]*\.ogg$",
-        # the small fish and the big one
+        # the small and the big fish of the game
         {"fish_small_cs": r"-m-[^-/]*$", "fish_big_cs": r"-v-[^-/]*$"},
         "69e975cf5bb42928c4a8b3a9e3c9bcc97767d1846bb411b030161efff6d6a7ed",
         "ALTAR interactive, Ivo Danihelka, Pavel Danihelka and others (http://fillets.sourceforge.net); "
@@ -86,38 +86,38 @@ LICENCES = {
 
 
 def recordings_of_packages(downloads: Path, *, offline: bool) -> dict[str, list[tuple[str, Path]]]:
-    """The recordings of each speaker, fetched where they are not there yet.
+    """The recordings of each speaker; missing packages are downloaded.
 
     Args:
-        downloads: packages are kept unpacked in its folder `debian`; one that is there is checked and used.
-        offline: fetch nothing.
+        downloads: Folder of downloads; its folder `debian` has the unpacked packages.
+        offline: Whether downloads are forbidden.
 
     Returns:
-        speaker -> (name, path) of each recording, by name.
+        (name, path) of each recording by speaker, sorted by name.
 
     Raises:
-        UserError: a package can neither be found nor fetched, or its recordings are not the known ones.
+        UserError: A package is missing and cannot be downloaded, or the checksum of its recordings does not match.
     """
     found: dict[str, list[tuple[str, Path]]] = {}
     for package in PACKAGES:
-        place = Path(downloads) / "debian" / package.name
-        if not place.is_dir():
-            _fetch(package, place, offline)
-        files = _files(package, place)
+        folder = Path(downloads) / "debian" / package.name
+        if not folder.is_dir():
+            _fetch(package, folder, offline)
+        files = _files(package, folder)
         if _digest(files) != package.sha256:
             raise UserError(
-                f"the recordings of Debian's package {package.name} are not the known ones; delete this folder to "
-                "fetch them again, or give the recipe source.args.recordings: synthetic",
-                file=place,
+                f"checksum mismatch of the recordings in the Debian package {package.name}; delete this folder to "
+                "fetch them again, or set source.args.recordings: synthetic in the recipe",
+                file=folder,
             )
-        for speaker, mark in package.speakers.items():
-            own = {name: path for name, path in files.items() if re.search(mark, name)}
+        for speaker, pattern in package.speakers.items():
+            own = {name: path for name, path in files.items() if re.search(pattern, name)}
             found[speaker] = [(re.sub(r"\W+", "_", name.rpartition(".")[0]), path) for name, path in own.items()]
     return found
 
 
 def attribution_of_packages() -> str:
-    """Whom the recordings are by, with licences."""
+    """Speakers and licences of the recordings."""
     credits = "\n".join(f"    {package.name}: {package.credit}" for package in PACKAGES)
     licences = "\n".join(f"    {name}: {address}" for name, address in LICENCES.items())
     return (
@@ -128,8 +128,8 @@ def attribution_of_packages() -> str:
     )
 
 
-def _files(package: Package, place: Path) -> dict[str, Path]:
-    root = place / package.folder
+def _files(package: Package, folder: Path) -> dict[str, Path]:
+    root = folder / package.folder
     names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
     return {name: root / name for name in names if re.search(package.pattern, name)}
 
@@ -141,30 +141,32 @@ def _digest(files: dict[str, Path]) -> str:
     return lines.hexdigest()
 
 
-def _fetch(package: Package, place: Path, offline: bool) -> None:
-    """Fetches and unpacks a package; `place` appears at once, whole."""
+def _fetch(package: Package, folder: Path, offline: bool) -> None:
+    """Downloads and unpacks a package into a new folder, which appears only when complete."""
     remedy = (
-        f"unpack the Debian package {package.name} there (dpkg-deb -x), or give the recipe "
-        "source.args.recordings: synthetic"
+        f"unpack the Debian package {package.name} there (dpkg-deb -x), or set "
+        "source.args.recordings: synthetic in the recipe"
     )
     if offline:
-        raise UserError(f"it is missing and offline is set; {remedy}", file=place)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{package.name}.", dir=place.parent) as temporary:
+        raise UserError(f"it is missing and offline is set; {remedy}", file=folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{package.name}.", dir=folder.parent) as temporary:
         work = Path(temporary)
         try:
-            (archive,) = _downloaded(package.name, work)
+            (archive,) = _download(package.name, work)
             _run(["dpkg-deb", "-x", archive.name, "unpacked"], work)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            raise UserError(f"cannot be fetched: {_cause(error)}; {remedy}", file=place) from None
-        if not place.exists():
-            os.replace(work / "unpacked", place)
+            raise UserError(f"cannot be fetched: {_cause(error)}; {remedy}", file=folder) from None
+        if not folder.exists():
+            os.replace(work / "unpacked", folder)
     logger.info("fetched the Debian package %s", package.name)
 
 
-def _downloaded(name: str, work: Path) -> list[Path]:
-    """Has apt download a package; where apt knows none (its lists are often left out of images) it reads new lists
-    into a private folder first, which needs no rights."""
+def _download(name: str, work: Path) -> list[Path]:
+    """Downloads a package with apt.
+
+    Container images often lack apt's package lists. They are then updated in a private folder, without root.
+    """
     try:
         _run(["apt-get", "download", name], work)
     except subprocess.SubprocessError:
@@ -180,10 +182,10 @@ def _downloaded(name: str, work: Path) -> list[Path]:
 def _run(command: list[str], folder: Path) -> None:
     if not shutil.which(command[0]):
         raise FileNotFoundError(f"{command[0]} is not installed")
-    # apt checks the package against Debian's signed index
-    bounded = ["-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=20"] if command[0] == "apt-get" else []
+    # apt verifies the package by Debian's signed index
+    limits = ["-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=20"] if command[0] == "apt-get" else []
     subprocess.run(
-        [command[0], *bounded, *command[1:]],
+        [command[0], *limits, *command[1:]],
         cwd=folder, check=True, capture_output=True, text=True, timeout=_APT_SECONDS,
     )  # fmt: skip
 

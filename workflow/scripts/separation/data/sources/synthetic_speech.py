@@ -1,8 +1,8 @@
-"""Synthetic voices: babble of syllables by a source-filter synthesizer, for machines without real recordings.
+"""Synthetic voices: random syllables from a source-filter synthesizer, for machines without real recordings.
 
 A voice is a pulse train with a wandering pitch, or noise, through resonators at the formants of vowels and consonants,
 after the cascade branch of D. H. Klatt, "Software for a cascade/parallel formant synthesizer", J. Acoust. Soc. Am. 67
-(3), 1980. Nothing is said in any language; pitch, formants, rhythm and pauses are those of speech.
+(3), 1980. The syllables have no meaning in any language; pitch, formants, rhythm and pauses are those of speech.
 """
 
 from __future__ import annotations
@@ -30,8 +30,16 @@ _BANDWIDTHS = np.array([70.0, 100.0, 140.0, 250.0])
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker: mean pitch (Hz), its range (semitones), formants against a man's, syllables a second, breathiness,
-    spectral tilt of the glottal pulses (0 to 1)."""
+    """A speaker.
+
+    Attributes:
+        pitch: Mean pitch in Hz.
+        span: Range of the pitch in semitones.
+        formants: Formant frequencies relative to a man's.
+        rate: Syllables per second.
+        breath: Breathiness.
+        tilt: Spectral tilt of the glottal pulses, 0 to 1.
+    """
 
     pitch: float
     span: float
@@ -55,8 +63,9 @@ def utterance(voice: Voice, duration: float, rng: np.random.Generator) -> np.nda
     """One utterance of a voice: phrases of syllables with short pauses.
 
     Args:
-        duration: seconds.
-        rng: the source of every choice.
+        voice: The speaker.
+        duration: Length in seconds.
+        rng: Source of every choice.
 
     Returns:
         float64 (frames,) at SAMPLE_RATE, peak 0.7.
@@ -73,7 +82,7 @@ def utterance(voice: Voice, duration: float, rng: np.random.Generator) -> np.nda
     voiced, noise = (np.convolve(track, smooth, mode="same") for track in (voiced, noise))
     wide = np.hanning(9) / np.hanning(9).sum()
     formants = np.stack([np.convolve(np.pad(each, 4, mode="edge"), wide, mode="valid") for each in formants.T], axis=1)
-    audio = _filtered(voice, rng, voiced, noise, formants * voice.formants, hiss)[: round(duration * SAMPLE_RATE)]
+    audio = _synthesize(voice, rng, voiced, noise, formants * voice.formants, hiss)[: round(duration * SAMPLE_RATE)]
     audio = np.pad(audio, (0, round(duration * SAMPLE_RATE) - len(audio)))
     return 0.7 * audio / np.abs(audio).max()
 
@@ -82,7 +91,7 @@ def _syllable(
     voice: Voice, rng: np.random.Generator, at: int, voiced: np.ndarray, noise: np.ndarray, formants: np.ndarray,
     hiss: np.ndarray,
 ) -> int:  # fmt: skip
-    """Writes a consonant, a vowel and at times a final consonant from frame `at` on; the frame after them."""
+    """Writes a consonant, a vowel and sometimes a final consonant from frame `at` on; returns the frame after them."""
     length = rng.lognormal(0, 0.25) / voice.rate
     vowel = _VOWELS[rng.integers(len(_VOWELS))] * rng.normal(1, 0.03, 3)
     following = _VOWELS[rng.integers(len(_VOWELS))] if rng.random() < 0.2 else vowel
@@ -116,15 +125,15 @@ def _syllable(
     return at
 
 
-def _filtered(
+def _synthesize(
     voice: Voice, rng: np.random.Generator, voiced: np.ndarray, noise: np.ndarray, formants: np.ndarray,
     hiss: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
-    """Pulses and noise through the resonators, frame by frame with the filters' state carried over."""
+    """Pulses and noise through the resonators."""
     step = round(_FRAME * SAMPLE_RATE)
     frames = len(voiced)
     time = np.arange(frames) * _FRAME
-    # pitch falls over the utterance and moves with every word
+    # pitch falls during the utterance and varies with every word
     knots = np.arange(0, time[-1] + 0.6, 0.3)
     wander = np.interp(time, knots, rng.normal(0, voice.span / 4, len(knots)))
     pitch = voice.pitch * 2 ** ((wander + voice.span * (0.25 - 0.4 * time / time[-1])) / 12)
@@ -138,15 +147,15 @@ def _filtered(
     excitation = level * (source + voice.breath * white)
     fourth = np.full((frames, 1), 3500.0 * voice.formants)
     tracks = np.minimum(np.concatenate([formants, fourth], axis=1), 0.47 * SAMPLE_RATE)
-    spoken = _resonated(excitation, tracks, _BANDWIDTHS, step)
+    spoken = _resonate(excitation, tracks, _BANDWIDTHS, step)
     hissed = np.interp(samples, np.arange(frames) * step, noise) * white
-    return spoken / (np.abs(spoken).max() + 1e-9) + 0.35 * _resonated(hissed, hiss[:, None], np.array([900.0]), step)
+    return spoken / (np.abs(spoken).max() + 1e-9) + 0.35 * _resonate(hissed, hiss[:, None], np.array([900.0]), step)
 
 
-def _resonated(signal: np.ndarray, centres: np.ndarray, bandwidths: np.ndarray, step: int) -> np.ndarray:
-    """Resonators in a row (Klatt 1980, equation 1) whose centres (frames, resonators) change every `step` samples.
+def _resonate(signal: np.ndarray, centres: np.ndarray, bandwidths: np.ndarray, step: int) -> np.ndarray:
+    """Cascaded resonators (Klatt 1980, equation 1) whose centres (frames, resonators) change every `step` samples.
 
-    Windows of two steps, overlapping by one, are filtered each with its own response and added up.
+    Windows of two steps, overlapping by one, are filtered with their own response and added.
     """
     frames = len(centres)
     window = scipy.signal.get_window("hann", 2 * step)

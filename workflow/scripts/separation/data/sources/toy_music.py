@@ -1,4 +1,4 @@
-"""Renders toy songs of four stems with a General MIDI SoundFont out of a Python package: music without a download."""
+"""Toy music: random songs of four stems, rendered with a General MIDI SoundFont from a Python package."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ import numpy as np
 import soundfile
 import soxr
 
-from separation.data.audio.pcm import to_pcm, write_pcm_atomically
+from separation.data.manifests import write_audio
 from separation.data.sources.toy_songs import PROGRAMS, STEMS, Note, Song, compose
 from separation.errors import UserError
 from separation.experiment.ids import text_number
-from separation.files.atomic import sha256_of
 from separation.machine.parallel import run_in_order
 
 logger = logging.getLogger(__name__)
 
 DEFAULTS = {"seed": 0, "songs": {"train": 24, "val": 6, "test": 8}, "song_duration": 30.0, "sample_rate": 16000}
-PEAK = 0.8  # of the loudest of a song's stems and their sum
+PEAK = 0.8  # greatest peak among a song's stems and their sum
 TICKS_PER_BEAT = 480
 DRUM_CHANNEL = 9
-SONGS_PER_PROCESS = 3  # take as long as starting one
+SONGS_PER_PROCESS = 3  # rendering them takes about as long as starting a process
 
 _ATTRIBUTION = """\
 The stems in this folder were composed by this workflow from random numbers and rendered with the SoundFont
@@ -53,21 +52,21 @@ The audio holds samples of that SoundFont: whoever passes it on should pass on t
 def build_toy_music(args: dict[str, Any], folder: Path, workers: int) -> dict[str, Any]:
     """Renders all songs of all splits as `<split>/<song>/<stem>.wav`, mono, 16 bits.
 
-    Songs of different splits are different songs. A song depends on the seed, its split and its number alone: asking
-    for more songs, or for other splits, leaves it as it was.
+    No two splits share a song. A song depends only on the seed, its split and its number: more songs or other splits
+    do not change it.
 
     Args:
-        args: `seed`, `songs` (number per split), `song_duration` (s), `sample_rate` (Hz); DEFAULTS where left out.
-        folder: where the splits go.
-        workers: number of processes; the files are the same bytes for any.
+        args: `seed`, `songs` (number per split), `song_duration` (s), `sample_rate` (Hz); see DEFAULTS.
+        folder: Folder of the splits.
+        workers: Number of processes; the files are the same bytes for any number.
 
     Returns:
-        `files`: one dict per stem, `attribution`: by whom the samples are, and their licence.
+        `files`: one dict per stem; `attribution`: author and licence of the samples.
 
     Raises:
-        UserError: an argument is unknown or out of range.
+        UserError: An argument is unknown or out of range.
     """
-    settings = _checked(args)
+    settings = _settings_of(args)
     songs = [(split, index) for split, count in settings["songs"].items() for index in range(count)]
     duration, sample_rate = float(settings["song_duration"]), int(settings["sample_rate"])
     calls = [(settings["seed"], split, index, duration, sample_rate, folder) for split, index in songs]
@@ -80,7 +79,7 @@ def build_toy_music(args: dict[str, Any], folder: Path, workers: int) -> dict[st
     return {"files": [entry for song in files for entry in song], "attribution": attribution}
 
 
-def _checked(args: dict[str, Any]) -> dict[str, Any]:
+def _settings_of(args: dict[str, Any]) -> dict[str, Any]:
     settings = DEFAULTS | args
     unknown = sorted(set(settings) - set(DEFAULTS))
     if unknown:
@@ -108,25 +107,14 @@ def write_song(
     """Renders one song and writes its stems.
 
     Returns:
-        per stem: `path` below the folder, `split`, `song`, `class`, `frames`, `sample_rate`, `size` (bytes), `sha256`.
+        For each stem: `path` below the folder, `split`, `song`, `class`, `frames`, `sample_rate`, `size` (bytes),
+        `sha256`.
     """
     name = f"{split}_{index:03d}"
     entries = []
     for stem, audio in render_song(seed, split, index, duration, sample_rate).items():
-        relative = f"{split}/{name}/{stem}.wav"
-        write_pcm_atomically(folder / relative, to_pcm(audio), sample_rate)
-        entries.append(
-            {
-                "path": relative,
-                "split": split,
-                "song": name,
-                "class": stem,
-                "frames": len(audio),
-                "sample_rate": sample_rate,
-                "size": (folder / relative).stat().st_size,
-                "sha256": sha256_of(folder / relative),
-            }
-        )
+        entry = {"path": f"{split}/{name}/{stem}.wav", "split": split, "song": name, "class": stem}
+        entries.append(write_audio(folder, entry, audio, sample_rate))
     return entries
 
 
@@ -134,8 +122,8 @@ def render_song(seed: int, split: str, index: int, duration: float, sample_rate:
     """Composes and renders song number `index` of a split.
 
     Returns:
-        stem name -> float32 (frames,), all of `duration` seconds, scaled by one factor per song so that neither a stem
-        nor their sum goes beyond PEAK.
+        Stems by name, float32 (frames,), each `duration` seconds long; scaled by one factor per song, so that neither a
+        stem nor their sum exceeds PEAK.
     """
     split_number = text_number(split)
     programs = {stem: _program_in_turn(choices, [seed, split_number], index) for stem, choices in PROGRAMS.items()}
@@ -146,19 +134,20 @@ def render_song(seed: int, split: str, index: int, duration: float, sample_rate:
 
 
 def _program_in_turn(programs: tuple[int, ...], seed: list[int], index: int) -> int:
-    """The program of song `index`: each has its turn before one comes again, so that few songs show the variety.
+    """The program of song `index`: each is used once before one repeats, so that a few songs have them all.
 
-    The order of the turns is drawn anew for every round, lest the same instruments meet each time.
+    The order is drawn again for every round, so that combinations of instruments vary.
     """
-    turn, place = divmod(index, len(programs))
-    return programs[np.random.default_rng([*seed, len(programs), turn]).permutation(len(programs))[place]]
+    round_number, position = divmod(index, len(programs))
+    order = np.random.default_rng([*seed, len(programs), round_number]).permutation(len(programs))
+    return programs[order[position]]
 
 
 def render_stem(song: Song, stem: str, duration: float, sample_rate: int) -> np.ndarray:
     """Renders one stem to mono.
 
     Returns:
-        float32 (frames,) of round(duration * sample_rate) frames.
+        float32 (round(duration * sample_rate),).
     """
     rendered = midirenderer.render_wave_from(_soundfont(), midi_bytes(song, stem, duration))
     audio, rendered_rate = soundfile.read(io.BytesIO(rendered), dtype="float32", always_2d=True)
@@ -169,7 +158,7 @@ def render_stem(song: Song, stem: str, duration: float, sample_rate: int) -> np.
 
 @functools.cache
 def _soundfont() -> bytes:
-    # found, not imported: pretty_midi looks for a synthesizer when it is imported
+    # located, not imported: pretty_midi searches for a synthesizer on import
     package = importlib.util.find_spec("pretty_midi")
     return (Path(package.origin).parent / "TimGM6mb.sf2").read_bytes()
 
@@ -178,7 +167,7 @@ def midi_bytes(song: Song, stem: str, duration: float) -> bytes:
     """One stem of a song as a Standard MIDI File of type 0 that lasts `duration` seconds."""
     channel = DRUM_CHANNEL if stem == "drums" else 0
     end = round(duration * song.tempo / 60 * TICKS_PER_BEAT)
-    # (tick, rank, message): at one tick, notes end before others start, and a bend is set before its note
+    # (tick, rank, message): within a tick, notes end before others start, and a bend precedes its note
     events = []
     for note, stop in _without_overlaps(song.notes[stem]):
         start = round(note.start * TICKS_PER_BEAT)
@@ -200,13 +189,13 @@ def midi_bytes(song: Song, stem: str, duration: float) -> bytes:
         track.append(message.copy(time=tick - now))
         now = tick
     track.append(mido.MetaMessage("end_of_track", time=end - now))
-    written = io.BytesIO()
-    mido.MidiFile(type=0, ticks_per_beat=TICKS_PER_BEAT, tracks=[track]).save(file=written)
-    return written.getvalue()
+    content = io.BytesIO()
+    mido.MidiFile(type=0, ticks_per_beat=TICKS_PER_BEAT, tracks=[track]).save(file=content)
+    return content.getvalue()
 
 
 def _without_overlaps(notes: list[Note]) -> list[tuple[Note, int]]:
-    """The notes with their last tick, cut where their key is struck again: one release would end both."""
+    """The notes with their last tick, cut where the same key is struck again: one note-off would end both."""
     following: dict[int, int] = {}
     result = []
     for note in sorted(notes, key=lambda each: each.start, reverse=True):
@@ -218,7 +207,7 @@ def _without_overlaps(notes: list[Note]) -> list[tuple[Note, int]]:
 
 
 def _bends(song: Song, note: Note, start: int, stop: int) -> list[tuple[int, mido.Message]]:
-    """Pitch bends of a lead note, every 15 ms: up from `scoop` cents below in 80 ms, and vibrato from 150 ms on."""
+    """Pitch bends of a lead note, every 15 ms: an 80 ms rise from `scoop` cents below, and vibrato after 150 ms."""
     seconds_per_tick = 60 / song.tempo / TICKS_PER_BEAT
     every = max(1, round(0.015 / seconds_per_tick))
     bends = []
@@ -227,7 +216,7 @@ def _bends(song: Song, note: Note, start: int, stop: int) -> list[tuple[int, mid
         onset = np.clip((elapsed - 0.15) / 0.2, 0, 1)
         cents = note.vibrato * onset * np.sin(2 * np.pi * song.vibrato_rate * elapsed)
         cents -= note.scoop * np.clip(1 - elapsed / 0.08, 0, 1)
-        # the bend range of General MIDI is two semitones either way
+        # the bend range of General MIDI is two semitones up and down
         bends.append((tick, mido.Message("pitchwheel", pitch=int(np.clip(round(cents / 200 * 8192), -8192, 8191)))))
         if not note.vibrato and elapsed > 0.08:
             break

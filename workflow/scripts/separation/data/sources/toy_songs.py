@@ -1,9 +1,9 @@
-"""Makes up short four-part songs as lists of notes: a lead voice, a bass, drums and chords.
+"""Random songs in four parts, as lists of notes: lead voice, bass, drums and chords.
 
-The songs are no art, but they are music: a chord progression in a key, a bass that follows it, drum patterns with
-fills, phrases with rests. Every choice comes from one generator, in a fixed order, so that a seed names a song. The
-lead voice and the chords share a register, and songs differ in key, tempo, instruments and density, so that a
-separation that only looks at the frequency of a bin fails.
+The songs are simple music: a chord progression in a key, a bass that follows it, drum patterns with fills, phrases with
+rests. Every choice comes from one generator, in a fixed order, so that a seed determines a song. The lead voice and the
+chords share a register, and songs differ in key, tempo, instruments and density, so that a fixed mask per frequency
+cannot separate them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 
 STEMS = ("vocals", "bass", "drums", "other")
 
-# General MIDI programs, counted from 0. Lead voices sustain and take vibrato, as a singer does; no patch is in two
-# lists, so that a stem can be told by its sound. (TimGM6mb plays choirs as a loop that never changes: far too easy.)
+# General MIDI programs, counted from 0. Lead voices sustain and take vibrato, as a singer does; no program is in two
+# lists, so that a stem can be recognized by its sound. (TimGM6mb plays choirs as a static loop, which is too easy.)
 PROGRAMS = {
     "vocals": (65, 66, 68, 69, 71),  # alto and tenor sax, oboe, English horn, clarinet: one family, as voices are
     "bass": (32, 33, 34, 35, 38, 39),  # acoustic, fingered, picked and fretless bass, two synth basses
@@ -66,7 +66,7 @@ class Song:
 
 @dataclass(frozen=True)
 class _Style:
-    """What stays the same throughout a song."""
+    """Properties that are constant within a song."""
 
     tonic: int
     scale: tuple[int, ...]
@@ -79,12 +79,12 @@ class _Style:
 
 
 def compose(rng: np.random.Generator, duration: float, programs: dict[str, int]) -> Song:
-    """Makes up a song of at least `duration` seconds.
+    """Composes a song of at least `duration` seconds.
 
     Args:
-        rng: the source of every choice.
-        duration: seconds.
-        programs: the General MIDI program of each of STEMS.
+        rng: Source of every choice.
+        duration: Least duration in seconds.
+        programs: General MIDI program of each of STEMS.
 
     Returns:
         The song, with notes for each of STEMS.
@@ -100,7 +100,7 @@ def compose(rng: np.random.Generator, duration: float, programs: dict[str, int])
         progressions=(progressions[first], progressions[second]),
         sevenths=bool(rng.random() < 0.4),
         lead_centre=lead_centre,
-        # about the lead's own register, above it as often as below
+        # near the lead's register, above or below it
         chord_centre=lead_centre + int(rng.integers(-3, 9)),
         density=float(rng.uniform(0.35, 0.75)),
         vibrato=float(rng.uniform(30, 70)),
@@ -112,7 +112,7 @@ def compose(rng: np.random.Generator, duration: float, programs: dict[str, int])
         vibrato_rate=float(rng.uniform(4.8, 6.4)),
     )
     bars = int(np.ceil(duration * tempo / 60 / 4)) + 1
-    # verse, verse, chorus, verse of four bars each, over and over
+    # verse, verse, chorus, verse of four bars each, repeated
     sections = [(0, 0, 1, 0)[bar // 4 % 4] for bar in range(bars)]
     chords = [style.progressions[section][bar % 4] for bar, section in enumerate(sections)]
     song.notes["drums"] = _drums(rng, sections)
@@ -123,13 +123,13 @@ def compose(rng: np.random.Generator, duration: float, programs: dict[str, int])
 
 
 def _pitch(style: _Style, degree: int) -> int:
-    """The pitch of a scale degree above the tonic in octave 0; degrees go on over the octave."""
+    """The pitch of a scale degree above the tonic in octave 0; degrees may exceed an octave."""
     octave, step = divmod(degree, len(style.scale))
     return style.tonic + 12 * octave + style.scale[step]
 
 
 def _nearest(pitch_class: int, centre: float) -> int:
-    """The pitch of that class that lies nearest to `centre`."""
+    """The pitch of a pitch class that is nearest to `centre`."""
     return pitch_class % 12 + 12 * round((centre - pitch_class % 12) / 12)
 
 
@@ -137,8 +137,8 @@ def _velocity(rng: np.random.Generator, accent: float) -> int:
     return int(np.clip(70 + 35 * accent + rng.normal(0, 6), 30, 127))
 
 
-def _humanised(rng: np.random.Generator, step: float) -> float:
-    """The start in beats of a note on sixteenth `step`, as late or early as a player is."""
+def _humanized(rng: np.random.Generator, step: float) -> float:
+    """The start in beats of a note on sixteenth `step`, with the timing error of a player."""
     return max(0.0, step / 4 + float(rng.normal(0, 0.012)))
 
 
@@ -161,7 +161,7 @@ def _drums(rng: np.random.Generator, sections: list[int]) -> list[Note]:
     notes = []
 
     def hit(bar: int, step: int, sound: int, accent: float) -> None:
-        notes.append(Note(_humanised(rng, bar * STEPS + step), 0.2, sound, _velocity(rng, accent)))
+        notes.append(Note(_humanized(rng, bar * STEPS + step), 0.2, sound, _velocity(rng, accent)))
 
     for bar, section in enumerate(sections):
         kit = kits[section]
@@ -186,7 +186,7 @@ def _drums(rng: np.random.Generator, sections: list[int]) -> list[Note]:
 
 
 def _bass(rng: np.random.Generator, style: _Style, sections: list[int], chords: list[int]) -> list[Note]:
-    """Roots, fifths and octaves in a rhythm of the section, and a step towards the next root at the end of a bar."""
+    """Roots, fifths and octaves in the section's rhythm, with a step towards the next root at the end of a bar."""
     rhythms = [_choose(rng, BASS_RHYTHMS) for _ in range(2)]
     centre, legato = float(rng.uniform(33, 43)), float(rng.uniform(0.5, 0.95))
     notes = []
@@ -200,14 +200,14 @@ def _bass(rng: np.random.Generator, style: _Style, sections: list[int], chords: 
             pitch = root if index == 0 else int(rng.choice([root, fifth, root + 12], p=[0.6, 0.27, 0.13]))
             if index == len(steps) - 1 and step >= 8 and rng.random() < 0.35 and following != root:
                 pitch = following + int(np.sign(root - following))
-            start = _humanised(rng, bar * STEPS + step)
+            start = _humanized(rng, bar * STEPS + step)
             notes.append(Note(start, length * legato, pitch, _velocity(rng, 0.6 if index == 0 else 0.2)))
     return notes
 
 
 def _chords(rng: np.random.Generator, style: _Style, sections: list[int], chords: list[int]) -> list[Note]:
-    """Chords about the song's register: held, strummed or broken, one manner per section."""
-    manners = [_choose(rng, ("held", "strummed", "strummed", "broken", "broken")) for _ in range(2)]
+    """Chords near the song's register: held, strummed or broken, one style per section."""
+    styles = [_choose(rng, ("held", "strummed", "strummed", "broken", "broken")) for _ in range(2)]
     rhythms = [_choose(rng, STRUMS) for _ in range(2)]
     every = [_choose(rng, (1, 2, 2)) for _ in range(2)]
     voices = (0, 2, 4, 6) if style.sevenths else (0, 2, 4)
@@ -217,13 +217,13 @@ def _chords(rng: np.random.Generator, style: _Style, sections: list[int], chords
         if rng.random() < 0.3:
             pitches.append(pitches[0] + 12)
         first = bar * STEPS
-        if manners[section] == "held":
-            notes += [Note(_humanised(rng, first), 3.9, pitch, _velocity(rng, 0.2)) for pitch in pitches]
-        elif manners[section] == "strummed":
+        if styles[section] == "held":
+            notes += [Note(_humanized(rng, first), 3.9, pitch, _velocity(rng, 0.2)) for pitch in pitches]
+        elif styles[section] == "strummed":
             steps = (*rhythms[section], STEPS)
             for step, stop in itertools.pairwise(steps):
                 length, accent = min(0.9 * (stop - step) / 4, 1.5), float(rng.uniform(-0.2, 0.5))
-                start = _humanised(rng, first + step)
+                start = _humanized(rng, first + step)
                 notes += [
                     Note(start + 0.01 * index, length, pitch, _velocity(rng, accent))
                     for index, pitch in enumerate(pitches)
@@ -233,13 +233,13 @@ def _chords(rng: np.random.Generator, style: _Style, sections: list[int], chords
             for index, step in enumerate(range(0, STEPS, every[section])):
                 pitch = order[index % len(order)]
                 notes.append(
-                    Note(_humanised(rng, first + step), 0.5, pitch, _velocity(rng, 0.3 if step % 4 == 0 else 0))
+                    Note(_humanized(rng, first + step), 0.5, pitch, _velocity(rng, 0.3 if step % 4 == 0 else 0))
                 )
     return notes
 
 
 def _lead(rng: np.random.Generator, style: _Style, chords: list[int]) -> list[Note]:
-    """Phrases of two bars, sung with vibrato and scoops; of four, all but the third share a rhythm."""
+    """Phrases of two bars with vibrato and scoops; of four phrases, all but the third share a rhythm."""
     centre_degree = round((style.lead_centre - style.tonic) * len(style.scale) / 12)
     motifs = [_phrase_rhythm(rng, style.density) for _ in range(2)]
     degree = centre_degree
@@ -252,11 +252,11 @@ def _lead(rng: np.random.Generator, style: _Style, chords: list[int]) -> list[No
             bar = 2 * phrase + step // STEPS
             if bar >= len(chords):
                 break
-            # a step or a small leap, drawn back to the middle of the register
+            # a step or a small leap, biased towards the middle of the register
             pull = np.clip((centre_degree - degree) / 4, -1, 1)
             degree += int(np.round(rng.normal(pull, 1.6)))
             if step % 8 == 0:
-                # the nearest degree that belongs to the chord
+                # the nearest degree of the chord
                 degree = next(
                     near for near in (degree, degree - 1, degree + 1) if (near - chords[bar]) % 7 in (0, 2, 4)
                 )
@@ -264,7 +264,7 @@ def _lead(rng: np.random.Generator, style: _Style, chords: list[int]) -> list[No
             sounding = 0.92 * length / 4
             notes.append(
                 Note(
-                    _humanised(rng, 2 * phrase * STEPS + step),
+                    _humanized(rng, 2 * phrase * STEPS + step),
                     sounding,
                     _pitch(style, degree),
                     _velocity(rng, float(rng.uniform(0.2, 0.9))),
@@ -276,7 +276,7 @@ def _lead(rng: np.random.Generator, style: _Style, chords: list[int]) -> list[No
 
 
 def _phrase_rhythm(rng: np.random.Generator, density: float) -> list[tuple[int, int]]:
-    """(start, length) in sixteenths of the notes of a phrase of two bars, ending with a rest of a beat to three."""
+    """(start, length) in sixteenths of the notes of a two-bar phrase, which ends with a rest of one to three beats."""
     step = int(_choose(rng, (0, 0, 0, 2, 4)))
     end = 2 * STEPS - int(rng.integers(4, 13))
     notes = []
@@ -292,6 +292,6 @@ def _phrase_rhythm(rng: np.random.Generator, density: float) -> list[tuple[int, 
 
 
 def _lengths(density: float) -> np.ndarray:
-    """How likely notes of 1, 2, 3, 4, 6 and 8 sixteenths are: short ones in dense songs."""
+    """Probabilities of notes of 1, 2, 3, 4, 6 and 8 sixteenths; dense songs have short notes."""
     dense, sparse = np.array([0.2, 0.45, 0.15, 0.15, 0.05, 0.0]), np.array([0.0, 0.15, 0.15, 0.3, 0.2, 0.2])
     return density * dense + (1 - density) * sparse
