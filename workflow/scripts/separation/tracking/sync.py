@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
         points = _find_points(options.points, settings.artifacts)
         for name in names:
             pages = sync_points(name, settings.tracking[name], points)
-            print(f"{name}: {len(pages)} points are up to date")
+            print(f"{name}: {len(pages)} point{'' if len(pages) == 1 else 's'} up to date")
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
