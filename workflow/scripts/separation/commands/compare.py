@@ -24,12 +24,11 @@ from separation.analysis.sweep_tables import (
 )
 from separation.errors import UserError
 from separation.files.atomic import atomic_path, read_json
-from separation.files.layout import SweepFiles
+from separation.files.layout import COMPARISONS, SweepFiles
 from separation.files.score_table import BASELINES, SCORE_KEYS
 from separation.report.figures import plot_sweep
 from separation.report.render import render_report
 
-COMPARISONS = Path("results/comparisons")
 # points of different sweeps may differ in very many settings; only these get a column
 MAX_SETTINGS = 16
 SEPARATOR = " + "

@@ -21,7 +21,7 @@ from separation.evaluation.separator import Separator, resolve_device
 from separation.experiment.config import default_config, load_settings
 from separation.experiment.options import PointOptions
 from separation.files.atomic import atomic_path
-from separation.files.layout import ExportFolder
+from separation.files.layout import SEPARATED_AUDIO, ExportFolder
 from separation.machine.threads import limited_threads
 
 logger = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of `make separate`."""
     parser = argparse.ArgumentParser(prog="separate", description="Separate audio files with a trained point.")
     parser.add_argument("--model", required=True, help="a point's id or folder, or an exported folder")
-    parser.add_argument("--output", type=Path, default=Path("results/separated"), help="folder for the estimates")
+    parser.add_argument("--output", type=Path, default=SEPARATED_AUDIO, help="folder for the estimates")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
     parser.add_argument("input", nargs="+", type=Path, help="audio files")
     options = parser.parse_args(arguments)

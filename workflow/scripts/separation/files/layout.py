@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SWEEPS = Path("results/sweeps")
+COMPARISONS = Path("results/comparisons")
+EXPORTS = Path("results/exports")
+SEPARATED_AUDIO = Path("results/separated")
+TENSORBOARD_RUNS = Path("results/tensorboard")
 MANIFEST = "manifest.json"
 
 
@@ -151,7 +155,7 @@ class ExportFolder:
     @classmethod
     def of(cls, point: str) -> ExportFolder:
         """The default folder for a point, by its id."""
-        return cls(Path("results/exports") / point)
+        return cls(EXPORTS / point)
 
     @property
     def checkpoint(self) -> Path:

@@ -16,10 +16,9 @@ from typing import Any
 
 from separation.errors import UserError
 from separation.experiment.config import default_config, load_settings
-from separation.files.layout import PointFolder, logged_points
+from separation.files.layout import TENSORBOARD_RUNS, PointFolder, logged_points
 from separation.training.events import latest_events, read_events
 
-LINKS = Path("results/tensorboard")
 # compared in the HParams tab
 _METRICS = ("validation/loss", "train/loss", "test/SI-SDR", "test/SI-SDRi", "test/SDR")
 
@@ -65,7 +64,7 @@ def _events(point: PointFolder, suffix: str) -> Any:
     return SummaryWriter(str(point.tensorboard), filename_suffix=f".{suffix}")
 
 
-def link_run(point: PointFolder, links: Path = LINKS) -> Path | None:
+def link_run(point: PointFolder, links: Path = TENSORBOARD_RUNS) -> Path | None:
     """Links a point's TensorBoard events under a readable name; None if its log has no name for it."""
     about = next((e.values for e in latest_events(read_events(point.events)) if e.kind == "point"), None)
     if about is None:
@@ -97,13 +96,13 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    LINKS.mkdir(parents=True, exist_ok=True)
-    for link in LINKS.glob("*/*"):
+    TENSORBOARD_RUNS.mkdir(parents=True, exist_ok=True)
+    for link in TENSORBOARD_RUNS.glob("*/*"):
         if link.is_symlink() and not link.exists():
             link.unlink()
     for point in logged_points(artifacts):
         link_run(point)
-    print(LINKS)
+    print(TENSORBOARD_RUNS)
     return 0
 
 
