@@ -17,22 +17,22 @@ def experiment(**changes):
     content.pop("sweep")
     content = copy.deepcopy(content)
     for key, value in changes.items():
-        place, parts = content, key.split("__")
+        section, parts = content, key.split("__")
         for part in parts[:-1]:
-            place = place.setdefault(part, {})
-        place[parts[-1]] = value
+            section = section.setdefault(part, {})
+        section[parts[-1]] = value
     return content
 
 
 def plan(content: dict, folder: Path, *, overrides: str = "", environment: dict | None = None) -> Workflow:
-    """What the workflow would make for an experiment, written into `folder` first."""
+    """Writes an experiment into `folder` and returns its workflow."""
     path = folder / "experiment.yml"
     write_yaml(path, content)
-    # away from the results that the repository itself may hold
-    places = {f"{name}_DIRECTORY": str(folder / name.lower()) for name in ("DATA", "CACHE", "ARTIFACTS")}
-    return load_workflow({"sweep": str(path), "set": overrides}, places | (environment or {}))
+    # not the results of the repository itself
+    directories = {f"{name}_DIRECTORY": str(folder / name.lower()) for name in ("DATA", "CACHE", "ARTIFACTS")}
+    return load_workflow({"sweep": str(path), "set": overrides}, directories | (environment or {}))
 
 
 def swept(workflow: Workflow) -> list[dict]:
-    """The swept values of every point, in order."""
+    """Swept values of every point, in order."""
     return [row.swept for row in workflow.rows]

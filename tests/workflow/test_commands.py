@@ -1,4 +1,4 @@
-"""The commands of every day, as the README writes them."""
+"""Everyday commands, as in the README."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, TINY
 
 
-def test_the_main_job_is_eight_points_on_one_dataset(fresh):
+def test_the_default_sweep_plans_eight_points_on_one_dataset(fresh):
     planned = fresh.planned("--config", "sweep=music_dpcl")
     assert planned["train_point"] == planned["evaluate_point"] == 8
     assert planned["mix_dataset"] == planned["populate_cache"] == 3
@@ -18,7 +18,7 @@ def test_the_main_job_is_eight_points_on_one_dataset(fresh):
         assert planned[rule] == 1
 
 
-def test_the_main_job_is_what_runs_when_nothing_is_named(fresh):
+def test_the_default_sweep_runs_without_arguments(fresh):
     assert fresh.planned() == fresh.planned("--config", "sweep=music_dpcl")
 
 
@@ -33,7 +33,7 @@ def test_the_main_job_is_what_runs_when_nothing_is_named(fresh):
         ("publish", "render_report"),
     ],
 )
-def test_a_target_runs_up_to_its_stage(fresh, target, last):
+def test_targets_run_up_to_their_stage(fresh, target, last):
     planned = fresh.planned(target)
     order = ["mix_dataset", "populate_cache", "train_point", "evaluate_point", "render_report"]
     later = order[order.index(last) + 1 :]
@@ -45,18 +45,18 @@ def test_profiles_are_found_by_name(fresh, profile):
     assert fresh.planned("--profile", profile, CUDA_VISIBLE_DEVICES="")["train_point"] == 8
 
 
-def test_without_a_gpu_local_gpu_says_that_it_runs_on_the_cpu(fresh):
+def test_local_gpu_without_gpus_prints_that_it_uses_the_cpu(fresh):
     done = fresh.run("-n", "--profile", "local-gpu", CUDA_VISIBLE_DEVICES="")
     assert "0 GPUs: training on the CPU" in done.stderr
 
 
-def test_the_dag_goes_to_dot_undisturbed(fresh):
+def test_the_dag_can_be_piped_to_dot(fresh):
     done = fresh.run("--dag")
     drawn = subprocess.run(["dot", "-Tsvg"], input=done.stdout, capture_output=True, text=True, check=True)
     assert drawn.stdout.count("train_point") == 8
 
 
-def test_overrides_reach_the_plan(fresh):
+def test_overrides_change_the_plan(fresh):
     assert (
         fresh.planned("--config", f"sweep={TINY}", "set=train_config.learning_rate=[0.1,0.2,0.3]")["train_point"] == 3
     )
@@ -83,7 +83,7 @@ def test_snakemake_lint_is_clean(fresh):
         ),
     ],
 )
-def test_a_users_mistake_is_one_line_and_not_a_traceback(fresh, arguments, message):
+def test_mistakes_on_the_command_line_are_one_line_without_traceback(fresh, arguments, message):
     done = fresh.run("-n", "--config", *arguments, check=False)
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if "Error" in line]
@@ -106,7 +106,7 @@ def test_a_users_mistake_is_one_line_and_not_a_traceback(fresh, arguments, messa
         ),
     ],
 )
-def test_a_wrong_file_is_one_line_with_its_place(fresh, before, after, line, message):
+def test_mistakes_in_files_are_one_line_with_file_and_line(fresh, before, after, line, message):
     path = fresh.folder / TINY
     text = path.read_text()
     assert before in text
@@ -130,7 +130,7 @@ def test_parsing_prints_nothing_and_imports_nothing_heavy(fresh):
     assert done.stdout.strip() == "[]"
 
 
-def test_the_repository_is_laid_out_as_documented():
+def test_documented_files_exist():
     for name in (
         "Snakefile",
         "Makefile",

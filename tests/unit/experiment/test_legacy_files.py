@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments import experiment, plan
-from original_words import original, with_masks
+from legacy_experiments import clustering_experiment, with_masks
 from separation.errors import UserError
 
 
@@ -21,7 +21,7 @@ def specs(workflow):
 
 
 def test_legacy_clustering_experiments_are_migrated(tmp_path, folder):
-    workflow = plan(original(folder), tmp_path)
+    workflow = plan(clustering_experiment(folder), tmp_path)
     assert len(workflow.trainings) == 2
     spec = specs(workflow)[0]
     assert spec["train_config"]["loss_function"] == [["DeepClusteringLoss", "embedding", 1]]
@@ -36,13 +36,13 @@ def test_legacy_clustering_experiments_are_migrated(tmp_path, folder):
 
 
 def test_ignored_keys_give_notices_with_their_lines(tmp_path, folder):
-    notices = "\n".join(plan(original(folder), tmp_path).notices)
+    notices = "\n".join(plan(clustering_experiment(folder), tmp_path).notices)
     for key in ("blocking", "num_gpus", "overwrite_cache", "use_librosa_stft", "use_blocking_executor", "testers"):
         assert f": {key}: " in notices
 
 
 def test_masks_under_another_name_become_the_output_mask(tmp_path, folder):
-    content = with_masks(original(folder))
+    content = with_masks(clustering_experiment(folder))
     workflow = plan(content, tmp_path)
     (spec,) = specs(workflow)
     assert spec["model_config"]["output"] == ["estimates", "mask"]
@@ -53,7 +53,7 @@ def test_masks_under_another_name_become_the_output_mask(tmp_path, folder):
 
 
 def test_directories_without_braces_are_read_as_variables(tmp_path, folder):
-    content = original(folder)
+    content = clustering_experiment(folder)
     for split in content["datasets"].values():
         split["folder"] = "DATA_DIRECTORY/mixtures"
     workflow = plan(content, tmp_path, environment={"DATA_DIRECTORY": str(tmp_path)})
@@ -67,7 +67,7 @@ def test_old_and_new_names_of_a_loss_give_the_same_point(tmp_path):
 
 
 def test_removed_features_are_errors_that_name_the_remedy(tmp_path, folder):
-    content = original(folder)
+    content = clustering_experiment(folder)
     content["algorithm_config"]["args"]["enhancement_amount"] = 0.4
     with pytest.raises(UserError, match="enhancement is no longer supported; remove this key"):
         plan(content, tmp_path)

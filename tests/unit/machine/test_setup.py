@@ -24,7 +24,7 @@ TOOLS += ["rm", "sed", "sha256sum", "tail", "touch"]
 PROGRAMS = ["python", "snakemake", "snakefmt", "ruff", "codespell", "tensorboard"]
 
 PYTHON_STAND_IN = f"""#!{shutil.which("bash")}
-# $RECORD gets one line per call; $BREAK is a word that makes the call with it fail
+# $RECORD gets one line per call; $BREAK makes calls that contain it fail
 [ "$1" = - ] && exec {sys.executable} "$@"
 [ "$1" = --version ] && exec echo "Python 3.x"
 [ "$1 $3" = "-m --version" ] || echo "$*" >>"$RECORD"
@@ -100,14 +100,14 @@ def test_every_package_that_the_workflow_imports_is_in_the_lock():
     own = {path.stem for path in files} | {path.parent.name for path in files}
     known = {normalized(name) for name in locked(*EXTRAS)}
     installed = packages_distributions()
-    strangers = {
+    missing = {
         f"{path.relative_to(ROOT)}: {name}"
         for path in files
         for name in imported_by(path) - own - sys.stdlib_module_names
         if not known & {normalized(package) for package in installed.get(name, [name])}
     }
     assert files
-    assert strangers == set()
+    assert missing == set()
 
 
 # --- envs/setup.sh
@@ -172,13 +172,13 @@ def recreated(calls):
     return any(call.startswith("-m venv") for call in calls)
 
 
-def pip_calls(calls, word):
-    return [call for call in calls if call.startswith(f"-m pip {word} ")]
+def pip_calls(calls, command):
+    return [call for call in calls if call.startswith(f"-m pip {command} ")]
 
 
 def test_setup_installs_the_lock_without_dependencies_and_torch_with_them(machine):
-    code, said, calls = machine.set_up()
-    assert code == 0, said
+    code, output, calls = machine.set_up()
+    assert code == 0, output
     assert recreated(calls)
     assert all("--no-deps" in call for call in pip_calls(calls, "wheel"))
     packages, torch = pip_calls(calls, "install")
@@ -186,36 +186,36 @@ def test_setup_installs_the_lock_without_dependencies_and_torch_with_them(machin
     assert "torch" not in packages
     assert "torch==9.9" in torch
     assert "--no-deps" not in torch
-    assert "installing 2 packages" in said, "what is for other systems is neither counted nor fetched"
+    assert "installing 2 packages" in output, "packages for other systems are neither counted nor downloaded"
 
 
 def test_a_second_setup_does_nothing(machine):
     machine.set_up()
     before = {path: path.stat().st_mtime_ns for path in (machine.repository / ".venv").rglob("*")}
-    code, said, calls = machine.set_up()
-    assert (code, said, calls) == (0, "environment: up to date\n", [])
+    code, output, calls = machine.set_up()
+    assert (code, output, calls) == (0, "environment: up to date\n", [])
     assert {path: path.stat().st_mtime_ns for path in (machine.repository / ".venv").rglob("*")} == before
 
 
 @pytest.mark.parametrize("broken", ["venv .venv", "pip wheel", "--no-index", "torch==9.9"])
 def test_a_failed_setup_names_its_log_and_the_next_one_repairs_it(machine, broken):
-    code, said, _ = machine.set_up(BREAK=broken)
+    code, output, _ = machine.set_up(BREAK=broken)
     assert code == 1
-    assert f"stand-in: no {broken} today" in said
-    assert said.endswith("failed; the full output is in logs/setup.log\n")
-    code, said, calls = machine.set_up()
-    assert code == 0, said
+    assert f"stand-in: no {broken} today" in output
+    assert output.endswith("failed; the full output is in logs/setup.log\n")
+    code, output, calls = machine.set_up()
+    assert code == 0, output
     assert recreated(calls)
-    assert "an earlier setup did not finish" in said
+    assert "an earlier setup did not finish" in output
     assert machine.set_up()[2] == []
 
 
 def test_a_package_that_fails_to_import_stops_setup_and_keeps_the_environment(machine):
-    code, said, _ = machine.set_up(BREAK="import torch")
+    code, output, _ = machine.set_up(BREAK="import torch")
     assert code == 1
-    assert "stand-in: no import torch today" in said
-    code, said, calls = machine.set_up()
-    assert code == 0, said
+    assert "stand-in: no import torch today" in output
+    code, output, calls = machine.set_up()
+    assert code == 0, output
     assert not recreated(calls)
     assert machine.set_up()[2] == []
 
@@ -223,8 +223,8 @@ def test_a_package_that_fails_to_import_stops_setup_and_keeps_the_environment(ma
 def test_a_changed_lock_is_installed_into_the_existing_environment(machine):
     machine.set_up()
     machine.write_lock("alpha==1.1", "torch==9.9")
-    code, said, calls = machine.set_up()
-    assert code == 0, said
+    code, output, calls = machine.set_up()
+    assert code == 0, output
     assert not recreated(calls)
     assert pip_calls(calls, "install")
 
@@ -242,8 +242,8 @@ def test_an_environment_created_by_hand_is_kept(machine):
     machine.set_up()
     (machine.repository / ".venv" / "setup.stamp").unlink()
     (machine.repository / ".venv" / "mine").touch()
-    code, said, calls = machine.set_up()
-    assert code == 0, said
+    code, output, calls = machine.set_up()
+    assert code == 0, output
     assert not recreated(calls)
     assert (machine.repository / ".venv" / "mine").exists()
 
@@ -251,19 +251,19 @@ def test_an_environment_created_by_hand_is_kept(machine):
 def test_a_moved_repository_gets_a_new_environment(machine):
     machine.set_up()
     machine.repository = machine.repository.rename(machine.folder / "elsewhere")
-    code, said, calls = machine.set_up()
-    assert code == 0, said
+    code, output, calls = machine.set_up()
+    assert code == 0, output
     assert recreated(calls)
-    assert "the folder has moved" in said
+    assert "the folder has moved" in output
 
 
 def test_torch_index_is_used_only_for_torch_and_not_recorded(machine):
     index = "https://user:secret@example.org/cpu"
-    code, said, calls = machine.set_up(TORCH_INDEX=index)
-    assert code == 0, said
+    code, output, calls = machine.set_up(TORCH_INDEX=index)
+    assert code == 0, output
     with_index = [call for call in calls if index in call]
     assert with_index == [call for call in pip_calls(calls, "install") if "torch==9.9" in call]
-    assert "secret" not in said + (machine.repository / ".venv" / "setup.stamp").read_text()
+    assert "secret" not in output + (machine.repository / ".venv" / "setup.stamp").read_text()
     assert machine.set_up(TORCH_INDEX=index)[2] == []
     assert machine.set_up()[2] == [], "the index need not be named again"
     other = machine.set_up(TORCH_INDEX="https://example.org/cuda")[2]
@@ -274,19 +274,19 @@ def test_torch_index_is_used_only_for_torch_and_not_recorded(machine):
 @pytest.mark.parametrize(("program", "package"), [("sox", "sox"), ("dot", "graphviz")])
 def test_a_missing_program_is_one_line_with_install_commands(machine, program, package):
     (machine.programs / program).unlink(missing_ok=True)
-    code, said, calls = machine.set_up(program)
+    code, output, calls = machine.set_up(program)
     assert (code, calls) == (1, [])
-    assert said.count("\n") == 1
+    assert output.count("\n") == 1
     for manager in ("apt", "dnf", "brew"):
-        assert f"{manager} install {package}" in said
+        assert f"{manager} install {package}" in output
 
 
 def test_missing_programs_are_installed_for_root_on_debian(machine):
     (machine.programs / "sox").unlink()
     machine.be_user(0)
     machine.add_program("apt-get", '#!/bin/sh\necho "apt-get $* ${DEBIAN_FRONTEND}" >>"$RECORD"\n')
-    code, said, calls = machine.set_up()
-    assert code == 0, said
+    code, output, calls = machine.set_up()
+    assert code == 0, output
     assert calls[:2] == [
         "apt-get update -q noninteractive",
         "apt-get install -q -y --no-install-recommends sox noninteractive",
@@ -295,11 +295,11 @@ def test_missing_programs_are_installed_for_root_on_debian(machine):
 
 def test_setup_without_a_supported_python_names_the_supported_ones(machine):
     (machine.programs / "python3").unlink()
-    code, said, _ = machine.set_up()
+    code, output, _ = machine.set_up()
     assert code == 1
-    assert said.count("\n") == 1
-    assert "Python 3.11 to 3.13" in said
-    assert "apt install python3-venv" in said
+    assert output.count("\n") == 1
+    assert "Python 3.11 to 3.13" in output
+    assert "apt install python3-venv" in output
     assert not (machine.repository / ".venv").exists()
 
 
@@ -312,19 +312,19 @@ def test_a_second_setup_at_the_same_time_waits(machine):
         )
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=60)[1].decode() for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    output = [process.communicate(timeout=60)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], output
     assert sum(call.startswith("-m venv") for call in machine.record.read_text().splitlines()) == 1
 
 
 # --- the Makefile
 
 
-def make(folder, *words, **variables):
+def make(folder, *arguments, **variables):
     # an outer make passes its flags and variables on
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "ENV_FILE"))}
     return subprocess.run(
-        ["make", "--no-print-directory", *words],
+        ["make", "--no-print-directory", *arguments],
         cwd=folder,
         env={**inherited, **variables},
         capture_output=True,
@@ -366,9 +366,9 @@ def test_variables_of_the_environment_file_reach_commands(target, stand_ins):
     (stand_ins / "mine_local.sh").write_text('export PROBE="from the file"\n')
     done = make(stand_ins, target, "yml=a.yml", ENV_FILE="mine_local.sh")
     assert done.returncode == 0, done.stderr
-    said = [line for line in done.stdout.splitlines() if "[" in line]
-    assert said
-    assert [line for line in said if "[from the file]" not in line] == []
+    output = [line for line in done.stdout.splitlines() if "[" in line]
+    assert output
+    assert [line for line in output if "[from the file]" not in line] == []
 
 
 def test_a_missing_environment_file_is_an_error(stand_ins):

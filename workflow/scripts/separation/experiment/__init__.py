@@ -1,4 +1,4 @@
-"""The language of experiment files and what they mean.
+"""Experiment files: their language, checks and ids.
 
-In: YAML files that users write. Out: the settings of every point, checked, and the ids of their contents.
+In: YAML files that users write. Out: checked settings of every point, and the ids of their contents.
 """

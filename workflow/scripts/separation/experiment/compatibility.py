@@ -1,13 +1,8 @@
-"""Checks, before anything runs, that network, losses, algorithm and data fit together.
-
-Tensor sizes are followed through the known modules of nussl 1.1.9. After any other module (a torch layer, the user's
-own) they are unknown and not checked.
-"""
+"""Checks, before anything runs, that network, losses, algorithm and data fit together."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from separation.errors import UserError, nearest
@@ -23,19 +18,15 @@ from separation.experiment.nussl_signatures import (
     keys_of_loss,
 )
 from separation.experiment.schema import format_value
+from separation.experiment.tensor_sizes import TensorSizes
 from separation.experiment.testers import read_testers
 from separation.experiment.user_classes import Extras
 from separation.files.yaml_reader import KeyPath
 
-# dimensions of a module's output after batch and time; None where unknown
-Shape = tuple[int, ...] | None
 Mistake = tuple[KeyPath, str]
 
 NO_EXTRAS = Extras()
 
-_KEEPS_SHAPE = {"AmplitudeToDB", "BatchNorm", "InstanceNorm", "GroupNorm", "LayerNorm", "ShiftAndScale"}
-# inputs of networks that are spectrograms
-_SPECTROGRAMS = {"mix_magnitude"}
 _EMBEDDING_LOSSES = {"DeepClusteringLoss", "WhitenedKMeansLoss"}
 
 
@@ -51,7 +42,7 @@ def check_config(config: Mapping[str, Any], extras: Extras = NO_EXTRAS) -> Mista
         _check_folders(config["datasets"])
         or _check_connections(model)
         or _check_arguments(model)
-        or _Sizes(config).check()
+        or TensorSizes(config).check()
         or _check_remix(config["dataset_config"])
         or _check_outputs(config)
         or _check_losses(config, extras)
@@ -109,112 +100,6 @@ def _check_arguments(model: Mapping[str, Any]) -> Mistake | None:
                 hint = nearest(argument, known) or f"; {kind} takes {', '.join(known) or 'none'}"
                 return (*path, "args", argument), f"unknown argument{hint}"
     return None
-
-
-class _Sizes:
-    """Follows the sizes of tensors through the connections."""
-
-    def __init__(self, config: Mapping[str, Any]):
-        section = config["dataset_config"]
-        self.modules = config["model_config"]["modules"]
-        self.connections = config["model_config"]["connections"]
-        self.frequencies = section["n_fft"] // 2 + 1
-        self.channels = section["num_channels"]
-        self.shapes: dict[str, Shape] = {
-            name: (self.frequencies, self.channels) if name in _SPECTROGRAMS else None
-            for name, module in self.modules.items()
-            if "class" not in module
-        }
-        self.why: dict[str, str] = {name: f"n_fft // 2 + 1 = {self.frequencies}" for name in self.shapes}
-
-    def check(self) -> Mistake | None:
-        for name, sources, *_ in self.connections:
-            given = [self.shapes.get(source) if isinstance(source, str) else None for source in sources]
-            mistake = self._pass(name, self.modules[name], sources, given)
-            if mistake is not None:
-                return mistake
-        return None
-
-    def _pass(self, name: str, module: Mapping[str, Any], sources: Sequence[Any], given: list[Shape]) -> Mistake | None:
-        kind, arguments = module["class"], module.get("args", {})
-        path: KeyPath = ("model_config", "modules", name, "args")
-        first = given[0] if given else None
-        source = sources[0] if sources and isinstance(sources[0], str) else "its input"
-        if kind in _KEEPS_SHAPE:
-            self.shapes[name] = first
-            self.why[name] = self.why.get(source, "")
-        elif kind == "MelProjection":
-            return self._mel(name, arguments, path, first)
-        elif kind == "RecurrentStack":
-            return self._recurrent(name, arguments, path, first, source)
-        elif kind == "Embedding":
-            return self._embedding(name, arguments, path, first, source)
-        elif kind == "Mask":
-            mask = first
-            if mask is not None and len(given) > 1 and given[1] is not None and mask[:-1] != given[1]:
-                return path[:-1], f"expected a mask of size {_size(given[1])}, found {_size(mask[:-1])}"
-            self.shapes[name] = mask
-        else:
-            self.shapes[name] = None
-        return None
-
-    def _mel(self, name: str, arguments: Mapping[str, Any], path: KeyPath, given: Shape) -> Mistake | None:
-        frequencies, mels = arguments.get("num_frequencies"), arguments.get("num_mels", -1)
-        if given is not None and isinstance(frequencies, int) and frequencies != given[0]:
-            return (*path, "num_frequencies"), f"expected {given[0]} (n_fft // 2 + 1), found {frequencies}"
-        if given is None:
-            self.shapes[name] = None
-        else:
-            self.shapes[name] = (mels if isinstance(mels, int) and mels > 0 else given[0], *given[1:])
-        self.why[name] = f"{name} outputs {_size(self.shapes[name])}"
-        return None
-
-    def _recurrent(
-        self, name: str, arguments: Mapping[str, Any], path: KeyPath, given: Shape, source: str
-    ) -> Mistake | None:
-        features, hidden = arguments.get("num_features"), arguments.get("hidden_size")
-        for required in ("num_features", "hidden_size", "num_layers", "bidirectional", "dropout"):
-            if required not in arguments:
-                return path, f"missing argument '{required}'"
-        if given is not None and isinstance(features, int) and features != math.prod(given):
-            return (*path, "num_features"), f"expected {self._reason(given, source)}, found {features}"
-        if isinstance(hidden, int):
-            self.shapes[name] = (hidden * (2 if arguments.get("bidirectional") else 1),)
-            both = "2 x " if arguments.get("bidirectional") else ""
-            self.why[name] = f"{both}hidden_size of {name}"
-        return None
-
-    def _embedding(
-        self, name: str, arguments: Mapping[str, Any], path: KeyPath, given: Shape, source: str
-    ) -> Mistake | None:
-        for required in ("num_features", "hidden_size", "embedding_size", "activation"):
-            if required not in arguments:
-                return path, f"missing argument '{required}'"
-        features, hidden = arguments["num_features"], arguments["hidden_size"]
-        dims = arguments.get("dim_to_embed", -1)
-        if given is not None and dims in (-1, [-1]) and isinstance(hidden, int) and hidden != given[-1]:
-            return (*path, "hidden_size"), f"expected {self._reason(given[-1:], source)}, found {hidden}"
-        channels = arguments.get("num_audio_channels", 1)
-        if not all(isinstance(value, int) for value in (features, channels, arguments["embedding_size"])):
-            return None
-        if channels != self.channels:
-            return (*path, "num_audio_channels"), (
-                f"expected {self.channels} (dataset_config.num_channels), found {channels}"
-            )
-        whole = given is None or len(given) == 1
-        self.shapes[name] = (features, channels, arguments["embedding_size"]) if whole else None
-        self.why[name] = f"num_features of {name}"
-        return None
-
-    def _reason(self, shape: tuple[int, ...], source: str) -> str:
-        why = self.why.get(source)
-        if shape == (self.frequencies, self.channels):
-            why = "n_fft // 2 + 1" if self.channels == 1 else "(n_fft // 2 + 1) x num_channels"
-        return f"{math.prod(shape)} ({why or f'the output of {source}'})"
-
-
-def _size(shape: Shape) -> str:
-    return "an unknown size" if shape is None else " x ".join(str(value) for value in shape)
 
 
 def _check_folders(datasets: Mapping[str, Any]) -> Mistake | None:
@@ -348,15 +233,15 @@ def check_data(config: Mapping[str, Any], split: str, recipe: Mapping[str, Any])
     labels = recipe["mixture_parameters"][config["datasets"][split].get("split", split)].get("labels")
     if not labels:
         return None
-    asked: list[tuple[KeyPath, str]] = []
+    named_labels: list[tuple[KeyPath, str]] = []
     for key in ("group_sources", "ignore_sources", "source_labels"):
         for number, member in enumerate(section[key]):
             if isinstance(member, list):
-                asked += [(("dataset_config", key, number, inner), label) for inner, label in enumerate(member)]
+                named_labels += [(("dataset_config", key, number, inner), label) for inner, label in enumerate(member)]
             else:
-                asked.append((("dataset_config", key, number), member))
+                named_labels.append((("dataset_config", key, number), member))
     names = section["group_names"] or []
-    for path, label in asked:
+    for path, label in named_labels:
         if label not in labels and not (path[1] == "source_labels" and (label in names or "+" in label)):
             hint = nearest(label, labels) or f"; it has {', '.join(labels)}"
             return path, f"the dataset {name} has no source '{label}'{hint}"

@@ -11,25 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from separation.errors import UserError, nearest
+from separation.errors import UserError
 from separation.experiment import schema
 from separation.experiment.ids import normalized
-from separation.experiment.key_paths import CACHE_PATH, all_keys, is_list, is_whole_number, matches, paths_of, replaced
-from separation.experiment.nussl_signatures import ARGUMENT_NAMES, arguments_of
+from separation.experiment.key_paths import is_list, is_whole_number, matches, replaced
 from separation.experiment.sweep_axes import Axes, Choice, Setting
+from separation.experiment.sweep_keys import SCHEMA, SweepKeys
 from separation.files.yaml_reader import Document, KeyPath
-
-SCHEMA = "experiment"
-# sections in which a plain key is searched
-_SECTIONS = (
-    "info",
-    "dataset_config",
-    "datasets",
-    "train_config",
-    "model_config",
-    "algorithm_config",
-    "test_config",
-)
 
 
 @dataclass
@@ -68,11 +56,15 @@ class Sweep:
 
     def __init__(self, document: Document, base: dict[str, Any], overrides: tuple[Override, ...] = ()):
         self.document, self.base, self.overrides = document, base, overrides
-        self.axes = Axes(document, self._find)
-        self.notices: list[str] = []
+        self.keys = SweepKeys(document, base)
+        self.axes = Axes(document, self.keys)
         self._checked: set[tuple[KeyPath, str]] = set()
-        self._targets: dict[str, list[KeyPath]] = {}
         self._sections: dict[tuple, tuple[Any, list]] = {}
+
+    @property
+    def notices(self) -> list[str]:
+        """Keys without effect, one line each."""
+        return self.keys.notices
 
     def points(self) -> Iterator[Point]:
         """All points that are not excluded, in the sweep's order; equal points of several blocks are repeated.
@@ -132,8 +124,8 @@ class Sweep:
             if key in ("populate_cache", "num_cache_workers", "seeds"):
                 block[key] = value
                 continue
-            targets = self._find(key, ())
-            as_list = all(schema.accepts_list(SCHEMA, path) or is_list(self.base, path) for path in targets)
+            paths = self.keys.paths(key, ())
+            as_list = all(schema.accepts_list(SCHEMA, path) or is_list(self.base, path) for path in paths)
             if isinstance(value, list) and not as_list:
                 axes.append([(Setting(key, item, (), swept=True),) for item in value])
             else:
@@ -151,7 +143,7 @@ class Sweep:
         if not isinstance(condition, dict) or not condition:
             raise self.document.error("expected a mapping of keys to values (or lists of values)", path)
         for key in condition:
-            self._find(key, (*path, key), required=True)
+            self.keys.paths(key, (*path, key), required=True)
 
     def _whens(self, value: Any, origin: KeyPath) -> list[tuple[dict[str, Any], list[list[Choice]]]]:
         whens = value if isinstance(value, list) else [value]
@@ -198,7 +190,7 @@ class Sweep:
         origins: dict[KeyPath, KeyPath] = {}
         changes: dict[str | int, list[tuple[KeyPath, Setting]]] = {}
         for setting in settings:
-            for path in self._find(setting.key, setting.origin):
+            for path in self.keys.paths(setting.key, setting.origin):
                 origins[path] = setting.origin
                 changes.setdefault(path[0], []).append((path, setting))
         config = dict(self.base)
@@ -231,94 +223,3 @@ class Sweep:
         if setting.origin:
             return self.document.error(message, setting.origin)
         return UserError(message, file="command line", key=f"set={setting.key}")
-
-    def _find(self, key: str, origin: KeyPath, *, required: bool = False) -> list[KeyPath]:
-        """The paths that a sweep key sets: one for a dotted key, every match for a plain key."""
-        if key not in self._targets:
-            self._targets[key] = self._exact(key, origin) if "." in key else self._matches(key, origin)
-        if required and not self._targets[key]:
-            raise self._unknown(key, origin)
-        return self._targets[key]
-
-    def _exact(self, key: str, origin: KeyPath) -> list[KeyPath]:
-        parts = key.split(".")
-        path: list[str | int] = []
-        value: Any = self.base
-        for number, part in enumerate(parts):
-            last = number == len(parts) - 1
-            if isinstance(value, dict):
-                if part in value:
-                    path.append(part)
-                    value = value[part]
-                    continue
-                if last and self._may_be_added(tuple(path), part):
-                    return [(*path, part)]
-                raise self._unknown(key, origin, part, self._addable(tuple(path)) + list(value))
-            if isinstance(value, list) and part.lstrip("-").isdigit() and 0 <= int(part) < len(value):
-                path.append(int(part))
-                value = value[int(part)]
-                continue
-            raise self._unknown(key, origin)
-        return [tuple(path)]
-
-    def _matches(self, key: str, origin: KeyPath) -> list[KeyPath]:
-        if key == "cache":
-            return [CACHE_PATH]
-        found = [path for section in _SECTIONS for path in paths_of(self.base.get(section), key, (section,))]
-        if not found:
-            # an argument of a module or algorithm that the file leaves at its default
-            found = [path for path in self._argument_paths() if key in arguments_of(self._class_at(path))]
-            found = [(*path, key) for path in found]
-        if not found and key in ARGUMENT_NAMES:
-            self.notices.append(
-                f"{self._location(origin)}{key} has no effect: no module or algorithm in this file takes it"
-            )
-        elif not found:
-            raise self._unknown(key, origin)
-        return found
-
-    def _argument_paths(self) -> list[KeyPath]:
-        modules = self.base["model_config"].get("modules", {})
-        paths: list[KeyPath] = [
-            ("model_config", "modules", name, "args") for name, module in modules.items() if "class" in module
-        ]
-        return [*paths, ("algorithm_config", "args")]
-
-    def _class_at(self, path: KeyPath) -> str:
-        value: Any = self.base
-        for part in path[:-1]:
-            value = value[part]
-        return value["class"]
-
-    def _may_be_added(self, parent: KeyPath, key: str) -> bool:
-        """Whether `key` may be set under `parent` although neither the file nor the defaults contain it."""
-        part, rest = schema.subschema(SCHEMA, parent)
-        if not rest and part is not None and key in part.get("properties", {}):
-            return True
-        if parent and parent[-1] == "args":
-            known = arguments_of(self._class_at(parent))
-            return known is None or key in known
-        # a dataset class of nussl takes its own arguments
-        return parent[:1] == ("datasets",) and len(parent) == 2 and "class" in self.base["datasets"][parent[1]]
-
-    def _addable(self, parent: KeyPath) -> list[str]:
-        part, rest = schema.subschema(SCHEMA, parent)
-        names = [] if rest or part is None else list(part.get("properties", {}))
-        if parent and parent[-1] == "args":
-            names += list(arguments_of(self._class_at(parent)) or ())
-        return names
-
-    def _unknown(self, key: str, origin: KeyPath, part: str | None = None, candidates: list[str] | None = None):
-        if part is None:
-            candidates = [*all_keys(self.base), *ARGUMENT_NAMES]
-        hint = nearest(part or key, set(candidates or ()))
-        while origin and isinstance(origin[-1], int):
-            origin = origin[:-1]
-        message = f"matches nothing in this experiment{hint}"
-        if origin:
-            return self.document.error(message, origin)
-        return UserError(message, file="command line", key=f"set={key}")
-
-    def _location(self, origin: KeyPath) -> str:
-        line = self.document.line(origin) if origin else None
-        return f"{self.document.file}:{line}: " if line else "command line: "

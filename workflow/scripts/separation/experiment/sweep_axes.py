@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from separation.errors import nearest
 from separation.experiment import schema
 from separation.experiment.key_paths import is_whole_number
 from separation.experiment.schema import format_value
+from separation.experiment.sweep_keys import SCHEMA, SweepKeys
 from separation.files.yaml_reader import Document, KeyPath
 
 _DISTRIBUTIONS = {"uniform": 2, "log_uniform": 2, "randint": 2, "choice": 1}
@@ -36,12 +36,11 @@ class Axes:
 
     Args:
         document: Experiment file, for the lines of mistakes.
-        find: Function that returns the paths that a key sets; its second argument, the key's own path in the file, is
-            for the message where there are none.
+        keys: Paths of the sweep's keys.
     """
 
-    def __init__(self, document: Document, find: Callable[[str, KeyPath], list[KeyPath]]):
-        self.document, self._find = document, find
+    def __init__(self, document: Document, keys: SweepKeys):
+        self.document, self.keys = document, keys
 
     def axes(self, block: dict[str, Any], path: KeyPath) -> list[list[Choice]]:
         """Axes of a block in the file's order; groups that change together come last and so take precedence."""
@@ -178,7 +177,7 @@ class Axes:
             drawn = [math.exp(generator.uniform(math.log(low), math.log(high))) for _ in range(count)]
         else:
             drawn = [generator.uniform(low, high) for _ in range(count)]
-        kinds = [schema.subschema("experiment", path) for path in self._find(key, origin)]
+        kinds = [schema.subschema(SCHEMA, path) for path in self.keys.paths(key, origin)]
         if any(not rest and part is not None and part.get("type") == "integer" for part, rest in kinds):
             return [round(value) for value in drawn]
         # six digits, because exp and log may differ in the last bit between machines and the value enters the id

@@ -1,4 +1,4 @@
-"""What a machine gives to jobs: devices, processes, threads, signals.
+"""Resources of a machine for jobs: devices, processes, threads, signals.
 
 In: environment variables and resources of a job. Out: leased GPUs, worker pools, a job's log.
 """

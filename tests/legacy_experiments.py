@@ -1,8 +1,8 @@
-"""An experiment as users of cookiecutter-nussl wrote them."""
+"""Experiments as users of cookiecutter-nussl wrote them."""
 
 
-def original(folder, **changes):
-    """An experiment as cookiecutter-nussl's users wrote them."""
+def clustering_experiment(folder, **changes):
+    """A deep clustering experiment; `section__key=value` changes one key."""
     split = {"folder": str(folder), "class": "Scaper"}
     content = {
         "sweep": [
@@ -101,7 +101,7 @@ def original(folder, **changes):
 
 
 def with_masks(content):
-    """The same experiment as mask inference: other data keys, a loss over permutations, masks under their own name."""
+    """The experiment as mask inference: other data keys, a permutation loss, masks under another name."""
     content["train_config"]["loss_function"] = [["pit:mse", "estimates", 1.0]]
     content["dataset_config"]["data_keys_for_training"] = [
         "log_spectrogram",
