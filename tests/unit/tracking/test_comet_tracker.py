@@ -91,7 +91,7 @@ def test_a_point_is_one_experiment_with_all_its_data(server, point, capsys):
     ((key, experiment),) = server.experiments.items()
     assert (experiment.project, experiment.workspace, experiment.offline) == ("separation/music", "lab", False)
     assert experiment.name == "learning_rate=0.01"
-    assert {point.folder.point, "example", "dpcl", "toy_music"} <= set(experiment.tags)
+    assert {point.folder.id, "example", "dpcl", "toy_music"} <= set(experiment.tags)
     assert experiment.parameters["train_config.learning_rate"] == 0.01
     assert experiment.parameters["model_config.output"] == '["embedding"]'
     assert experiment.values("train/step_loss") == point.step_losses()
@@ -110,7 +110,7 @@ def test_a_point_is_one_experiment_with_all_its_data(server, point, capsys):
     assert not archives(point) and capsys.readouterr().err == ""
     # a second sync has nothing to send and contacts no server
     server.calls.clear()
-    assert sync_all(point) == {point.folder.point: page_url(point.folder)} and server.calls == []
+    assert sync_all(point) == {point.folder.id: page_url(point.folder)} and server.calls == []
 
 
 def test_a_killed_training_resumes_in_the_same_experiment(server, point):

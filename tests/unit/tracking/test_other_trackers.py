@@ -66,7 +66,7 @@ def test_a_point_is_one_mlflow_run_with_all_its_data(point, store):
         sync.sync_points("mlflow", options, [point.folder])
     (run,) = runs_of(client)
     assert run.info.run_name == "learning_rate=0.01" and run.info.status == "FINISHED"
-    assert run.data.tags["point"] == point.folder.point and run.data.tags["mlflow.note.content"] == "a note"
+    assert run.data.tags["point"] == point.folder.id and run.data.tags["mlflow.note.content"] == "a note"
     assert run.data.params["train_config.learning_rate"] == "0.01"
     steps = client.get_metric_history(run.info.run_id, "train/step_loss")
     assert sorted({(metric.step, metric.value) for metric in steps}) == point.step_losses()
@@ -114,7 +114,7 @@ def test_a_point_is_one_wandb_run_with_all_its_data(server, point):
     ((key, run),) = server.runs.items()
     assert key == load_sent(point.folder, "wandb").key
     assert (run.project, run.name, run.notes) == ("separation-music", "learning_rate=0.01", "a note")
-    assert {point.folder.point, "example"} <= set(run.tags)
+    assert {point.folder.id, "example"} <= set(run.tags)
     assert run.config["train_config.learning_rate"] == 0.01
     assert run.values("train/step_loss") == point.step_losses()
     assert [value for _, value in run.values("validation/loss")] == [0.5] * 3

@@ -106,7 +106,7 @@ def _finished_points(artifacts: Path) -> dict[str, Any]:
 
 def _finished_evaluations(folder: PointFolder) -> dict[str, frozenset]:
     return {
-        evaluation.path.name: _leaves(read_json(evaluation.spec))
+        evaluation.id: _leaves(read_json(evaluation.spec))
         for evaluation in folder.evaluations()
         if evaluation.spec.exists() and evaluation.scores.exists()
     }

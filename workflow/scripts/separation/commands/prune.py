@@ -52,11 +52,11 @@ def find_leftovers(workflows: list[Workflow], *, caches_too: bool = False) -> li
             found.append(_leftover("baselines", folder))
     # a user's own folders have no config
     for point in point_folders(settings.artifacts):
-        if point.point not in in_use["point"]:
+        if point.id not in in_use["point"]:
             found.append(_leftover("point", point.path))
             continue
         for evaluation in point.evaluations():
-            if f"{point.point}/{evaluation.path.name}" not in in_use["evaluation"]:
+            if f"{point.id}/{evaluation.id}" not in in_use["evaluation"]:
                 found.append(_leftover("evaluation", evaluation.path))
     for folder in visible_folders(settings.cache):
         # an unfinished cache has no manifest, only arrays

@@ -61,7 +61,7 @@ def find_point(model: str, artifacts: Path) -> TrainedPoint:
         path = artifacts / model
     point, export = PointFolder(path), ExportFolder(path)
     if not point.config.is_file():
-        known = [other.point for other in point_folders(artifacts)]
+        known = [other.id for other in point_folders(artifacts)]
         raise UserError(
             f"expected the id of a point in {artifacts}, or a folder with its config.yml, found "
             f"{model!r}{nearest(model, known)}",

@@ -32,6 +32,11 @@ class EvaluationFolder:
     path: Path
 
     @property
+    def id(self) -> str:
+        """The evaluation's id."""
+        return self.path.name
+
+    @property
     def scores(self) -> Path:
         return self.path / "scores.parquet"
 
@@ -63,7 +68,7 @@ class PointFolder:
     path: Path
 
     @property
-    def point(self) -> str:
+    def id(self) -> str:
         """The point's id."""
         return self.path.name
 

@@ -145,7 +145,7 @@ def _evaluations_with_audio(data: charts.SweepData, artifacts: Path) -> list[Eva
         names = data.points.loc[data.points["point"] == best.point, "evaluation"]
         evaluations = [PointFolder(artifacts / best.point).evaluation(name) for name in names]
         with_audio = [evaluation for evaluation in evaluations if evaluation.estimates.is_dir()]
-        return [evaluation for evaluation in with_audio if evaluation.path.name == best.evaluation] or with_audio
+        return [evaluation for evaluation in with_audio if evaluation.id == best.evaluation] or with_audio
     return []
 
 

@@ -105,10 +105,10 @@ def description_of(point: PointFolder, events: Iterable[Event]) -> Description:
     info = config.get("info", {})
     sweep, label = about.get("sweep") or "", about.get("label") or ""
     return Description(
-        point=point.point,
-        name=label if label and label != "as written" else sweep or point.point,
+        point=point.id,
+        name=label if label and label != "as written" else sweep or point.id,
         project=about.get("project") or info.get("project_name") or sweep or "separation",
-        tags=tuple(dict.fromkeys(tag for tag in (point.point, sweep, *point.point.split("-")[:2]) if tag)),
+        tags=tuple(dict.fromkeys(tag for tag in (point.id, sweep, *point.id.split("-")[:2]) if tag)),
         notes=about.get("notes") or info.get("notes") or "",
         parameters=parameters_of(config),
     )
@@ -188,7 +188,7 @@ def _own_files(point: PointFolder) -> list[File]:
             audio = {"mixture": item["mixture"]}
             for source, entry in item["sources"].items():
                 audio |= {f"{source} ({kind})": entry[kind] for kind in ("estimate", "reference")}
-            prefix = f"{evaluation.path.name}/{item['role']}"
+            prefix = f"{evaluation.id}/{item['role']}"
             files += [
                 File(f"{prefix}/{name}.wav", evaluation.estimates / path, "audio") for name, path in audio.items()
             ]

@@ -44,7 +44,7 @@ def sync_points(
         tracker = make_tracker(name, options, PATIENCE)
         for point in points:
             with point_lock(point, tracker.name):
-                pages[point.point] = _sync_point(tracker, point, extra)
+                pages[point.id] = _sync_point(tracker, point, extra)
     except Unreachable as error:
         raise UserError(f"{error}; nothing is lost, run it again at any time", key=name) from None
     return pages
@@ -69,7 +69,7 @@ def _sync_point(tracker: Tracker, point: PointFolder, extra: Iterable[File]) -> 
 
 def _find_points(ids: list[str], artifacts: Path) -> list[PointFolder]:
     """The points with these ids, or all that have an event log."""
-    logged = {point.point: point for point in logged_points(artifacts)}
+    logged = {point.id: point for point in logged_points(artifacts)}
     for point in ids:
         if point not in logged:
             raise UserError(

@@ -70,7 +70,7 @@ def link_run(point: PointFolder, links: Path = TENSORBOARD_RUNS) -> Path | None:
     if about is None:
         return None
     sweep, label = (_folder_name(about.get(key) or default) for key, default in (("sweep", "sweep"), ("label", "")))
-    link = links / sweep / f"{label} ({point.point[-12:-6]})"
+    link = links / sweep / f"{label} ({point.id[-12:-6]})"
     link.parent.mkdir(parents=True, exist_ok=True)
     target = os.path.relpath(point.tensorboard.absolute(), link.parent.absolute())
     if not (link.is_symlink() and os.readlink(link) == target):
