@@ -23,14 +23,14 @@ def test_arguments_of_modules_match_the_table():
     assert classes == set(nussl_signatures.MODULES)
 
 
-def test_modules_with_open_arguments_match_the_table():
+def test_modules_that_forward_arguments_match_the_table():
     for name in nussl_signatures.MODULES:
         kinds = {
             parameter.kind
             for parameter in inspect.signature(getattr(nussl.ml.networks.modules, name).__init__).parameters.values()
         }
         opens = inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
-        assert opens == (name in nussl_signatures.OPEN_MODULES), name
+        assert opens == (name in nussl_signatures.FORWARDED_ARGUMENTS), name
 
 
 def test_inputs_of_losses_match_the_table():

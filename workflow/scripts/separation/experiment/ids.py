@@ -26,8 +26,8 @@ STAGE_VERSIONS = {
     "baselines": 1,
 }
 
-# Settings that change how fast, where or under which name work is done, never its result. They take no part in any
-# id and reach the jobs outside `params`.
+# Settings that affect the speed, location or name of work and never its result. They are not part of any id and reach
+# jobs outside `params`.
 EXCLUDED = frozenset(
     {
         "info.name",
@@ -38,7 +38,7 @@ EXCLUDED = frozenset(
         "info.output_folder",
         "info.spreadsheet_name",
         "info.worksheet_name",
-        # whether features are read from a cache or computed at the start, they are the same numbers
+        # features from a cache are the same as computed ones
         "dataset_config.cache",
         "model_config.name",
         "train_config.num_workers",
@@ -52,8 +52,8 @@ EXCLUDED = frozenset(
     }
 )
 
-# Options that came after the first release, with the value at which they change nothing: at that value they are left
-# out of the hash, so that points made before the option existed keep their id.
+# Options added after the first release, and the value at which they have no effect. At that value they are not hashed,
+# so points trained before the option existed keep their id.
 NEUTRAL: dict[str, Any] = {
     "dataset_config.remix": None,
     "train_config.early_stopping": None,
@@ -84,7 +84,7 @@ def normalized(value: Any) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"expected a finite number, found {value}")
-        # beyond 2**53 a float no longer names one integer
+        # above 2**53 a float does not represent a single integer
         if value.is_integer() and abs(value) <= 2**53:
             return int(value)
     return value
@@ -116,7 +116,7 @@ def text_number(text: str) -> int:
 
 
 def joined_json(parts: dict[str, str]) -> str:
-    """The canonical JSON of a mapping whose values are canonical JSON already."""
+    """The canonical JSON of a mapping whose values are canonical JSON."""
     return "{" + ",".join(f"{json.dumps(key)}:{parts[key]}" for key in sorted(parts)) + "}"
 
 
@@ -130,12 +130,12 @@ def without_excluded(
 ) -> dict[str, Any]:
     """The keys of a config section, or of a recipe, that determine results.
 
-    Left out are those in `EXCLUDED`, and options at their neutral value.
+    Keys in `EXCLUDED` and options at their neutral value are omitted.
 
     Args:
-        section: what is read.
-        prefix: the path of the section.
-        neutral: by path, the values at which options change nothing.
+        section: Section to filter.
+        prefix: Dotted key of the section.
+        neutral: Neutral values of options by dotted key.
     """
     kept = {}
     for key, value in section.items():
@@ -147,11 +147,11 @@ def without_excluded(
 
 
 def excluded_keys(section: str) -> list[str]:
-    """The keys of a config section that take no part in ids."""
+    """The keys of a config section that are not part of ids."""
     return sorted(key for name, _, key in (path.partition(".") for path in EXCLUDED) if name == section)
 
 
 def with_neutral(section: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """A config section with the options that `without_excluded` left out at their neutral value."""
+    """A config section completed by the neutral values of options that it does not contain."""
     own = {path.partition(".")[2]: value for path, value in NEUTRAL.items() if path.split(".")[0] == prefix}
     return {**own, **section}

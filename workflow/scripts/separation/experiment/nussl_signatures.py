@@ -46,7 +46,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 # Modules that pass further arguments on to a torch module; the list of these arguments may be incomplete
-OPEN_MODULES: dict[str, tuple[str, ...]] = {
+FORWARDED_ARGUMENTS: dict[str, tuple[str, ...]] = {
     "BatchNorm": ("eps", "momentum", "affine", "track_running_stats"),
     "GroupNorm": ("eps", "affine"),
     "InstanceNorm": ("eps", "momentum", "affine", "track_running_stats"),
@@ -114,12 +114,12 @@ def keys_of_loss(name: str, arguments: Mapping[str, Any], losses: Mapping[str, t
 
 # Arguments of any module or algorithm; a plain sweep key that matches nothing in a file may be one of them
 ARGUMENT_NAMES: frozenset[str] = frozenset(
-    name for table in (MODULES, OPEN_MODULES, ALGORITHMS) for names in table.values() for name in names
+    name for table in (MODULES, FORWARDED_ARGUMENTS, ALGORITHMS) for names in table.values() for name in names
 )
 
 
 def arguments_of(class_name: str) -> tuple[str, ...] | None:
     """Arguments of a module or algorithm; () for classes outside nussl (of torch, or the user's own)."""
     if class_name in MODULES:
-        return MODULES[class_name] + OPEN_MODULES.get(class_name, ())
+        return MODULES[class_name] + FORWARDED_ARGUMENTS.get(class_name, ())
     return ALGORITHMS.get(class_name, ())
