@@ -1,7 +1,7 @@
 """Mixtures a second, against scaper.generate with isolated events: `python benchmarks/mixing.py [processes]`.
 
-The same sources, the same draws and the same number of processes, one after the other in turns. First the results are
-compared: audio to one step of 16 bits, JAMS by all they say of the events and the scene.
+Both have the same sources, draws and number of processes, and run in turns. The results are compared first: audio
+within one 16-bit step, JAMS by all values of the events and the scene.
 """
 
 import dataclasses
@@ -66,7 +66,7 @@ def spec(count: int) -> dict:
 
 
 def original(plan: mixture_plan.Plan, index: int, folder: Path) -> None:
-    """One mixture as cookiecutter-nussl makes it: scaper draws, makes the audio and saves it."""
+    """One mixture as in cookiecutter-nussl: scaper draws, renders and saves it."""
     state = draw._random_state(plan, index, 0)
     labels = draw._drawn_labels(plan, state)
     songs = draw._drawn_songs(plan, labels, state)
@@ -87,39 +87,41 @@ def original(plan: mixture_plan.Plan, index: int, folder: Path) -> None:
         )
 
 
-def ours(plan: mixture_plan.Plan, index: int, folder: Path) -> None:
+def workflow(plan: mixture_plan.Plan, index: int, folder: Path) -> None:
+    """One mixture as in mix_dataset."""
     mix.mix_item(dataclasses.replace(plan, folder=folder), index)
 
 
 def run(function, plan: mixture_plan.Plan, folder: Path, processes: int) -> tuple[float, float]:
-    """Mixtures a second, and CPU time per mixture (ms) of one process; the processes are there and warm.
+    """Mixtures per second, and CPU time per mixture (ms) of one process.
 
-    The folder is a new one: ext4 takes milliseconds to make a file where many have just been removed.
+    The folder is new: ext4 is slow to create files where many have just been removed.
     """
     folder.mkdir()
     began, spent = time.perf_counter(), cpu_seconds()
     count = MIXTURES * processes
-    # small batches, of which the last ones leave no process idle for long
+    # small batches, so that no process is idle for long at the end
     calls = [joblib.delayed(function)(plan, index, folder) for index in range(count)]
     joblib.Parallel(n_jobs=processes, batch_size=4)(calls)
     return count / (time.perf_counter() - began), (cpu_seconds() - spent) / count * 1000
 
 
 def cpu_seconds() -> float:
-    """Of this process and those that it has waited for, such as sox."""
+    """CPU time of this process and its finished children, such as sox."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def compare(first: Path, second: Path) -> int:
-    """The greatest difference of audio in steps of 16 bits; stops where the JAMS files differ in what they say."""
+def compare(first: Path, second: Path) -> float:
+    """The greatest difference of audio in 16-bit steps; stops where JAMS files differ."""
     greatest = 0
     for path in sorted(first.rglob("*.wav")):
         ones, rate = soundfile.read(path)
         others, other_rate = soundfile.read(second / path.relative_to(first))
         assert (len(ones), rate) == (len(others), other_rate), path
         greatest = max(greatest, float(np.abs(ones - others).max()) * 32768)
-    left_out = {
+        assert greatest < 1.01, f"{path}: differs by {greatest} steps"
+    paths = {
         "audio_path",
         "jams_path",
         "soundscape_audio_path",
@@ -130,11 +132,10 @@ def compare(first: Path, second: Path) -> int:
         contents = []
         for folder in (first, second):
             document = json.loads((folder / path.name).read_text())
-            noted = document["annotations"][0]["sandbox"]["scaper"]
-            # where the files lie, and options that name no content
-            for key in left_out:
-                noted[key] = Path(str(noted[key])).name if isinstance(noted[key], str) else None
-            noted["isolated_events_path"] = None
+            sandbox = document["annotations"][0]["sandbox"]["scaper"]
+            for key in paths:
+                sandbox[key] = Path(sandbox[key]).name if isinstance(sandbox[key], str) else None
+            sandbox["isolated_events_path"] = None
             contents.append(document)
         assert contents[0] == contents[1], f"{path.name} differs"
     return greatest
@@ -149,12 +150,10 @@ def main() -> None:
         given = spec(MIXTURES * processes)
         folders = {"scaper": work / "scaper", "workflow": work / "workflow"}
         plan = mixture_plan.make_plan(given, "train", source, work / "source", folders["workflow"])
-        functions = {"scaper": original, "workflow": ours}
-        for name, function in functions.items():  # the processes import, files come into memory
+        functions = {"scaper": original, "workflow": workflow}
+        for name, function in functions.items():  # processes import, files are cached in memory
             run(function, plan, folders[name], processes)
-        print(
-            f"greatest difference: {compare(folders['scaper'], folders['workflow']):.2f} steps of 16 bits; JAMS agree"
-        )
+        print(f"greatest difference: {compare(folders['scaper'], folders['workflow']):.2f} 16-bit steps; JAMS agree")
         rates, costs = ({name: [] for name in functions} for _ in range(2))
         for turn in range(TURNS):
             for name, function in functions.items():
@@ -164,13 +163,13 @@ def main() -> None:
         ratios = [new / old for new, old in zip(rates["workflow"], rates["scaper"], strict=True)]
         for name, each in rates.items():
             print(f"{name:>8}: {statistics.median(each):6.1f} mixtures/s ({min(each):.1f} to {max(each):.1f})")
-        told = f"{statistics.median(ratios):6.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
-        print(f"   ratio: {told}, {processes} processes")
-        if processes == 1:  # steadier than the clock on a machine with other work
+        median = statistics.median(ratios)
+        print(f"   ratio: {median:6.1f} ({min(ratios):.1f} to {max(ratios):.1f}), {processes} processes")
+        if processes == 1:  # less noisy than wall-clock time on a busy machine
             ratios = [old / new for new, old in zip(costs["workflow"], costs["scaper"], strict=True)]
             medians = {name: statistics.median(each) for name, each in costs.items()}
-            told = f"scaper {medians['scaper']:.1f} ms, workflow {medians['workflow']:.1f} ms"
-            print(f"CPU time: {told}, ratio {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
+            times = f"scaper {medians['scaper']:.1f} ms, workflow {medians['workflow']:.1f} ms"
+            print(f"CPU time: {times}, ratio {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
 
 
 if __name__ == "__main__":

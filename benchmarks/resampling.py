@@ -74,7 +74,7 @@ def main() -> None:
             soundfile.write(path, audio, RATE, subtype="PCM_16")
         for number, path in enumerate(paths[16:]):
             path.hardlink_to(paths[number % 16])
-        print(f"greatest difference at soxr_vhq: {compare(paths[0], work)} of 2^16 steps")
+        print(f"greatest difference at soxr_vhq: {compare(paths[0], work)} 16-bit steps")
         speeds = {original: [], workflow: []}
         for turn in range(TURNS + 1):
             for function, each in speeds.items():
@@ -85,9 +85,8 @@ def main() -> None:
             median = statistics.median(each)
             print(f"{function.__name__:>8}: {median:.1f} files/s ({min(each):.1f} to {max(each):.1f})")
         ratios = [new / old for new, old in zip(speeds[workflow], speeds[original], strict=True)]
-        print(
-            f"   ratio: {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}), {processes} processes"
-        )
+        median = statistics.median(ratios)
+        print(f"   ratio: {median:.1f} ({min(ratios):.1f} to {max(ratios):.1f}), {processes} processes")
 
 
 if __name__ == "__main__":

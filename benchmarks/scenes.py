@@ -1,4 +1,4 @@
-"""The data that benchmarks work on: scenes of toy music, mixed by the workflow's own steps, as nussl reads them."""
+"""Data for benchmarks: scenes of toy music, mixed by the workflow's own steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# both ways run on one thread per process: what is compared is work, not how well it is spread
+# one thread per process: the benchmarks compare work, not parallelism
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +47,7 @@ DATASET_CONFIG = {
 
 
 def make_scenes(folder: Path, count: int, sample_rate: int = SAMPLE_RATE) -> Mapping[str, Any]:
-    """Renders the tiny_music source and mixes `count` scenes of 4 s; {"folder", "class"} of the split."""
+    """Renders the tiny_music source and mixes `count` scenes of 4 s; returns `folder` and `class` of the split."""
     recipe = copy.deepcopy(read_yaml(ROOT / "config/datasets/tiny_music.yml").value)
     recipe["sample_rate"] = sample_rate
     recipe["source"]["args"] |= {"songs": {"train": 4, "val": 1, "test": 1}, "song_duration": 3 * DURATION}
@@ -65,7 +65,7 @@ def make_scenes(folder: Path, count: int, sample_rate: int = SAMPLE_RATE) -> Map
 
 
 def cache_spec(kind: str = "features", **changes: Any) -> dict[str, Any]:
-    """What a cache of the scenes holds, as populate_cache takes it."""
+    """The spec of a cache of the scenes, for populate_cache."""
     config = {**DATASET_CONFIG, **changes}
     keys = [key for key in config["data_keys_for_training"] if key != "weights"]
     return {
@@ -76,7 +76,7 @@ def cache_spec(kind: str = "features", **changes: Any) -> dict[str, Any]:
 
 
 def nussl_dataset(split: Mapping[str, Any], *last: Any, **options: Any) -> Any:
-    """nussl's own dataset of the scenes, with the transforms of a cache and those of `last`."""
+    """nussl's dataset of the scenes, with the transforms of a cache followed by `last`."""
     from separation.nussl_compat import nussl
 
     transforms = nussl.datasets.transforms
@@ -92,6 +92,6 @@ def nussl_dataset(split: Mapping[str, Any], *last: Any, **options: Any) -> Any:
 
 
 def spread(values: list[float]) -> str:
-    """Median, least and greatest of some ratios."""
+    """Median, minimum and maximum of ratios, as text."""
     ordered = sorted(values)
     return f"{ordered[len(ordered) // 2]:.2f} ({ordered[0]:.2f} to {ordered[-1]:.2f})"

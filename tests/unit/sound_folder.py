@@ -1,4 +1,4 @@
-"""Folders of short recordings as users have them, for tests."""
+"""Folders of short recordings, for tests."""
 
 import numpy as np
 import soundfile
@@ -21,7 +21,7 @@ def write(path, audio, rate=RATE, subtype="PCM_16"):
 
 
 def write_classes(folder, *, count=10, classes=PITCHES):
-    """`class/file.wav`: `count` files of a second for each class."""
+    """Writes `class/file.wav`: `count` files of one second for each class."""
     for label, pitch in classes.items():
         for number in range(count):
             write(folder / label / f"{label}{number:02d}.wav", tone(pitch, seed=number))
@@ -29,7 +29,7 @@ def write_classes(folder, *, count=10, classes=PITCHES):
 
 
 def write_songs(folder, *, count=5):
-    """`song/stem.wav`."""
+    """Writes `song/stem.wav`: `count` songs with one stem per class."""
     for number in range(count):
         for label, pitch in PITCHES.items():
             write(folder / f"song {number}" / f"{label}.wav", tone(pitch, seconds=2, seed=number))
@@ -37,7 +37,7 @@ def write_songs(folder, *, count=5):
 
 
 def recipe(**changes):
-    """A recipe of single tones, for folders of the above."""
+    """A recipe for these folders."""
     split = {"num_mixtures": 3, "scene_duration": 1.0, "num_sources": 2}
     return {
         "source": {"name": "sounds", "kind": "folder"},

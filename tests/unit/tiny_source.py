@@ -1,4 +1,4 @@
-"""The tiny_music recipe, and its source built once: rendered, organized, resampled; a few seconds."""
+"""The source of the recipe tiny_music, built in a few seconds, and other small sources."""
 
 import copy
 import functools
@@ -23,12 +23,12 @@ def recipe(name="tiny_music"):
 
 
 def mixing_spec(name="tiny_music", **changes):
-    """What mix_dataset is told of a recipe, with some keys changed."""
+    """The spec of mix_dataset for a recipe, with some keys changed."""
     return {key: value for key, value in recipe(name).items() if key not in ("source", "organize")} | changes
 
 
 def build_source(folder, *, workers=1, name="tiny_music", args=None):
-    """Builds the source of a recipe below a folder; gives the manifests of its three steps."""
+    """Builds the source of a recipe below a folder; returns the manifests of its three steps."""
     from separation.data.fetch import fetch_source
     from separation.data.organize import organize_source
     from separation.data.resample import resample_source
@@ -63,7 +63,7 @@ def write_source(folder, files):
 
 
 def bytes_below(folder, suffix=""):
-    """Relative path -> content of every file below a folder whose name ends so."""
+    """The content of every file below a folder with this suffix, by relative path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob(f"*{suffix}"))

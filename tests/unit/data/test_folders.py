@@ -1,4 +1,4 @@
-"""Promises to whoever brings a folder of recordings."""
+"""Datasets from a folder of recordings."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def steps(value, tmp_path, **settings):
 
 
 def build(value, tmp_path, **settings):
-    """Runs all steps of a recipe; the folder of each, and the train split's manifest."""
+    """Runs all steps of a recipe; the manifests of the fetched and organized source and of the train split."""
     made = steps(value, tmp_path, **settings)
     access = Access(1, tmp_path / "data" / "downloads", False, made.locations)
     fetched, organized, resampled = (tmp_path / "data" / name / "manifest.json" for name in ("f", "o", "r"))
@@ -51,7 +51,7 @@ def organized_files(manifest):
     return {entry["path"] for entry in json.loads(manifest.read_text())["files"]}
 
 
-def test_a_folder_of_classes_becomes_mixtures_and_nothing_is_copied(tmp_path):
+def test_a_folder_of_classes_is_mixed_without_copies(tmp_path):
     folder = write_classes(tmp_path / "sounds")
     source = {"name": "sounds", "kind": "folder", "path": str(folder), "licence": "CC0, by nobody"}
     _, organized, manifest = build(recipe(source=source), tmp_path)
@@ -64,7 +64,7 @@ def test_a_folder_of_classes_becomes_mixtures_and_nothing_is_copied(tmp_path):
     assert str(tmp_path) not in manifest.read_text()
 
 
-def test_copies_are_made_on_request(tmp_path):
+def test_files_are_copied_on_request(tmp_path):
     folder = write_classes(tmp_path / "sounds")
     value = recipe(source={"name": "sounds", "kind": "folder", "path": str(folder)})
     value["organize"]["copy"] = True
@@ -85,20 +85,20 @@ def test_songs_by_folder_mix_coherently(tmp_path):
         assert set(item["sources"]) == {"dog", "cat", "car"} and item["conditions"]["coherent"]
 
 
-def test_folders_named_after_splits_are_the_splits():
+def test_folders_named_after_splits_assign_splits():
     paths = [f"{split}/dog/{split}.wav" for split in SPLITS]
     found, without = assign(paths, {"by": "class"}, SPLITS, None)
     assert [(each["split"], each["class"], each["song"]) for each in found] == [(s, "dog", s) for s in SPLITS]
     assert without == []
 
 
-def test_lists_and_folds_name_the_splits():
+def test_lists_and_folds_assign_splits():
     paths = [f"dog/{number}.wav" for number in range(4)]
     lists = {"val.txt": "./dog/1.wav\n# a comment\n", "test.txt": "dog/2.wav\twolf\n"}
     organize = {"by": "list", "lists": {"val": "val.txt", "test": "test.txt"}, "rest": "train"}
     found, _ = assign(paths, organize, SPLITS, lists.get)
-    told = {each["path"]: (each["split"], each["class"]) for each in found}
-    assert told == {
+    assigned = {each["path"]: (each["split"], each["class"]) for each in found}
+    assert assigned == {
         "dog/0.wav": ("train", "dog"), "dog/1.wav": ("val", "dog"), "dog/2.wav": ("test", "wolf"),
         "dog/3.wav": ("train", "dog"),
     }  # fmt: skip
@@ -112,7 +112,7 @@ def test_lists_and_folds_name_the_splits():
         assign(paths, {"by": "fold", "table": columns}, SPLITS, lambda path: table.replace("fold", "folded"))
 
 
-def test_lists_and_tables_of_other_systems_and_names_with_commas_are_read():
+def test_lists_and_tables_with_backslashes_and_commas_are_read():
     paths = ["dog/a, b.wav", "dog/c.wav", "dog/d.wav"]
     text = "dog/a, b.wav\r\n.\\dog\\c.wav , dog\r\n\r\n"
     organize = {"by": "list", "lists": {"val": "v.txt"}, "rest": "train"}
@@ -129,7 +129,7 @@ def test_lists_and_tables_of_other_systems_and_names_with_commas_are_read():
         assign(paths, organize, SPLITS, lambda path: table.replace(",fox", ""))
 
 
-def test_speakers_are_not_parted_between_splits():
+def test_a_speaker_is_in_one_split_only():
     paths = [f"s{number % 5}/u{number}.wav" for number in range(40)]
     organize = {"by": "pattern", "patterns": [{"match": "{speaker}/{song}", "class": "speech"}]}
     found, _ = assign(paths, organize | {"splits": {"train": 0.6, "val": 0.2, "test": 0.2}}, SPLITS, None)
@@ -138,7 +138,7 @@ def test_speakers_are_not_parted_between_splits():
     assert not speakers["train"] & speakers["test"]
 
 
-def test_ids_know_names_and_sizes_not_places(tmp_path):
+def test_ids_depend_on_names_and_sizes_not_on_the_folder(tmp_path):
     first = write_classes(tmp_path / "a", count=3)
     second = shutil.copytree(first, tmp_path / "elsewhere" / "b")
     ids = [
@@ -152,8 +152,8 @@ def test_ids_know_names_and_sizes_not_places(tmp_path):
     )
 
 
-def _damaged(folder):
-    """Every kind of damage in a folder of classes; the path of each."""
+def _add_problems(folder):
+    """Adds every kind of problem to a folder of classes; the problem of each path."""
     whole = (folder / "car" / "car05.wav").read_bytes()
     (folder / "empty").mkdir()
     (folder / "car" / "broken.wav").write_bytes(b"RIFFxxxxWAVE nonsense" * 20)
@@ -175,9 +175,9 @@ def _damaged(folder):
     }  # fmt: skip
 
 
-def test_all_that_is_unfit_is_told_in_one_table_and_stops_the_run(tmp_path, capfd):
+def test_all_problems_are_listed_in_one_table_and_stop_the_run(tmp_path, capfd):
     folder = write_classes(tmp_path / "sounds")
-    expected = _damaged(folder)
+    expected = _add_problems(folder)
     value = recipe(source={"name": "sounds", "kind": "folder", "path": str(folder)})
     value["organize"]["splits"] = {"train": 1.0}
     del value["mixture_parameters"]["val"], value["mixture_parameters"]["test"]
@@ -189,9 +189,9 @@ def test_all_that_is_unfit_is_told_in_one_table_and_stops_the_run(tmp_path, capf
     assert not (tmp_path / "data" / "o" / "manifest.json").exists()
 
 
-def test_what_is_skipped_is_counted_and_never_mixed(tmp_path):
+def test_skipped_files_are_counted_and_never_mixed(tmp_path):
     folder = write_classes(tmp_path / "sounds")
-    expected = _damaged(folder)
+    expected = _add_problems(folder)
     value = recipe(source={"name": "sounds", "kind": "folder", "path": str(folder)})
     value["organize"]["splits"] = {"train": 1.0}
     del value["mixture_parameters"]["val"], value["mixture_parameters"]["test"]
@@ -205,7 +205,7 @@ def test_what_is_skipped_is_counted_and_never_mixed(tmp_path):
     assert {line.split(",")[0] for line in listed} == set(expected)
 
 
-def test_audio_in_two_splits_stays_where_it_is_evaluated(tmp_path):
+def test_audio_in_two_splits_stays_in_the_evaluated_one(tmp_path):
     for position, split in enumerate(SPLITS):
         for number in range(2):
             write(tmp_path / split / "dog" / f"{number}.wav", tone(300, seed=2 * position + number))
@@ -221,7 +221,7 @@ def test_audio_in_two_splits_stays_where_it_is_evaluated(tmp_path):
     assert "train/dog/twin.wav" not in {each["path"] for each in kept} and counts == {"in_two_splits_skipped": 1}
 
 
-def test_a_class_of_which_nothing_is_left_is_told():
+def test_a_class_without_usable_files_is_a_problem():
     entry = {"path": "train/dog/a.wav", "split": "train", "class": "dog", "unreadable": "no"}
     problems = find_problems([entry], {"action": "skip", "min_duration": 0, "num_channels": 1}, {})
     assert [problem.kind for problem in problems] == ["unreadable", "empty_class"] or [
@@ -229,7 +229,7 @@ def test_a_class_of_which_nothing_is_left_is_told():
     ] == ["empty_class", "unreadable"]
 
 
-def test_changed_content_stops_before_anything_runs_even_under_an_old_date(tmp_path):
+def test_changed_content_with_an_old_date_stops_the_run(tmp_path):
     folder = write_classes(tmp_path / "sounds", count=2)
     source = {"name": "sounds", "kind": "folder"}
     manifest = tmp_path / "f" / "manifest.json"
@@ -238,7 +238,7 @@ def test_changed_content_stops_before_anything_runs_even_under_an_old_date(tmp_p
     changed = folder / "dog" / "dog01.wav"
     content = changed.read_bytes()
     os.utime(changed, ns=(1, 1))
-    _check(manifest)  # as good as before
+    _check(manifest)  # the content is the same
     changed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     os.utime(changed, ns=(2, 2))
     with pytest.raises(UserError, match="the content changed") as error:
@@ -248,7 +248,7 @@ def test_changed_content_stops_before_anything_runs_even_under_an_old_date(tmp_p
         organize_source({"organize": {"by": "class"}, "guards": {}}, manifest, tmp_path / "o" / "manifest.json")
 
 
-def test_a_missing_folder_is_told_with_what_to_do(tmp_path):
+def test_a_missing_folder_is_an_error_with_a_remedy(tmp_path):
     source = {"name": "x", "kind": "folder", "path": str(tmp_path / "none"), "needs": "set X to the folder"}
     with pytest.raises(UserError, match=r"no such folder: .*set X to the folder"):
         steps(recipe(source=source), tmp_path)
@@ -256,7 +256,7 @@ def test_a_missing_folder_is_told_with_what_to_do(tmp_path):
         steps(recipe(source={**source, "path": ""}), tmp_path)
 
 
-def test_files_of_one_name_do_not_meet(tmp_path):
+def test_files_with_the_same_name_are_numbered(tmp_path):
     files = [{"split": "train", "class": "dog", "song": song} for song in ("a/b", "a.b", "c")]
     assert [entry["song"] for entry in _with_file_names(files)] == ["a.b", "a.b~2", "c"]
     assert {".wav", ".flac", ".mp3"} <= AUDIO_SUFFIXES

@@ -1,4 +1,4 @@
-"""Promises of the mixtures."""
+"""Mixing: reproducible, correct audio, and files that nussl and jams read."""
 
 import copy
 import json
@@ -49,7 +49,7 @@ def _audio(folder, item):
 
 def test_mixtures_are_the_same_bytes_with_1_and_2_workers(train, resampled, tmp_path, monkeypatch):
     monkeypatch.setattr(mix, "MIXTURES_PER_PROCESS", 1)
-    # in the place of the first, whose name the JAMS files hold
+    # in the same folder, whose path is in the JAMS files
     before = bytes_below(train.parent)
     shutil.move(train.parent, tmp_path / "first")
     try:
@@ -60,26 +60,26 @@ def test_mixtures_are_the_same_bytes_with_1_and_2_workers(train, resampled, tmp_
         shutil.move(tmp_path / "first", train.parent)
 
 
-def test_audio_and_manifest_are_the_same_bytes_in_another_place(train, resampled, tmp_path):
+def test_audio_and_manifest_are_the_same_bytes_in_another_folder(train, resampled, tmp_path):
     folder, _ = _mixed(resampled, tmp_path, mixing_spec())
     assert bytes_below(folder, ".wav") == bytes_below(train.parent, ".wav")
     assert (folder / "manifest.json").read_bytes() == train.read_bytes()
 
 
-def test_a_mixture_does_not_depend_on_how_many_there_are(train, resampled, tmp_path):
+def test_a_mixture_does_not_depend_on_the_number_of_mixtures(train, resampled, tmp_path):
     spec = mixing_spec()
     spec["mixture_parameters"]["train"]["num_mixtures"] = 2
     _, manifest = _mixed(resampled, tmp_path, spec)
     assert manifest["items"] == json.loads(train.read_text())["items"][:2]
 
 
-def test_another_seed_gives_other_mixtures(train, resampled, tmp_path):
+def test_another_seed_changes_every_mixture(train, resampled, tmp_path):
     _, manifest = _mixed(resampled, tmp_path, mixing_spec(seed=1))
     first = json.loads(train.read_text())
     assert all(a["sha256"] != b["sha256"] for a, b in zip(manifest["items"], first["items"], strict=True))
 
 
-def test_the_manifest_tells_what_lies_beside_it(train):
+def test_the_manifest_lists_all_files_beside_it(train):
     manifest = json.loads(train.read_text())
     assert (manifest["format"], manifest["split"], manifest["class"]) == (1, "train", "Scaper")
     assert (manifest["sample_rate"], manifest["num_channels"]) == (8000, 1)
@@ -100,7 +100,7 @@ def test_the_manifest_tells_what_lies_beside_it(train):
     assert str(train.parents[1]) not in train.read_text()
 
 
-def test_sources_add_up_to_the_mixture_and_none_is_silent(train):
+def test_the_sum_of_the_sources_is_the_mixture_and_none_is_silent(train):
     for item in json.loads(train.read_text())["items"]:
         mixture, sources = _audio(train.parent, item)
         assert np.array_equal(sum(source.astype(int) for source in sources.values()), mixture)
@@ -123,7 +123,7 @@ def test_nussl_opens_the_folder_from_any_working_directory(train, tmp_path, monk
             assert np.allclose(read["sources"][f"{label}::0"].audio_data[0] * 32768, source)
 
 
-def test_jams_are_valid_and_say_how_the_mixture_was_made(train):
+def test_jams_are_valid_and_agree_with_the_conditions(train):
     for item in json.loads(train.read_text())["items"]:
         jam = jams.load(str(train.parent / item["jams"]), validate=True, strict=True)
         (annotation,) = jam.annotations.search(namespace="scaper")
@@ -132,8 +132,8 @@ def test_jams_are_valid_and_say_how_the_mixture_was_made(train):
         assert [value["label"] for value in values] == LABELS
         for value in values:
             assert value["snr"] == item["conditions"][f"snr_{value['label']}"]
-        noted = annotation.sandbox.scaper
-        assert (noted["sr"], noted["ref_db"], noted["ref_db_generated"]) == (8000, -40.0, -40.0)
+        sandbox = annotation.sandbox.scaper
+        assert (sandbox["sr"], sandbox["ref_db"], sandbox["ref_db_generated"]) == (8000, -40.0, -40.0)
 
 
 def test_coherent_sources_are_cut_from_one_song_at_one_time(train, resampled):
@@ -159,7 +159,7 @@ def _songs_of(path, label):
     return [event.value["source_file"].split("/")[-1][:-4] for event in annotation if event.value["label"] == label]
 
 
-def test_the_share_of_incoherent_mixtures_is_the_one_asked_for(resampled, tmp_path):
+def test_the_share_of_incoherent_mixtures_is_exact(resampled, tmp_path):
     spec = mixing_spec()
     plan = mix.make_plan(
         spec | {"mixture_parameters": {"train": _split(incoherent_fraction=0.3)}},
@@ -172,7 +172,7 @@ def test_the_share_of_incoherent_mixtures_is_the_one_asked_for(resampled, tmp_pa
     assert [plan.is_coherent(index) for index in range(1000)].count(False) == 300
 
 
-def test_levels_of_labels_are_those_asked_for(resampled, tmp_path):
+def test_levels_follow_the_distribution_of_each_label(resampled, tmp_path):
     events = mixing_spec()["event_parameters"] | {
         "snr": ["const", 0],
         "by_label": {"vocals": {"snr": ["choose", [12]]}, "bass": {"snr": ["truncnorm", -6, 1, -7, -5]}},
@@ -185,7 +185,7 @@ def test_levels_of_labels_are_those_asked_for(resampled, tmp_path):
         assert (conditions["snr_vocals"], conditions["snr_drums"], conditions["snr_other"]) == (12, 0, 0)
         assert -7 <= conditions["snr_bass"] <= -5
         loudness = {label: _loudness(audio) for label, audio in _audio(folder, item)[1].items()}
-        for label in LABELS:  # but for the fades at the ends
+        for label in LABELS:  # fades at the ends change the loudness slightly
             assert loudness[label] == pytest.approx(-40 + conditions[f"snr_{label}"], abs=1.0)
 
 
@@ -195,7 +195,7 @@ def _loudness(steps):
     return pyloudnorm.Meter(8000).integrated_loudness(steps / 32768)
 
 
-def test_pitch_and_tempo_are_changed_alike_for_coherent_sources(resampled, tmp_path):
+def test_coherent_sources_share_pitch_and_tempo(resampled, tmp_path):
     events = mixing_spec()["event_parameters"] | {
         "pitch_shift": ["uniform", -2, 2],
         "time_stretch": ["uniform", 0.8, 1.2],
@@ -209,7 +209,7 @@ def test_pitch_and_tempo_are_changed_alike_for_coherent_sources(resampled, tmp_p
         assert item["frames"] == 8000
 
 
-def test_what_would_clip_is_turned_down_and_recorded(resampled, tmp_path):
+def test_clipping_mixtures_are_turned_down_and_the_gain_is_recorded(resampled, tmp_path):
     folder, manifest = _mixed(
         resampled, tmp_path, mixing_spec(ref_db=0, mixture_parameters={"train": _split(num_mixtures=1)})
     )
@@ -223,7 +223,7 @@ def test_what_would_clip_is_turned_down_and_recorded(resampled, tmp_path):
     assert annotation.sandbox.scaper["ref_db_generated"] == pytest.approx(-item["conditions"]["turned_down_db"])
 
 
-def test_classes_are_drawn_where_no_labels_are_given(resampled, tmp_path):
+def test_classes_are_drawn_without_labels(resampled, tmp_path):
     parameters = {"train": {"num_mixtures": 4, "scene_duration": 1.0, "num_sources": 2}}
     _, manifest = _mixed(resampled, tmp_path, mixing_spec(coherent=False, mixture_parameters=parameters))
     drawn = {tuple(sorted(item["sources"])) for item in manifest["items"]}
@@ -232,7 +232,7 @@ def test_classes_are_drawn_where_no_labels_are_given(resampled, tmp_path):
         assert set(item["conditions"]["labels"].split("+")) == set(item["sources"])
 
 
-def test_excerpts_in_which_a_source_hardly_sounds_are_drawn_again(resampled, tmp_path):
+def test_excerpts_with_an_inactive_source_are_drawn_again(resampled, tmp_path):
     copied = tmp_path / "resampled"
     shutil.copytree(resampled.parent, copied)
     contents = json.loads((copied / "manifest.json").read_text())
@@ -255,10 +255,10 @@ def test_excerpts_in_which_a_source_hardly_sounds_are_drawn_again(resampled, tmp
     assert not (tmp_path / "silent/train/manifest.json").exists()
 
 
-def test_a_killed_job_leaves_no_manifest_and_is_made_good_by_the_next(train, resampled, tmp_path, monkeypatch):
+def test_a_killed_job_leaves_no_manifest_and_the_next_one_completes_it(train, resampled, tmp_path, monkeypatch):
     folder = tmp_path / "train"
     shutil.copytree(train.parent, folder)
-    (folder / "000099.jams").write_text("{}")  # of a run with more mixtures
+    (folder / "000099.jams").write_text("{}")  # from a run with more mixtures
 
     def killed(plan, index):
         if index == 3:
@@ -285,7 +285,7 @@ EVENTS = mixing_spec()["event_parameters"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"mixture_parameters": {"val": _split()}}, "mixture_parameters: expected a split 'train', found val"),
         (
@@ -309,10 +309,10 @@ EVENTS = mixing_spec()["event_parameters"]
         ),
     ],
 )
-def test_a_recipe_that_does_not_fit_is_told_in_one_line(changes, words, resampled, tmp_path):
+def test_an_invalid_recipe_is_an_error_of_one_line(changes, message, resampled, tmp_path):
     with pytest.raises(UserError) as error:
         _mixed(resampled, tmp_path, mixing_spec(**copy.deepcopy(changes)))
-    assert str(error.value).startswith(words)
+    assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.rglob("manifest.json"))
 
@@ -321,7 +321,7 @@ def test_every_event_parameter_is_drawn_by_scaper():
     assert set(draw.SHARED) | {"snr"} == set(PARAMETERS)
 
 
-def test_shards_give_the_bytes_of_the_whole(train, resampled, tmp_path):
+def test_bytes_are_the_same_with_and_without_shards(train, resampled, tmp_path):
     folder = tmp_path / "train"
     spec, shards = mixing_spec(), [folder / "shards" / f"{number:04d}.json" for number in range(2)]
     for shard, numbers in zip(shards, (range(0, 2), range(2, 6)), strict=True):
@@ -333,7 +333,7 @@ def test_shards_give_the_bytes_of_the_whole(train, resampled, tmp_path):
         mix.mix_dataset(spec, "train", resampled, folder / "manifest.json", shards=shards[1:])
 
 
-def test_a_background_lies_under_the_whole_mixture_at_ref_db(resampled, tmp_path):
+def test_a_background_fills_the_mixture_at_ref_db(resampled, tmp_path):
     from separation.nussl_compat import nussl
 
     events = mixing_spec()["event_parameters"] | {"event_duration": ["const", 0.5], "event_time": ["const", 0.3]}
@@ -356,7 +356,7 @@ def test_a_background_lies_under_the_whole_mixture_at_ref_db(resampled, tmp_path
     assert set(nussl.datasets.Scaper(str(folder))[0]["sources"]) == {"drums::0", "vocals::0"}
 
 
-def test_reverb_is_heard_in_the_mixture_alone(resampled, tmp_path):
+def test_reverb_changes_the_mixture_only(resampled, tmp_path):
     spec = mixing_spec(mixture_parameters={"train": _split(num_mixtures=1)})
     dry, manifest = _mixed(resampled, tmp_path / "dry", spec)
     (item,) = manifest["items"]
@@ -386,16 +386,16 @@ def test_labels_may_repeat_with_different_files(resampled, tmp_path):
         _mixed(resampled, tmp_path / "many", spec)
 
 
-def test_the_original_words_for_labels_and_files_are_read(resampled, tmp_path):
-    words = {"label": ["choose", ["vocals", "bass"]], "source_file": ["choose", []]}
-    events = mixing_spec()["event_parameters"] | words
+def test_distributions_of_labels_and_files_are_read(resampled, tmp_path):
+    distributions = {"label": ["choose", ["vocals", "bass"]], "source_file": ["choose", []]}
+    events = mixing_spec()["event_parameters"] | distributions
     parameters = {"train": {"num_mixtures": 4, "scene_duration": 1.0, "num_sources": 2}}
     spec = mixing_spec(event_parameters=events, mixture_parameters=parameters, coherent=False)
     _, manifest = _mixed(resampled, tmp_path, spec)
     assert all(set(item["sources"]) == {"vocals", "bass"} for item in manifest["items"])
 
 
-def test_a_split_may_have_its_own_words(resampled, tmp_path):
+def test_a_split_overrides_the_recipe(resampled, tmp_path):
     own = {"event_parameters": {"snr": ["const", 3], "by_label": {"vocals": {"snr": ["const", 9]}}}, "ref_db": -30}
     _, manifest = _mixed(resampled, tmp_path, mixing_spec(mixture_parameters={"train": _split(coherent=False, **own)}))
     for item in manifest["items"]:
@@ -404,7 +404,7 @@ def test_a_split_may_have_its_own_words(resampled, tmp_path):
 
 
 @pytest.mark.parametrize("effects", [{}, {"pitch_shift": ["uniform", -2, 2], "time_stretch": ["uniform", 0.8, 1.2]}])
-def test_audio_is_that_of_scaper_itself(effects, resampled, tmp_path):
+def test_audio_equals_that_of_scaper(effects, resampled, tmp_path):
     from separation.nussl_compat import scaper
 
     events = mixing_spec()["event_parameters"] | {"event_duration": ["uniform", 0.3, 0.9]} | effects

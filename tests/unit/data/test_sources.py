@@ -1,4 +1,4 @@
-"""Promises of the steps from a source to files that can be mixed."""
+"""Fetching, organizing and resampling a source: links, manifests and checksums."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def steps(tmp_path_factory):
     return build_source(tmp_path_factory.mktemp("source"))
 
 
-def test_files_are_ordered_by_class_through_links_that_survive_a_move(steps, tmp_path):
+def test_files_are_organized_by_relative_links(steps, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(steps[0].parents[1], moved, symlinks=True)
     links = [path for path in (moved / "organized").rglob("*.wav")]
@@ -34,13 +34,13 @@ def test_files_are_ordered_by_class_through_links_that_survive_a_move(steps, tmp
         assert link.read_bytes() == (moved / "fetched" / split / song / f"{label}.wav").read_bytes()
 
 
-def test_the_whole_way_gives_the_same_bytes_with_1_and_2_workers(steps, tmp_path, monkeypatch):
+def test_all_steps_write_the_same_bytes_with_1_and_2_workers(steps, tmp_path, monkeypatch):
     monkeypatch.setattr(resample, "SECONDS_PER_PROCESS", 0)
     build_source(tmp_path, workers=2)
     assert bytes_below(tmp_path) == bytes_below(steps[0].parents[1])
 
 
-def test_resampled_files_have_the_rate_the_recipe_asks_for(steps):
+def test_resampled_files_have_the_rate_of_the_recipe(steps):
     manifest = json.loads(steps[2].read_text())
     assert len(manifest["files"]) == 16
     for entry in manifest["files"]:
@@ -49,17 +49,17 @@ def test_resampled_files_have_the_rate_the_recipe_asks_for(steps):
         assert entry["sample_rate"] == 8000 and entry["frames"] == 48000
 
 
-def test_the_attribution_goes_with_the_audio(steps):
+def test_every_step_has_the_attribution(steps):
     texts = {(step.parent / "ATTRIBUTION.txt").read_text() for step in steps}
     assert len(texts) == 1 and "Tim Brechbill" in texts.pop()
 
 
-def test_manifests_name_no_place_on_this_machine(steps):
+def test_manifests_have_no_absolute_paths(steps):
     for step in steps:
         assert str(step.parents[1]) not in step.read_text()
 
 
-def test_files_that_the_source_no_longer_has_are_removed(tmp_path):
+def test_files_of_earlier_runs_are_removed(tmp_path):
     fetched = tmp_path / "fetched/manifest.json"
     given = recipe()["source"]
     given["args"] |= {"songs": {"train": 2}, "song_duration": 1.0}
@@ -69,7 +69,7 @@ def test_files_that_the_source_no_longer_has_are_removed(tmp_path):
     assert {path.name for path in (tmp_path / "fetched/train").iterdir()} == {"train_000"}
 
 
-def test_a_changed_file_stops_the_run_in_one_line_that_names_file_and_remedy(tmp_path):
+def test_a_changed_file_is_an_error_of_one_line_with_file_and_remedy(tmp_path):
     manifest = write_source(tmp_path, [("a", np.zeros(100), 8000)])
     path = tmp_path / "train/song/a.wav"
     content = path.read_bytes()
@@ -79,14 +79,14 @@ def test_a_changed_file_stops_the_run_in_one_line_that_names_file_and_remedy(tmp
         organize_source({"organize": {"by": "class"}}, manifest, tmp_path / "organized/manifest.json")
     assert str(path) in str(error.value) and str(manifest) in str(error.value) and "delete" in str(error.value)
     assert "\n" not in str(error.value)
-    path.write_bytes(content)  # a later file of the same content is as good
+    path.write_bytes(content)  # the same content with a later time is valid
     assert read_source_manifest(manifest)["files"]
     path.unlink()
     with pytest.raises(UserError, match="missing"):
         read_source_manifest(manifest)
 
 
-def test_changed_resampled_audio_is_told_and_a_copy_is_not(steps, tmp_path):
+def test_changed_resampled_audio_is_an_error_and_a_copy_is_not(steps, tmp_path):
     manifest = tmp_path / "copy/manifest.json"
     shutil.copytree(steps[2].parent, manifest.parent)
     path = next(manifest.parent.rglob("*.wav"))
@@ -101,7 +101,7 @@ def test_changed_resampled_audio_is_told_and_a_copy_is_not(steps, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("step", "spec", "words"),
+    ("step", "spec", "message"),
     [
         (
             "fetch",
@@ -111,12 +111,12 @@ def test_changed_resampled_audio_is_told_and_a_copy_is_not(steps, tmp_path):
         ("organize", {"organize": {"by": "colour"}}, "organize.by: expected class, found 'colour'"),
     ],
 )
-def test_an_unknown_way_is_told_in_one_line(step, spec, words, steps, tmp_path):
+def test_an_unknown_kind_is_an_error_of_one_line(step, spec, message, steps, tmp_path):
     manifest = tmp_path / "new" / "manifest.json"
     with pytest.raises(UserError) as error:
         if step == "fetch":
             fetch_source(spec, manifest)
         else:
             organize_source(spec, steps[0], manifest)
-    assert str(error.value) == words
+    assert str(error.value) == message
     assert not manifest.exists()

@@ -1,4 +1,4 @@
-"""Promises of the toy songs."""
+"""Toy music: reproducible songs with musical structure."""
 
 import hashlib
 import io
@@ -28,11 +28,11 @@ def test_songs_are_the_same_bytes_with_1_and_2_workers(built, tmp_path, monkeypa
     started = []
     parallel_of_joblib = parallel.joblib.Parallel
 
-    def watched(**options):
+    def counted(**options):
         started.append(options["n_jobs"])
         return parallel_of_joblib(**options)
 
-    monkeypatch.setattr(parallel.joblib, "Parallel", watched)
+    monkeypatch.setattr(parallel.joblib, "Parallel", counted)
     monkeypatch.setattr(toy_music, "SONGS_PER_PROCESS", 1)
     result = toy_music.build_toy_music(ARGS, tmp_path, workers=2)
     assert started == [2]
@@ -40,7 +40,7 @@ def test_songs_are_the_same_bytes_with_1_and_2_workers(built, tmp_path, monkeypa
     assert bytes_below(tmp_path, ".wav") == bytes_below(built[0], ".wav") != {}
 
 
-def test_each_song_has_four_stems_that_sound_and_do_not_clip(built):
+def test_each_song_has_four_audible_stems_without_clipping(built):
     folder, result = built
     assert {entry["path"] for entry in result["files"]} == {
         f"{split}/{split}_{index:03d}/{stem}.wav"
@@ -55,36 +55,36 @@ def test_each_song_has_four_stems_that_sound_and_do_not_clip(built):
         assert hashlib.sha256((folder / entry["path"]).read_bytes()).hexdigest() == entry["sha256"]
 
 
-def test_no_two_songs_are_alike_in_one_split_or_another(built):
+def test_no_two_songs_are_alike(built):
     contents = list(bytes_below(built[0], "vocals.wav").values())
     assert len(set(contents)) == len(contents) == 3
 
 
-def test_more_songs_leave_those_there_were_as_they_were(built, tmp_path):
+def test_more_songs_do_not_change_existing_ones(built, tmp_path):
     toy_music.build_toy_music(ARGS | {"songs": {"test": 2}}, tmp_path, workers=1)
     name = "test/test_000/drums.wav"
     assert (tmp_path / name).read_bytes() == (built[0] / name).read_bytes()
 
 
-def test_another_seed_gives_other_songs(built):
+def test_another_seed_changes_the_songs(built):
     other = toy_music.render_song(4, "test", 0, 4.0, 8000)["vocals"]
     stored, _ = soundfile.read(built[0] / "test/test_000/vocals.wav")
     assert not np.allclose(other, stored, atol=0.01)
 
 
-def test_songs_last_as_long_as_asked_for():
+def test_songs_have_the_requested_duration():
     assert all(len(audio) == 14700 for audio in toy_music.render_song(0, "val", 0, 1 / 3, 44100).values())
 
 
-def test_a_few_songs_have_every_lead_voice():
+def test_a_few_songs_use_every_lead_voice():
     count = len(PROGRAMS["vocals"])
     leads = {toy_music._program_in_turn(PROGRAMS["vocals"], [0, 1], index) for index in range(count)}
     assert leads == set(PROGRAMS["vocals"])
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_songs_are_music(seed):
-    """Notes in range, a lead of one note at a time that takes breath, a bass below it, chords in the lead's range."""
+def test_songs_have_musical_structure(seed):
+    """Notes in range, a monophonic lead with rests, a bass below it, chords in the lead's range."""
     song = compose(np.random.default_rng(seed), 30.0, {stem: 0 for stem in STEMS})
     assert 84 <= song.tempo <= 148
     for notes in song.notes.values():
@@ -115,14 +115,14 @@ def test_a_key_is_released_before_it_is_struck_again():
         assert not sounding
 
 
-def test_the_rendering_names_the_soundfont_its_author_and_its_licence(built):
+def test_the_attribution_names_soundfont_author_and_licence(built):
     text = built[1]["attribution"]
     assert "Tim Brechbill" in text and "GNU General Public License, version 2" in text
     assert hashlib.sha256(toy_music._soundfont()).hexdigest() in text
 
 
 @pytest.mark.parametrize(
-    ("args", "words"),
+    ("args", "message"),
     [
         ({"song": {"train": 1}}, "source.args.song: unknown key"),
         ({"songs": {"train": 1.5}}, "source.args.songs: expected a number of songs per split"),
@@ -131,9 +131,9 @@ def test_the_rendering_names_the_soundfont_its_author_and_its_licence(built):
         ({"song_duration": 0}, "source.args.song_duration: expected a number above 0, found 0"),
     ],
 )
-def test_a_wrong_argument_is_told_in_one_line(args, words, tmp_path):
+def test_an_invalid_argument_is_an_error_of_one_line(args, message, tmp_path):
     with pytest.raises(UserError) as error:
         toy_music.build_toy_music(args, tmp_path, workers=1)
-    assert words in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The recipes that come with the workflow, on made folders of the right layout, and what they depend on."""
+"""The recipes of the workflow, on small folders with the right layout, and their ids."""
 
 import json
 
@@ -84,7 +84,7 @@ def test_musdb18_hq_has_the_validation_tracks_of_musdb(tmp_path):
     }  # fmt: skip
 
 
-def test_musdb18_stems_without_ffmpeg_are_told_in_one_line(tmp_path, monkeypatch):
+def test_musdb18_stems_without_ffmpeg_are_an_error_of_one_line(tmp_path, monkeypatch):
     for subset in ("train", "test"):
         (tmp_path / "m" / subset).mkdir(parents=True)
         (tmp_path / "m" / subset / "A.stem.mp4").write_bytes(b"x")
@@ -93,7 +93,7 @@ def test_musdb18_stems_without_ffmpeg_are_told_in_one_line(tmp_path, monkeypatch
         organized(steps("musdb18", tmp_path, {"MUSDB18_DIRECTORY": str(tmp_path / "m")}), tmp_path)
 
 
-def test_speech_commands_go_by_the_lists_of_the_archive(tmp_path):
+def test_speech_commands_use_the_lists_of_the_archive(tmp_path):
     folder = tmp_path / "commands"
     for word in ("yes", "no"):
         for number, speaker in enumerate(("aa", "bb", "cc")):
@@ -111,7 +111,7 @@ def test_speech_commands_go_by_the_lists_of_the_archive(tmp_path):
     }
 
 
-def test_a_download_is_offered_where_no_folder_is_given_and_offline_says_what_to_place(tmp_path):
+def test_without_a_folder_files_are_downloaded_and_offline_names_the_missing_one(tmp_path):
     made = steps("speech_commands", tmp_path)
     assert made.resample_shards > 1
     with pytest.raises(UserError, match=r"downloads/speech_commands_v0.02.tar.gz: it is missing and offline is set"):
@@ -136,7 +136,7 @@ def test_recordings_and_synthetic_voices_never_share_an_id(tmp_path, monkeypatch
     assert steps("toy_speech", tmp_path).source.id == fallback.source.id
 
 
-def test_offline_takes_synthetic_voices(tmp_path):
+def test_offline_uses_synthetic_voices(tmp_path):
     assert json.loads(steps("toy_speech", tmp_path, offline="true").source.spec)["source"]["args"]["recordings"] == (
         "synthetic"
     )
@@ -168,7 +168,7 @@ def test_large_datasets_are_divided_among_jobs(tmp_path):
     assert steps("toy_music", tmp_path).dataset.id == made.dataset.id
 
 
-def test_options_that_came_later_change_no_id_at_their_neutral_value(tmp_path):
+def test_later_options_change_no_id_at_their_neutral_value(tmp_path):
     recipe = config.load_recipe("toy_music", {})
     settings = config.load_settings({}, {})
     before = dataset_steps.steps_of(recipe, settings).dataset.id
