@@ -14,6 +14,7 @@ from pathlib import Path
 
 from separation.errors import UserError
 from separation.experiment.config import default_config
+from separation.files.layout import DIRECTORY_VARIABLES
 
 CONFIG = Path(__file__).with_name("jupyter_config.py")
 PORT = "8890"
@@ -72,7 +73,7 @@ def in_container(environment: Mapping[str, str], gpus: str | None, name: str) ->
         command += ["--gpus", f'"device={gpus}"']
     command += ["--publish", f"{environment.get('JUPYTER_HOST_IP') or '127.0.0.1'}:{port}:{port}"]
     mounted = [code]
-    for variable in ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY"):
+    for variable in DIRECTORY_VARIABLES.values():
         folder = environment.get(variable)
         if folder:
             command += ["--env", variable]

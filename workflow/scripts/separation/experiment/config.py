@@ -13,13 +13,13 @@ from separation.experiment.ids import normalized
 from separation.experiment.legacy_files import translate
 from separation.experiment.schema_defaults import with_defaults
 from separation.experiment.sweep import Override
+from separation.files.layout import DIRECTORY_VARIABLES
 from separation.files.yaml_reader import Document, parse_yaml, read_yaml, resolve_scalar
 
 ROOT = Path(__file__).resolve().parents[4]
 EXPERIMENTS = Path("config/experiments")
 DATASETS = Path("config/datasets")
 TRACKER_VARIABLES = {"comet": "COMET_API_KEY", "wandb": "WANDB_API_KEY", "mlflow": "MLFLOW_TRACKING_URI"}
-DIRECTORY_VARIABLES = {"data": "DATA_DIRECTORY", "cache": "CACHE_DIRECTORY", "artifacts": "ARTIFACTS_DIRECTORY"}
 
 
 @dataclass(frozen=True)

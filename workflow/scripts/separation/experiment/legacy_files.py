@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from separation.experiment.nussl_signatures import DATASETS
+from separation.files.layout import DIRECTORY_VARIABLES
 from separation.files.yaml_reader import Document, KeyPath
 
 LOSS_NAMES = {
@@ -59,7 +60,7 @@ _REMOVED_MODULES = {
 }
 _TESTERS = {"ScaleInvariantSDR": "BSSEvalScale", "BSSEval": "BSSEvalV4", "BSSEvalSources": "BSSEvalV4"}
 _TESTER_ARGUMENTS = ("compute_permutation", "best_permutation_key")
-_BARE_VARIABLE = re.compile(r"^(DATA_DIRECTORY|CACHE_DIRECTORY|ARTIFACTS_DIRECTORY)(?=/|$)")
+_BARE_VARIABLE = re.compile(rf"^({'|'.join(DIRECTORY_VARIABLES.values())})(?=/|$)")
 
 
 def translate(document: Document, variables: Mapping[str, str]) -> tuple[Document, list[str]]:

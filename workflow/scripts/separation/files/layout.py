@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+#: environment variables of the three directories that clones can share
+DIRECTORY_VARIABLES = {"data": "DATA_DIRECTORY", "cache": "CACHE_DIRECTORY", "artifacts": "ARTIFACTS_DIRECTORY"}
+
 SWEEPS = Path("results/sweeps")
 COMPARISONS = Path("results/comparisons")
 EXPORTS = Path("results/exports")

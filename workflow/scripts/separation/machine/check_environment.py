@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from separation.files.layout import DIRECTORY_VARIABLES
 from separation.machine.environment_variables import (
-    DIRECTORIES,
     EXTRA_PACKAGES,
     NEEDED_PROGRAMS,
     PACKAGES,
@@ -197,7 +197,7 @@ def _directories(environment: Mapping[str, str]) -> dict[str, Path]:
     except Exception:  # no yaml yet, or a mistake in the file, which the workflow itself reports
         written = {}
     found = {"results": Path("results"), "logs": Path("logs"), ".snakemake": Path(".snakemake")}
-    for variable, key in DIRECTORIES.items():
+    for key, variable in DIRECTORY_VARIABLES.items():
         found[key] = Path(environment.get(variable) or written.get(key) or VARIABLES[variable][0])
     return found | {"temporary files": Path(tempfile.gettempdir())}
 
@@ -226,7 +226,7 @@ def _clock(environment: Mapping[str, str]) -> Iterator[Check]:
         "earlier than the files of this repository; downloads over https may fail, and jobs run again" if late else ""
     )
     yield Check("Clock", "time", now, "note" if late else "ok", means)
-    for name in DIRECTORIES.values():
+    for name in DIRECTORY_VARIABLES:
         path = _directories(environment)[name].absolute()
         existing = next(parent for parent in (path, *path.parents) if parent.exists())
         try:

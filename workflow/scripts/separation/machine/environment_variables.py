@@ -23,7 +23,6 @@ VARIABLES = {
     "CUDA_VISIBLE_DEVICES": (None, "jobs may use all GPUs of this machine"),
     "GPU_LOCK_DIRECTORY": ("/tmp/separation-gpus", "GPU locks are in /tmp/separation-gpus"),
 }
-DIRECTORIES = {"DATA_DIRECTORY": "data", "CACHE_DIRECTORY": "cache", "ARTIFACTS_DIRECTORY": "artifacts"}
 PORTS = ("JUPYTER_HOST_PORT", "TENSORBOARD_HOST_PORT")
 
 #: consequence of each missing program; the demo needs sox
