@@ -1,4 +1,4 @@
-"""From the scores of a sweep to tables.
+"""From the scores of a sweep to its tables.
 
-In: points.csv and scores. Out: summaries, intervals, comparisons, conditions and costs.
+In: points and scores. Out: summaries with intervals, comparisons, scores by condition, and costs.
 """

@@ -1,4 +1,4 @@
-"""Paired comparisons of the rows of a sweep: on the same sources of the same items."""
+"""Paired comparisons of the points of a sweep, on the same sources of the same items."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from separation.files.score_table import BASELINES
 
 log = logging.getLogger(__name__)
 
-# Up to that many rows, each is compared with every other
+# Up to this many points, each is compared with every other
 MOST_POINTS_FOR_ALL_PAIRS = 20
 NEVER_MET = "never met with all else equal"
 COMPARISON_COLUMNS = [
@@ -28,10 +28,10 @@ Row = tuple[str, str]  # (point, evaluation): one column of a score matrix
 
 
 def baselines_for(points: pd.DataFrame, row: Row, matrix: pd.DataFrame) -> dict[str, Row]:
-    """The baselines that one row is to be held against: baseline name -> its row.
+    """The baselines to compare a row with: baseline name -> its row.
 
-    Of several sets of baselines, those count that were evaluated on the same items: the set that the point names in
-    `baselines`, else the one of the same evaluation, else the only one there is.
+    Only baselines of the same items count. Of several sets, the one that the point names in `baselines` is used, else
+    the one of the same evaluation, else the only one.
     """
     named = (
         points.loc[(points["point"] == row[0]) & (points["evaluation"] == row[1]), "baselines"]
@@ -51,7 +51,7 @@ def baselines_for(points: pd.DataFrame, row: Row, matrix: pd.DataFrame) -> dict[
         if fitting or len(candidates) == 1:
             chosen[name] = (fitting or candidates)[0]
         elif candidates:
-            log.warning("%s: which of %d sets of baselines belongs to it is not known", row[0], len(candidates))
+            log.warning("%s: ambiguous, %d sets of baselines match and none is named", row[0], len(candidates))
     return chosen
 
 
@@ -60,10 +60,10 @@ class Comparisons:
 
     Args:
         points: points.csv, with evaluations filled in.
-        matrix: scores of the metric, units x (point, evaluation).
-        metric: its name.
-        clusters: the song(s) of each unit.
-        seed: of the bootstrap.
+        matrix: Scores of the metric, units x (point, evaluation).
+        metric: Name of the metric.
+        clusters: Song or songs of each unit.
+        seed: Seed of the bootstrap.
     """
 
     def __init__(self, points: pd.DataFrame, matrix: pd.DataFrame, metric: str, clusters: np.ndarray, seed: int):
@@ -76,10 +76,14 @@ class Comparisons:
         }
         self.rows = list(self.labels)
 
-    def all_of(self, best: str | None) -> list[dict]:
-        """All comparisons: with the best, in pairs, with the baselines, and the effects of the swept keys."""
+    def compare_all(self, best: str | None) -> list[dict]:
+        """All comparisons: with the best point, in pairs, with the baselines, and the effects of swept keys.
+
+        Args:
+            best: Id of the best point.
+        """
         found = []
-        # The evaluations of one training are not chosen between: the first one stands for it
+        # Nothing chooses between the evaluations of one training: the first one is used
         winner = next((row for row in self.rows if row[0] == best), None)
         if winner is not None:
             found += self._compare([(row, winner) for row in self.rows if row != winner], "best")
@@ -118,11 +122,11 @@ class Comparisons:
         return rows
 
     def _effects(self, key: str, winner: Row) -> list[dict]:
-        """Each value of a key against the best's value, over pairs of points that agree in all else."""
+        """Each value of a key compared with the best point's value, over pairs of points with all other keys equal."""
         points = self.points.set_index(["point", "evaluation"], drop=False)
         points = points.loc[[row for row in self.rows]]
         others = [other for other in varying_keys(self.points) if other != key]
-        # Seeds pair with themselves, unless it is the seed that is swept
+        # Points are paired by seed, unless the key is the seed
         others += ["seed"] if "seed" in points and not key.endswith("seed") else []
         reference = points.loc[[winner], key].iloc[0]
         settings = points[others].agg(tuple, axis=1) if others else pd.Series([()] * len(points), index=points.index)
@@ -137,7 +141,7 @@ class Comparisons:
             ]
             if pairs:
                 differences = [self.matrix[one] - self.matrix[other] for one, other in pairs]
-                # A unit that one of the pairs lacks would weigh the pairs unevenly: it is left out
+                # Units that are missing from a pair are left out, because pairs would have uneven weights
                 mean = np.mean([difference.to_numpy() for difference in differences], axis=0)[:, None]
                 row = self._differences(mean, np.zeros_like(mean))[0]
                 row["pairs_better"] = sum(int(mean_of_scores(difference) > 0) for difference in differences)

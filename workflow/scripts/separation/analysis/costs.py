@@ -20,17 +20,17 @@ COST_COLUMNS = [
 
 
 def read_costs(points: pd.DataFrame, artifacts: Path, benchmarks: Path = BENCHMARKS) -> pd.DataFrame:
-    """What each point took, as far as it is known.
+    """The known costs of each point.
 
     Args:
-        points: points.csv, as `separation.analysis.sweep_tables.read_points` reads it.
+        points: Points as `separation.analysis.sweep_tables.read_points` returns them.
         artifacts: Folder of the points, with their histories and devices.
-        benchmarks: where Snakemake writes what jobs cost.
+        benchmarks: Folder of Snakemake's benchmark files.
 
     Returns:
-        one row per point and evaluation with COST_COLUMNS: `train_seconds` is the wall time of all epochs, over every
-        restart; `memory_mb` the most memory used; `evaluate_seconds` the wall time of the job. NaN and "" where it is
-        not known.
+        One row per point and evaluation with COST_COLUMNS: `train_seconds` is the wall time of all epochs, including
+        restarts; `memory_mb` the peak memory; `evaluate_seconds` the wall time of the job. Unknown values are NaN or
+        "".
     """
     trained = {point: _training(PointFolder(artifacts / point)) for point in points["point"].unique()}
     rows = []
@@ -56,7 +56,7 @@ def _training(point: PointFolder) -> dict[str, object]:
     found: dict[str, object] = {"epochs": len(history), "device": _device(point.progress)}
     for column, name, reduce in (("seconds", "train_seconds", np.sum), ("memory_mb", "memory_mb", np.max)):
         values = pd.to_numeric(history[column], errors="coerce") if column in history else pd.Series(dtype=float)
-        # An epoch that was not measured would make a sum look cheaper than it was
+        # Without the time of an epoch, the sum would be too low
         found[name] = float(reduce(values)) if len(values) and values.notna().all() else math.nan
     return found
 
@@ -65,7 +65,7 @@ def _device(progress: Path) -> str:
     try:
         return str(json.loads(progress.read_text(encoding="utf-8")).get("device") or "")
     except (FileNotFoundError, json.JSONDecodeError):
-        # A sign of life, not a result: it may be gone, and is rewritten while a training goes on
+        # The progress file is no result: it may be missing, and is rewritten during training
         return ""
 
 
@@ -80,7 +80,7 @@ def _seconds_of_job(benchmark: Path) -> float:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: 42 s, 3 min 20 s, 2 h 5 min; – where they are not known."""
+    """Seconds as text: 42 s, 3 min 20 s, 2 h 5 min; – if unknown."""
     if not math.isfinite(seconds):
         return "–"
     whole = round(seconds)
@@ -93,6 +93,6 @@ def duration(seconds: float) -> str:
 
 
 def rate_unit(costs: pd.DataFrame) -> tuple[str, float]:
-    """The unit of time in which trainings of this size are told, and its seconds: hours once the longest takes one."""
+    """The unit for training times and its seconds: hours if the longest training takes one or more."""
     longest = costs["train_seconds"].max()
     return ("h", 3600.0) if longest >= 3600 else ("min", 60.0)

@@ -1,4 +1,4 @@
-"""Everything of finished sweeps as pandas tables, settings beside metrics: for notebooks and comparisons of sweeps."""
+"""Settings and scores of finished sweeps as pandas tables, for notebooks and comparisons of sweeps."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from separation.files.layout import SWEEPS, PointFolder, SweepFiles
 from separation.files.score_table import BASELINES
 from separation.files.yaml_reader import read_yaml
 
-# Of a point's config.yml, what only says where it lies and what it is called
-PLACES = ("info.name", "info.notes", "info.experiment_key", "info.output_folder", "info.seed")
+# Keys of a point's config.yml that are no settings; the seed has a column of its own
+NAME_KEYS = ("info.name", "info.notes", "info.experiment_key", "info.output_folder", "info.seed")
 
 
 def artifacts_folder() -> Path:
-    """Where the points lie: ARTIFACTS_DIRECTORY, or what config/config.yaml says."""
+    """The folder of the points: ARTIFACTS_DIRECTORY, or the setting in config/config.yaml."""
     return configuration.load_settings(configuration.default_config(), os.environ).artifacts
 
 
@@ -32,11 +32,11 @@ def find_sweep(name: str, sweeps: Path | None = None) -> SweepFiles:
     """The results of a sweep.
 
     Args:
-        name: of the sweep, or its experiment file.
-        sweeps: the folder of all sweeps.
+        name: Name of the sweep, or its experiment file.
+        sweeps: Folder of all sweeps.
 
     Raises:
-        UserError: there are no results under that name, or it has no scores yet.
+        UserError: no results have that name, or the sweep has no scores yet.
     """
     sweeps = SWEEPS if sweeps is None else Path(sweeps)
     if name.endswith((".yml", ".yaml")):
@@ -44,7 +44,7 @@ def find_sweep(name: str, sweeps: Path | None = None) -> SweepFiles:
     files = SweepFiles(sweeps / name)
     if not name or not files.path.is_dir():
         known = [folder.name for folder in sorted(sweeps.glob("*")) if SweepFiles(folder).points.exists()]
-        hint = nearest(name, known) or (f"; there are {', '.join(known)}" if known else "; there are none yet")
+        hint = nearest(name, known) or (f"; known are {', '.join(known)}" if known else "; there are no results yet")
         raise UserError(f"expected the name of a sweep with results in {sweeps}, found '{name}'{hint}", key="sweeps")
     for table in (files.points, files.scores, files.summary):
         if not table.exists():
@@ -56,21 +56,21 @@ def find_sweep(name: str, sweeps: Path | None = None) -> SweepFiles:
 
 
 def config_of(artifacts: Path, point: str, evaluation: str = "") -> dict[str, Any]:
-    """The complete settings of a point, under one of its evaluations where that is named: dotted key -> value.
+    """The complete settings of a point, or of one of its evaluations: dotted key -> value.
 
     Raises:
-        UserError: its config.yml is gone.
+        UserError: config.yml is missing.
     """
     folder = PointFolder(artifacts / point)
     for path in (folder.evaluation(evaluation).config, folder.config) if evaluation else (folder.config,):
         if path.is_file():
             flat = flatten(read_yaml(path).value)
-            return {key: value for key, value in flat.items() if key not in PLACES}
-    raise UserError("the point's settings are gone; the workflow makes them again", file=folder.config)
+            return {key: value for key, value in flat.items() if key not in NAME_KEYS}
+    raise UserError("the settings of the point are missing; run the workflow to restore them", file=folder.config)
 
 
 def test_data_of(artifacts: Path, point: str, evaluation: str) -> str:
-    """The id of the data that an evaluation was made on, "" where it is not known."""
+    """The id of the test data of an evaluation, "" if unknown."""
     path = PointFolder(artifacts / point).evaluation(evaluation).spec
     if not path.is_file():
         return ""
@@ -78,11 +78,11 @@ def test_data_of(artifacts: Path, point: str, evaluation: str) -> str:
 
 
 def load_settings(sweeps: Sequence[str], artifacts: Path | None = None) -> pd.DataFrame:
-    """The settings of all points of some sweeps: one row per sweep, point and evaluation.
+    """The settings of all points of sweeps: one row per sweep, point and evaluation.
 
     Returns:
-        columns `sweep`, `point`, `evaluation`, `label`, `seed`, `group`, `best` (in its sweep), `validation_loss`, then
-        every dotted key of the points' config.yml; values are numbers, words, or JSON of what is neither.
+        Columns `sweep`, `point`, `evaluation`, `label`, `seed`, `group`, `best` (in its sweep), `validation_loss`, then
+        every dotted key of the points' config.yml; values are numbers, strings, or JSON of anything else.
     """
     artifacts = artifacts_folder() if artifacts is None else Path(artifacts)
     rows = []
@@ -102,15 +102,15 @@ def load_settings(sweeps: Sequence[str], artifacts: Path | None = None) -> pd.Da
 
 
 def load_scores(sweeps: Sequence[str], artifacts: Path | None = None, *, baselines: bool = False) -> pd.DataFrame:
-    """All scores of some sweeps with the settings beside them: one row per sweep, point, evaluation, item and source.
+    """The scores of sweeps with settings beside them: one row per sweep, point, evaluation, item and source.
 
     Args:
-        sweeps: names of sweeps, or experiment files.
-        artifacts: where the points lie; as the workflow has it where it is None.
-        baselines: whether the rows of baselines and oracles are there too; they have no settings.
+        sweeps: Names of sweeps, or experiment files.
+        artifacts: Folder of the points; by default that of the workflow.
+        baselines: Whether to include baselines and oracles, which have no settings.
 
     Returns:
-        the columns of scores.parquet (metrics, mixing conditions, `cluster`: the songs of an item) and of
+        The columns of scores.parquet (metrics, mixing conditions, `cluster`: the songs of an item) and of
         `load_settings`.
     """
     settings = load_settings(sweeps, artifacts)
@@ -125,7 +125,7 @@ def load_scores(sweeps: Sequence[str], artifacts: Path | None = None, *, baselin
 
 
 def varying_settings(settings: pd.DataFrame) -> list[str]:
-    """The dotted keys of `load_settings` with more than one value; a key that some points lack has one more."""
+    """The dotted keys of `load_settings` with more than one value; a missing key counts as a value."""
     keys = [key for key in settings.columns if "." in key]
     return [key for key in keys if settings[key].map(written).nunique() > 1]
 

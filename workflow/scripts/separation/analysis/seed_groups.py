@@ -1,4 +1,4 @@
-"""Points that differ in the seed alone, taken together: what a setting reaches, whichever seed it is trained with."""
+"""Groups of points that differ only in the seed: the score of a setting, averaged over its seeds."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class SeedGroups:
     Args:
         points: points.csv, with evaluations filled in.
         matrices: metric -> units x (point, evaluation).
-        clusters: the song(s) of each unit.
+        clusters: Song or songs of each unit.
         losses: point -> lowest validation loss.
-        oracle_shares: (point, evaluation) -> share of the oracle's gap that it closes.
+        oracle_shares: (point, evaluation) -> share of the gap to the oracle that it closes.
 
     Attributes:
         members: group -> its rows with scores, in the order of the points.
@@ -65,7 +65,7 @@ class SeedGroups:
         return pd.DataFrame(rows)
 
     def compare(self, metric: str) -> list[dict]:
-        """Each group against the one of the lowest mean validation loss, where any was trained with several seeds."""
+        """Each group compared with the one of the lowest mean validation loss, if any group has several seeds."""
         if all(len(members) < 2 for members in self.members.values()):
             return []
         known = {name: self.loss(name) for name in self.members if np.isfinite(self.loss(name))}
@@ -88,21 +88,21 @@ class SeedGroups:
         return rows
 
     def loss(self, name: str) -> float:
-        """The mean of the seeds' lowest validation losses; NaN where one has none."""
+        """The mean of the seeds' lowest validation losses; NaN if one is missing."""
         return float(np.mean([self._losses.get(point, np.nan) for point, _ in self.members[name]]))
 
     def label(self, name: str) -> str:
-        """The swept keys but the seed, with their values; the point's own label where nothing else is swept."""
+        """The swept keys except the seed, with their values; the point's own label if only the seed is swept."""
         point = self._first(self.members[name])
-        told = [f"{key.rsplit('.', 1)[-1]}={point[key]}" for key in self._keys if point[key] != ""]
-        return ", ".join(told) or point["label"]
+        settings = [f"{key.rsplit('.', 1)[-1]}={point[key]}" for key in self._keys if point[key] != ""]
+        return ", ".join(settings) or point["label"]
 
     def _first(self, members: list[Row]) -> pd.Series:
         same = (self._points["point"] == members[0][0]) & (self._points["evaluation"] == members[0][1])
         return self._points[same].iloc[0]
 
     def _items(self, matrix: pd.DataFrame, whole: np.ndarray, differences: np.ndarray) -> dict[str, float]:
-        """How many items and songs were compared, and the share of items on which the first is better."""
+        """The numbers of items and songs compared, the share of items on which the first is better, the effect size."""
         items = matrix.index.droplevel("source")[whole]
         means = pd.Series(differences[whole]).groupby(items.map("/".join)).mean()
         deviation = means.std()

@@ -1,6 +1,6 @@
 """Intervals and comparisons of scores, as plain functions on arrays.
 
-Scores of mixtures cut from one song resemble each other, so that 48 mixtures of 8 songs say less than 48 independent
+Scores of mixtures from one song are similar, so 48 mixtures of 8 songs carry less information than 48 independent
 ones. All intervals here therefore resample whole clusters (songs), never single mixtures.
 """
 
@@ -15,9 +15,9 @@ from scipy.special import ndtr, stdtrit
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 4000
-# of a median, whose resamples are not sums
+# Resamples of a median, which are slower than those of a mean
 MEDIAN_RESAMPLES = 1000
-# The bootstrapped means of that many columns are held in memory at once
+# Columns whose bootstrapped means are held in memory at once
 COLUMNS_AT_ONCE = 500
 
 NO_DIFFERENCE = "no difference shown"
@@ -38,10 +38,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """What `paired_difference` found, as arrays of shape (num_columns,).
+    """Result of `paired_difference`, as arrays of shape (num_columns,).
 
     `effect_size` is Cohen's d_z, the mean difference over the standard deviation of the differences of single items;
-    `share_better` the share of items on which the first is better, `items` and `clusters` how many were compared.
+    `share_better` is the share of items on which the first is better, `items` and `clusters` are the numbers compared.
     """
 
     difference: Interval
@@ -71,11 +71,11 @@ def group_sums(values: np.ndarray, groups: np.ndarray, num_groups: int) -> tuple
     """Sums and counts of the finite values in each group.
 
     Args:
-        values: shape (num_units, num_columns); what is not finite counts as missing.
-        groups: shape (num_units,), integers below `num_groups`.
+        values: Shape (num_units, num_columns); values that are not finite count as missing.
+        groups: Shape (num_units,), integers below `num_groups`.
 
     Returns:
-        sums and counts, both float64 of shape (num_groups, num_columns).
+        Sums and counts, both float64 of shape (num_groups, num_columns).
     """
     finite = np.isfinite(values)
     sums = np.zeros((num_groups, values.shape[1]))
@@ -86,9 +86,9 @@ def group_sums(values: np.ndarray, groups: np.ndarray, num_groups: int) -> tuple
 
 
 def tail_probability(num_clusters: int, confidence: float = CONFIDENCE) -> float:
-    """The quantile at which the lower end of a bootstrap interval is read.
+    """The quantile of the lower end of a bootstrap interval.
 
-    A plain percentile interval of few clusters is too narrow. Hesterberg's expanded percentile interval (What Teachers
+    A plain percentile interval is too narrow for few clusters. Hesterberg's expanded percentile interval (What Teachers
     Should Know About the Bootstrap, The American Statistician 69(4), 2015) widens it as Student's t would:
     Phi(sqrt(n / (n - 1)) t_{alpha/2, n-1}).
     """
@@ -108,21 +108,21 @@ def bootstrap_mean(
 ) -> Interval:
     """Mean of each column with its cluster bootstrap interval.
 
-    Clusters are drawn with replacement and all their units come with them. Columns are drawn alike, so that the
-    intervals of points evaluated on the same items wobble together. A column with values in one cluster only has a
-    mean and no interval (NaN).
+    Clusters are drawn with replacement, together with all their units. All columns use the same draws, so that the
+    intervals of points evaluated on the same items are comparable. A column with values in only one cluster has a mean
+    and no interval (NaN).
 
     Args:
-        values: shape (num_units, num_columns); what is not finite counts as missing.
-        clusters: shape (num_units,), one integer per unit.
-        seed: of the resampling.
+        values: Shape (num_units, num_columns); values that are not finite count as missing.
+        clusters: Shape (num_units,), one integer per unit.
+        seed: Seed of the resampling.
     """
     values = np.asarray(values, dtype=np.float64)
     names, groups = np.unique(np.asarray(clusters), return_inverse=True)
     sums, counts = group_sums(values, groups, len(names))
     mean = mean_of_scores(np.where(np.isfinite(values), values, np.nan))
     low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    # Points evaluated on other items have other clusters: each set of clusters is resampled for itself
+    # Points evaluated on other items have other clusters: each set of clusters is resampled separately
     patterns, members = np.unique(counts > 0, axis=1, return_inverse=True)
     for index in range(patterns.shape[1]):
         present = patterns[:, index]
@@ -180,9 +180,9 @@ def _resampled_medians(ordered: np.ndarray, clusters: np.ndarray, drawn: np.ndar
     """The median of each resample, shape (num_resamples,).
 
     Args:
-        ordered: (num_units,), ascending.
-        clusters: (num_units,), of each, from 0.
-        drawn: (num_resamples, num_clusters), how often each cluster was drawn.
+        ordered: Units of shape (num_units,), ascending.
+        clusters: Cluster of each unit, counted from 0.
+        drawn: Counts of each cluster in each resample, shape (num_resamples, num_clusters).
     """
     if drawn.shape[1] > len(ordered) / 20:
         total = drawn.astype(np.float32)[:, clusters].cumsum(axis=1)
@@ -190,12 +190,12 @@ def _resampled_medians(ordered: np.ndarray, clusters: np.ndarray, drawn: np.ndar
         return (
             ordered[(total < half).sum(axis=1)] + ordered[np.minimum((total <= half).sum(axis=1), len(ordered) - 1)]
         ) / 2
-    # up to each unit, how many of each cluster there are: how many of a resample follows by one sum over the clusters
+    # Units of each cluster up to each position; a sum over clusters then counts the units of a resample
     counts = (clusters == np.arange(drawn.shape[1])[:, None]).cumsum(axis=1)
     half = (drawn @ counts[:, -1]) / 2
 
     def first(reaches: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """By bisection, in each resample the first unit up to which there are enough."""
+        """The first unit of each resample that reaches the count, by bisection."""
         low, high = np.zeros(len(drawn), dtype=np.int64), np.full(len(drawn), len(ordered) - 1)
         while (low < high).any():
             middle = (low + high) // 2
@@ -209,19 +209,19 @@ def _resampled_medians(ordered: np.ndarray, clusters: np.ndarray, drawn: np.ndar
 def mean_over_seeds(
     values: np.ndarray, clusters: np.ndarray, *, confidence: float = CONFIDENCE
 ) -> tuple[float, float, float, float]:
-    """The mean of one setting that was trained with several seeds: what its next training, on other songs, may reach.
+    """The mean of a setting that was trained with several seeds, with an interval for its next training on other songs.
 
-    Two things vary: the songs, which all seeds share, and the seed. Their variances are added, and the degrees of
+    Songs, which all seeds share, and seeds vary. Their variances are added, and the degrees of
     freedom are those of Welch and Satterthwaite (F. E. Satterthwaite: "An approximate distribution of estimates of
     variance components", Biometrics Bulletin 2(6), 1946).
 
     Args:
-        values: (num_units, num_seeds); a unit that lacks a seed is left out.
-        clusters: (num_units,), one integer or name per unit.
+        values: Shape (num_units, num_seeds); units without a score for every seed are left out.
+        clusters: Shape (num_units,), one integer or name per unit.
 
     Returns:
-        mean; lower and upper end of its interval, which counts the songs alone where there is one seed, and is NaN
-        where there is one song; standard deviation of the seeds' means, NaN where there is one seed.
+        Mean; lower and upper end of its interval, which covers only songs if there is one seed, and is NaN if there is
+        one song; standard deviation of the seeds' means, NaN if there is one seed.
     """
     values, clusters = _complete(values, clusters)
     if not len(values):
@@ -240,12 +240,13 @@ def difference_over_seeds(
 ) -> tuple[float, float, float]:
     """Mean of `first` minus mean of `second`, two settings trained with several seeds each, and its interval.
 
-    Songs are paired, seeds are not: seed 0 of one setting has nothing to do with seed 0 of another. Variances are added
+    Songs are paired, seeds are not: seed 0 of one setting is unrelated to seed 0 of another. Variances are added
     as in `mean_over_seeds`.
 
     Args:
-        first: (num_units, num_seeds); second: (num_units, any number of seeds).
-        clusters: (num_units,).
+        first: Shape (num_units, num_seeds).
+        second: Shape (num_units, any number of seeds).
+        clusters: Shape (num_units,).
     """
     width = first.shape[1]
     both, clusters = _complete(np.concatenate([first, second], axis=1), clusters)
@@ -269,7 +270,7 @@ def _complete(values: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _cluster_variance(values: np.ndarray, clusters: np.ndarray) -> tuple[float, int]:
-    """The variance of a mean whose units come in clusters, by linearisation, and its degrees of freedom."""
+    """The variance of a mean of clustered units, by linearisation, and its degrees of freedom."""
     names, groups = np.unique(clusters, return_inverse=True)
     residuals = np.bincount(groups, values - values.mean(), minlength=len(names))
     if len(names) < 2:
@@ -298,11 +299,11 @@ def paired_difference(
     """Compares columns of scores unit by unit: `first` minus `second`.
 
     Args:
-        first, second: shape (num_units, num_columns), or `second` of shape (num_units, 1); a unit is one source of
+        first, second: Shape (num_units, num_columns), or `second` of shape (num_units, 1); a unit is one source of
             one item, and only units with both scores are compared.
-        items: shape (num_units,), which item a unit belongs to.
-        clusters: shape (num_units,), which song(s) a unit belongs to.
-        seed: of the resampling.
+        items: Item of each unit, shape (num_units,).
+        clusters: Song or songs of each unit, shape (num_units,).
+        seed: Seed of the resampling.
     """
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     interval = bootstrap_mean(differences, clusters, seed=seed, num_resamples=num_resamples, confidence=confidence)
@@ -323,7 +324,7 @@ def paired_difference(
 
 
 def verdict(difference: float, low: float, high: float) -> str:
-    """The plain words for one difference: shown to be better, shown to be worse, or not shown to differ."""
+    """The verdict on one difference: shown to be better, shown to be worse, or not shown to differ."""
     if not np.isfinite(difference):
         return NOTHING_IN_COMMON
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -336,13 +337,13 @@ def verdict(difference: float, low: float, high: float) -> str:
 
 
 def oracle_share(score: np.ndarray, mixture: np.ndarray, oracle: np.ndarray) -> float:
-    """How much of the way from the mixture to an oracle the estimates go: 0 at the mixture, 1 at the oracle.
+    """The share of the gap between mixture and oracle that the estimates close: 0 at the mixture, 1 at the oracle.
 
     Args:
-        score, mixture, oracle: shape (num_units,), one metric in dB; units that lack one of the three are left out.
+        score, mixture, oracle: Shape (num_units,), one metric in dB; units without all three are left out.
 
     Returns:
-        (mean score - mean mixture) / (mean oracle - mean mixture), or NaN where there is no gap to close.
+        (mean score - mean mixture) / (mean oracle - mean mixture), or NaN if there is no gap.
     """
     finite = np.isfinite(score) & np.isfinite(mixture) & np.isfinite(oracle)
     if not finite.any():

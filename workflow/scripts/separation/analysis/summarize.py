@@ -1,4 +1,4 @@
-"""The scores of a sweep: gathered into one table, summed up with intervals, compared in pairs."""
+"""The tables of a sweep: collected scores, summary with intervals, comparisons."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from separation.analysis.comparisons import (
 from separation.analysis.conditions import analyze_conditions
 from separation.analysis.seed_groups import SeedGroups
 from separation.analysis.sweep_tables import (
+    clusters_of,
     lowest_validation_loss,
     metric_columns,
     primary_metric,
@@ -35,7 +36,7 @@ from separation.analysis.sweep_tables import (
 from separation.errors import UserError
 from separation.files.atomic import atomic_path
 from separation.files.layout import SweepFiles
-from separation.files.score_table import BASELINES, ORACLE, SCORE_KEYS, UNIT
+from separation.files.score_table import BASELINES, ORACLE, SCORE_KEYS
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +45,10 @@ def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], files: Swe
     """Writes points.csv and the one score table of a sweep.
 
     Args:
-        points: one mapping per point and evaluation with `point`, `label`, `swept` (dotted key -> value), `block`,
-            `seed`, `group`, `evaluation`, and where several sets of baselines are at hand (points that differ in their
-            STFT) `baselines`: the `evaluation` that stands in the baselines' rows.
-        scores: the score files of all points and of the baselines; a file named twice counts once.
+        points: One mapping per point and evaluation with `point`, `label`, `swept` (dotted key -> value), `block`,
+            `seed`, `group` and `evaluation`; if there are several sets of baselines (points with different STFTs), also
+            `baselines`, the `evaluation` in the rows of the baselines to use.
+        scores: Score files of all points and baselines; duplicates count once.
         files: Sweep whose `points` (`point`, `label`, the swept keys, `block`, `seed`, `group`, `evaluation`) and
             `scores` are written. In points.csv strings are written as they are and other values as JSON; '' means that
             the point does not have the key. In scores.parquet, columns that a file lacks are null.
@@ -55,6 +56,20 @@ def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], files: Swe
     Raises:
         UserError: two files hold rows for the same estimate, or a column has two types.
     """
+    with atomic_path(files.points) as temporary:
+        _points_table(points).to_csv(temporary, index=False, lineterminator="\n")
+    joined = _joined_scores(list(dict.fromkeys(map(Path, scores))))
+    scored = set(joined["point"].unique().to_pylist())
+    for point in dict.fromkeys(point["point"] for point in points):
+        if point not in scored:
+            log.warning("%s has no scores", point)
+    metrics = metric_columns(joined.slice(0, 1).to_pandas())
+    conditions = [name for name in joined.column_names if name not in SCORE_KEYS and name not in metrics]
+    with atomic_path(files.scores) as temporary:
+        pq.write_table(joined.select([*SCORE_KEYS, *metrics, *conditions]), temporary)
+
+
+def _points_table(points: Sequence[Mapping]) -> pd.DataFrame:
     keys = list(dict.fromkeys(key for point in points for key in point["swept"]))
     rows = []
     for point in points:
@@ -68,30 +83,22 @@ def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], files: Swe
         rows.append(row)
     table = pd.DataFrame(rows, columns=["point", "label", *keys, "block", "seed", "group", "evaluation", "baselines"])
     table = table.drop_duplicates(["point", "evaluation"])
-    if (table["baselines"] == "").all():
-        table = table.drop(columns="baselines")
-    with atomic_path(files.points) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    return table.drop(columns="baselines") if (table["baselines"] == "").all() else table
 
+
+def _joined_scores(files: Sequence[Path]) -> pa.Table:
     try:
-        # pandas' own notes on the index of each file would be wrong for the whole
-        tables = [pq.read_table(path).replace_schema_metadata(None) for path in dict.fromkeys(map(Path, scores))]
-        gathered = pa.concat_tables(tables, promote_options="permissive")
+        # the pandas metadata of single files describe their own index
+        tables = [pq.read_table(path).replace_schema_metadata(None) for path in files]
+        joined = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UserError(f"the score files of the sweep do not fit together: {error}") from error
-    keyed = gathered.select(list(SCORE_KEYS)).to_pandas()
-    duplicated = keyed.duplicated()
+        raise UserError(f"the score files of the sweep have different column types: {error}") from error
+    keys = joined.select(list(SCORE_KEYS)).to_pandas()
+    duplicated = keys.duplicated()
     if duplicated.any():
-        twice = keyed[duplicated].iloc[0].to_dict()
-        raise UserError(f"several score files hold {twice}; expected each estimate to be scored once")
-    first = keyed.drop_duplicates(["point"])["point"].tolist()
-    for point in dict.fromkeys(point["point"] for point in points):
-        if point not in first:
-            log.warning("%s has no scores", point)
-    metrics = metric_columns(gathered.slice(0, 1).to_pandas())
-    rest = [name for name in gathered.column_names if name not in SCORE_KEYS and name not in metrics]
-    with atomic_path(files.scores) as temporary:
-        pq.write_table(gathered.select([*SCORE_KEYS, *metrics, *rest]), temporary)
+        duplicate = keys[duplicated].iloc[0].to_dict()
+        raise UserError(f"several score files contain {duplicate}; expected each estimate to be scored once")
+    return joined
 
 
 def summarize_sweep(files: SweepFiles, artifacts: Path, *, seed: int = 0) -> None:
@@ -110,8 +117,8 @@ def summarize_sweep(files: SweepFiles, artifacts: Path, *, seed: int = 0) -> Non
       baselines.
 
     Means are unweighted over items and sources. Intervals are 95 % cluster bootstrap intervals over songs, or over
-    speakers where the mixtures tell them. The best point is the one with the lowest validation loss; no test score has
-    a part in choosing it.
+    speakers where they are known. The best point is the one with the lowest validation loss; test scores play no part
+    in the choice.
 
     Args:
         files: Sweep with the tables that `collect_scores` wrote.
@@ -119,52 +126,47 @@ def summarize_sweep(files: SweepFiles, artifacts: Path, *, seed: int = 0) -> Non
         seed: Seed of the bootstrap.
     """
     points, table = read_points(files.points), read_scores(files.scores)
-    metrics = metric_columns(table)
     losses = {point: lowest_validation_loss(history) for point, history in read_histories(points, artifacts).items()}
-    matrices = {metric: score_matrix(table, metric) for metric in metrics}
-    primary = primary_metric(metrics)
-    units = matrices[primary].index
-    clusters = table.drop_duplicates(UNIT).set_index(UNIT)["cluster"].reindex(units).to_numpy()
-    # Baselines come last, whatever the order of the files
+    matrices = {metric: score_matrix(table, metric) for metric in metric_columns(table)}
+    primary = primary_metric(list(matrices))
+    clusters = clusters_of(table, matrices[primary].index)
+    # Baselines last, whatever the order of the files
     rows: list[Row] = sorted(
         matrices[primary].columns, key=lambda row: list(BASELINES).index(row[0]) + 1 if row[0] in BASELINES else 0
     )
     points = _with_evaluations(points, rows)
-
-    summed = pd.DataFrame(_summary_rows(points, rows, losses))
-    for metric, matrix in matrices.items():
-        interval = statistics.bootstrap_mean(matrix[rows].to_numpy(), clusters, seed=seed)
-        median = statistics.bootstrap_median(matrix[rows].to_numpy(), clusters, seed=seed)
-        for name, values in (
-            (metric, interval.mean),
-            (f"{metric}_low", interval.low),
-            (f"{metric}_high", interval.high),
-            (f"{metric}_median", median.mean),
-            (f"{metric}_median_low", median.low),
-            (f"{metric}_median_high", median.high),
-        ):
-            summed[name] = (
-                pd.Series(values, index=pd.MultiIndex.from_tuples(rows))
-                .reindex(pd.MultiIndex.from_frame(summed[["point", "evaluation"]]))
-                .to_numpy()
-            )
-    level = next((metric for metric in ("SI-SDR", "SDR") if metric in matrices), primary)
-    summed["oracle_share"] = _oracle_shares(points, summed, matrices[level])
-    present = np.isfinite(matrices[primary]).groupby(level=["dataset", "split", "item"]).any().sum()
-    summed["items"] = [int(present.get((row.point, row.evaluation), 0)) for row in summed.itertuples()]
     best = best_point(points, losses)
-    summed["best"] = summed["point"] == best
-    _write_csv(summed, files.summary)
 
-    shares = dict(zip(zip(summed["point"], summed["evaluation"], strict=True), summed["oracle_share"], strict=True))
+    summary = pd.DataFrame(_summary_rows(points, rows, losses))
+    for metric, matrix in matrices.items():
+        _add_intervals(summary, metric, matrix[rows], clusters, seed)
+    level = next((metric for metric in ("SI-SDR", "SDR") if metric in matrices), primary)
+    summary["oracle_share"] = _oracle_shares(points, summary, matrices[level])
+    present = np.isfinite(matrices[primary]).groupby(level=["dataset", "split", "item"]).any().sum()
+    summary["items"] = [int(present.get((row.point, row.evaluation), 0)) for row in summary.itertuples()]
+    summary["best"] = summary["point"] == best
+    _write_csv(summary, files.summary)
+
+    shares = dict(zip(zip(summary["point"], summary["evaluation"], strict=True), summary["oracle_share"], strict=True))
     groups = SeedGroups(points, matrices, clusters, losses, shares)
     compared = Comparisons(points, matrices[primary], primary, clusters, seed)
-    found = compared.all_of(best) + groups.compare(primary)
+    found = compared.compare_all(best) + groups.compare(primary)
     _write_csv(pd.DataFrame(found, columns=COMPARISON_COLUMNS), files.comparisons)
     _write_csv(groups.table(), files.groups)
     few = len(compared.rows) <= MOST_POINTS_FOR_ALL_PAIRS
     shown = [row for row in rows if few or row[0] == best or row[0] in BASELINES]
     _write_csv(analyze_conditions(table, shown, primary, seed=seed), files.conditions)
+
+
+def _add_intervals(summary: pd.DataFrame, metric: str, matrix: pd.DataFrame, clusters: np.ndarray, seed: int) -> None:
+    """Adds the columns of one metric: mean and median, each with its interval."""
+    mean = statistics.bootstrap_mean(matrix.to_numpy(), clusters, seed=seed)
+    median = statistics.bootstrap_median(matrix.to_numpy(), clusters, seed=seed)
+    rows = pd.MultiIndex.from_frame(summary[["point", "evaluation"]])
+    for name, interval in ((metric, mean), (f"{metric}_median", median)):
+        for suffix, values in (("", interval.mean), ("_low", interval.low), ("_high", interval.high)):
+            of_row = pd.Series(values, index=pd.MultiIndex.from_tuples(list(matrix.columns)))
+            summary[f"{name}{suffix}"] = of_row.reindex(rows).to_numpy()
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -173,13 +175,13 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def best_point(points: pd.DataFrame, losses: Mapping[str, float]) -> str | None:
-    """The point with the lowest finite validation loss, the first of equals; None where no loss is known."""
+    """The point with the lowest finite validation loss, the first of equal ones; None if no loss is known."""
     known = {point: losses[point] for point in points["point"] if np.isfinite(losses.get(point, np.nan))}
     return min(known, key=known.get) if known else None
 
 
 def _with_evaluations(points: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
-    """Fills in the evaluation of points that name none, where their scores know only one."""
+    """Fills in the evaluation of points without one, if their scores have only one."""
     points = points.copy()
     for index, row in points.iterrows():
         if row["evaluation"] == "":
@@ -190,20 +192,22 @@ def _with_evaluations(points: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
 
 def _summary_rows(points: pd.DataFrame, rows: list[Row], losses: Mapping[str, float]) -> list[dict]:
     keys = swept_keys(points)
-    summed = []
+    summary = []
     for _, point in points.iterrows():
         row = {"point": point["point"], "evaluation": point["evaluation"], "label": point["label"]}
-        summed.append(row | {key: point[key] for key in keys} | {"validation_loss": losses.get(point["point"], np.nan)})
+        summary.append(
+            row | {key: point[key] for key in keys} | {"validation_loss": losses.get(point["point"], np.nan)}
+        )
     for name, evaluation in rows:
         if name in BASELINES:
             row = {"point": name, "evaluation": evaluation, "label": BASELINES[name]}
-            summed.append(row | dict.fromkeys(keys, "") | {"validation_loss": np.nan})
-    return summed
+            summary.append(row | dict.fromkeys(keys, "") | {"validation_loss": np.nan})
+    return summary
 
 
-def _oracle_shares(points: pd.DataFrame, summed: pd.DataFrame, matrix: pd.DataFrame) -> list[float]:
+def _oracle_shares(points: pd.DataFrame, summary: pd.DataFrame, matrix: pd.DataFrame) -> list[float]:
     shares = []
-    for row in zip(summed["point"], summed["evaluation"], strict=True):
+    for row in zip(summary["point"], summary["evaluation"], strict=True):
         if row not in matrix.columns:
             shares.append(float("nan"))
             continue

@@ -1,4 +1,4 @@
-"""Reading the tables of a sweep: points.csv, scores.parquet, summary.csv and the histories."""
+"""Readers of a sweep's tables: points, scores, summary and histories."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from separation.analysis.statistics import mean_of_scores
 from separation.files.layout import PointFolder
 from separation.files.score_table import BASELINES, SCORE_KEYS, UNIT
 
-# Columns of points.csv that are not swept keys; `baselines` names the baselines' evaluation where several are at hand
+# Columns of points.csv that are not swept keys; `baselines` names the evaluation of the baselines if there are several
 POINT_COLUMNS = ("point", "label", "block", "seed", "group", "evaluation", "baselines")
-# Metrics are written in capitals, as in the field; mixing conditions are not
+# Names of metrics are upper case; names of mixing conditions are not
 METRIC_NAME = re.compile(r"[A-Z][A-Z0-9-]*i?")
 PRIMARY_METRICS = ("SI-SDRi", "SI-SDR", "SDRi", "SDR")
 
 
 def written(value: object) -> str:
-    """A swept value as it stands in points.csv: strings as they are, all else as JSON, so that null is not missing."""
+    """A swept value as written in points.csv: strings unchanged, others as JSON, so that null differs from missing."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def read_points(points_csv: Path) -> pd.DataFrame:
-    """Reads points.csv, every column as strings; a swept key that a point does not have is ''."""
+    """Reads points.csv, every column as strings; '' means that a point does not have the key."""
     points = pd.read_csv(points_csv, dtype=str, keep_default_na=False)
     if "evaluation" not in points:
         points["evaluation"] = ""
@@ -45,7 +45,7 @@ def varying_keys(points: pd.DataFrame) -> list[str]:
 
 
 def value_order(values: pd.Series | list[str]) -> list[str]:
-    """The different values in reading order: numbers by size, then words by the alphabet, missing first."""
+    """The distinct values in reading order: missing first, then numbers by size, then words alphabetically."""
 
     def rank(value: str) -> tuple:
         number = as_number(value)
@@ -55,7 +55,7 @@ def value_order(values: pd.Series | list[str]) -> list[str]:
 
 
 def as_number(value: str) -> float | None:
-    """The finite number that a written value stands for, or None."""
+    """The finite number that a string represents, or None."""
     try:
         number = float(value)
     except ValueError:
@@ -64,7 +64,7 @@ def as_number(value: str) -> float | None:
 
 
 def metric_columns(scores: pd.DataFrame) -> list[str]:
-    """The metrics of a score table, by their names in capitals."""
+    """The metrics of a score table, identified by their upper-case names."""
     return [
         column
         for column in scores.columns
@@ -76,7 +76,7 @@ def metric_columns(scores: pd.DataFrame) -> list[str]:
 
 
 def primary_metric(metrics: list[str]) -> str:
-    """The metric that tables are compared by: SI-SDR improvement where it was measured."""
+    """The metric that points are compared by: SI-SDR improvement if it was measured."""
     for metric in (*PRIMARY_METRICS, *metrics):
         if metric in metrics:
             return metric
@@ -84,9 +84,9 @@ def primary_metric(metrics: list[str]) -> str:
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """Reads scores.parquet and adds `cluster`, what items have in common that are not independent.
+    """Reads scores.parquet and adds `cluster`: items of one cluster are not independent.
 
-    It is the speakers of an item where it tells them, else its songs, else the item itself.
+    The cluster of an item is its speakers if they are known, else its songs, else the item itself.
     """
     scores = pd.read_parquet(path)
     for column in SCORE_KEYS:
@@ -102,8 +102,7 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 
 def mean_scores(path: Path) -> dict[str, object]:
-    """The means of one evaluation's scores: `dataset`, `split`, `count` of items, `metrics` over items and sources, and
-    `sources`: the same by source."""
+    """The mean scores of one evaluation: `dataset`, `split`, `count` of items, `metrics`, and `sources` (by source)."""
     scores = read_scores(path)
     metrics = metric_columns(scores)
     return {
@@ -123,7 +122,7 @@ def _songs(value: object) -> str:
         songs = [str(song) for song in value]
     else:
         songs = [] if value is None or value is pd.NA or value != value else str(value).split("+")
-    # In whatever order they were mixed, the same songs are one cluster
+    # The same songs are one cluster in any order
     return "+".join(sorted(set(songs)))
 
 
@@ -135,6 +134,11 @@ def score_matrix(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     return matrix.reindex(columns=pd.MultiIndex.from_frame(order)).sort_index()
 
 
+def clusters_of(scores: pd.DataFrame, units: pd.Index) -> np.ndarray:
+    """The cluster of each unit of a score matrix."""
+    return scores.drop_duplicates(UNIT).set_index(UNIT)["cluster"].reindex(units).to_numpy()
+
+
 def read_history(path: Path) -> pd.DataFrame:
     """Reads history.csv: one row per epoch with `train_loss` and `validation_loss`."""
     history = pd.read_csv(path)
@@ -144,7 +148,7 @@ def read_history(path: Path) -> pd.DataFrame:
 
 
 def lowest_validation_loss(history: pd.DataFrame) -> float:
-    """The lowest finite validation loss, NaN where there is none."""
+    """The lowest finite validation loss, NaN if there is none."""
     losses = history["validation_loss"].to_numpy(dtype=float)
     losses = losses[np.isfinite(losses)]
     return float(losses.min()) if len(losses) else float("nan")

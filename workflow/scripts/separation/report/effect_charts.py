@@ -44,22 +44,23 @@ def parallel_coordinates(data: SweepData) -> alt.LayerChart | None:
     for key in keys:
         values = data.trained[key]
         order = value_order(values)
-        place = {value: index / (len(order) - 1) for index, value in enumerate(order)}
+        position = {value: index / (len(order) - 1) for index, value in enumerate(order)}
         frames.append(
-            pd.DataFrame({"axis": names[key], "place": values.map(place), "value": values.replace("", NOT_SET)})
+            pd.DataFrame({"axis": names[key], "position": values.map(position), "value": values.replace("", NOT_SET)})
         )
         shown = order[:: math.ceil(len(order) / MOST_TICKS)]
-        ticks += [{"axis": names[key], "place": place[value], "text": value or NOT_SET} for value in shown]
+        ticks += [{"axis": names[key], "position": position[value], "text": value or NOT_SET} for value in shown]
     scores = data.trained["score"]
     low, high = scores.min(), scores.max()
     width = (high - low) or 1.0
     frames.append(
         pd.DataFrame(
-            {"axis": title, "place": (scores - low) / width, "value": scores.map(lambda score: f"{score:.2f}")}
+            {"axis": title, "position": (scores - low) / width, "value": scores.map(lambda score: f"{score:.2f}")}
         )
     )
     ticks += [
-        {"axis": title, "place": (score - low) / width, "text": f"{score:.2f}"} for score in np.linspace(low, high, 5)
+        {"axis": title, "position": (score - low) / width, "text": f"{score:.2f}"}
+        for score in np.linspace(low, high, 5)
     ]
     label, kind = data.trained["label"], data.trained["kind"]
     frame = pd.concat([part.assign(label=label, kind=kind, score=scores) for part in frames], ignore_index=True)
@@ -72,7 +73,7 @@ def parallel_coordinates(data: SweepData) -> alt.LayerChart | None:
         scale=alt.Scale(padding=0.35),
         axis=alt.Axis(orient="top", labelAngle=0, labelLimit=150, grid=True, domain=False, ticks=False, labelPadding=8),
     )
-    y = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.04, 1.04], nice=False))
+    y = alt.Y("position:Q", axis=None, scale=alt.Scale(domain=[-0.04, 1.04], nice=False))
     tooltip = [alt.Tooltip("label:N", title="Point"), alt.Tooltip("score:Q", title=title, format=".2f")]
     base = alt.Chart(frame).encode(x=x, y=y, detail="label:N", tooltip=tooltip)
     # The last axis is the legend of the colours

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from separation.analysis import statistics
-from separation.analysis.sweep_tables import score_matrix
-from separation.files.score_table import UNIT
+from separation.analysis.sweep_tables import clusters_of, score_matrix
 from separation.report.charts import (
     BASELINE,
     BEST,
@@ -128,15 +127,13 @@ def source_scores(data: SweepData) -> alt.LayerChart:
     title = score_title(data.metric)
     rows = pd.concat([data.trained.head(MOST_ROWS), data.baselines[data.baselines["score"].notna()]])
     matrix = score_matrix(data.scores, data.metric)
-    clusters = data.scores.drop_duplicates(UNIT).set_index(UNIT)["cluster"].reindex(matrix.index)
+    clusters = clusters_of(data.scores, matrix.index)
     columns = list(zip(rows["point"], rows["evaluation"], strict=True))
     sources = sorted(matrix.index.get_level_values("source").unique())
     frames = []
     for source in sources:
         of_source = matrix.index.get_level_values("source") == source
-        found = statistics.bootstrap_mean(
-            matrix.loc[of_source, columns].to_numpy(), clusters[of_source].to_numpy(), seed=0
-        )
+        found = statistics.bootstrap_mean(matrix.loc[of_source, columns].to_numpy(), clusters[of_source], seed=0)
         frames.append(
             pd.DataFrame(
                 {"label": rows["label"], "source": source, "score": found.mean, "low": found.low, "high": found.high}

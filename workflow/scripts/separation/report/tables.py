@@ -32,7 +32,7 @@ def table_of_points(data: charts.SweepData, metrics: list[str]) -> dict:
     finite = finite[pd.notna(finite)]
     floor, ceiling = (min(0.0, finite.min()), max(finite.max(), 1e-9)) if len(finite) else (0.0, 1.0)
 
-    def place(value: float) -> float:
+    def percent(value: float) -> float:
         return round(100 * (value - floor) / ((ceiling - floor) or 1.0), 2)
 
     rows = []
@@ -43,7 +43,7 @@ def table_of_points(data: charts.SweepData, metrics: list[str]) -> dict:
         bar = None
         if math.isfinite(main["mean"]):
             low, high = (main[end] if math.isfinite(main[end]) else main["mean"] for end in ("low", "high"))
-            bar = {"left": place(low), "width": round(place(high) - place(low), 2), "at": place(main["mean"])}
+            bar = {"left": percent(low), "width": round(percent(high) - percent(low), 2), "at": percent(main["mean"])}
         rows.append(
             {
                 "rank": index,
