@@ -51,7 +51,7 @@ def simulate_sweep(
     sample_rate: int = 8000,
     seed: int = 0,
 ) -> SimulatedSweep:
-    """Writes score files, histories and estimates of every combination of `swept` (8 points where it is None).
+    """Writes score files, histories and estimates of every combination of `swept` (by default 8 points).
 
     Point 2 (counted from 0) has the lowest validation loss, point 3 the highest test scores.
     """

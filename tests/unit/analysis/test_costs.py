@@ -1,4 +1,4 @@
-"""What points cost, from what trainings and jobs left behind."""
+"""Costs of points, from histories and benchmark files."""
 
 import math
 
@@ -22,7 +22,7 @@ def write_training(folder, point, history, device=None):
         write_json(point.progress, {"device": device})
 
 
-def test_time_is_summed_memory_is_the_most_and_the_device_is_told(tmp_path):
+def test_costs_have_total_time_peak_memory_and_device(tmp_path):
     write_training(tmp_path, "a", {"seconds": [10.0, 12.5], "memory_mb": [300, 350]}, "cuda:0 (NVIDIA H200)")
     write_training(tmp_path, "b", {})
     job = tmp_path / "benchmarks/evaluate_point/a/e.tsv"
@@ -35,7 +35,7 @@ def test_time_is_summed_memory_is_the_most_and_the_device_is_told(tmp_path):
     assert costs.loc["b", ["train_seconds", "memory_mb", "evaluate_seconds"]].isna().all()
 
 
-def test_an_epoch_without_a_time_makes_the_sum_unknown(tmp_path):
+def test_total_time_is_unknown_if_an_epoch_has_no_time(tmp_path):
     write_training(tmp_path, "a", {"seconds": [10.0, None]})
     write_training(tmp_path, "b", {"seconds": [1, 1]})
     costs = read_costs(POINTS, tmp_path, tmp_path)
@@ -44,7 +44,7 @@ def test_an_epoch_without_a_time_makes_the_sum_unknown(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "text"),
     [
         (0.25, "0.2 s"),
         (42.4, "42 s"),
@@ -54,10 +54,10 @@ def test_an_epoch_without_a_time_makes_the_sum_unknown(tmp_path):
         (math.nan, "–"),
     ],
 )
-def test_durations_in_words(seconds, words):
-    assert duration(seconds) == words
+def test_durations_are_readable(seconds, text):
+    assert duration(seconds) == text
 
 
-def test_trainings_of_an_hour_are_told_by_the_hour():
+def test_long_trainings_are_measured_in_hours():
     assert rate_unit(pd.DataFrame({"train_seconds": [20.0, math.nan]})) == ("min", 60.0)
     assert rate_unit(pd.DataFrame({"train_seconds": [20.0, 4000.0]})) == ("h", 3600.0)

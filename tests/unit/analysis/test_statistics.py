@@ -1,4 +1,4 @@
-"""Intervals and comparisons on scores whose truth is known."""
+"""Intervals and comparisons of simulated scores with known means."""
 
 import numpy as np
 import pytest
@@ -22,19 +22,19 @@ def coverage(interval: statistics.Interval, truth: float) -> float:
     return float(((interval.low <= truth) & (truth <= interval.high)).mean())
 
 
-def test_the_interval_holds_the_true_mean_as_often_as_it_says_even_with_eight_songs():
+def test_intervals_of_eight_songs_cover_the_true_mean_at_the_stated_rate():
     scores, _, songs = draw_scores(600, song_spread=1.0)
     interval = statistics.bootstrap_mean(scores, songs, seed=1, num_resamples=1000)
     assert 0.92 <= coverage(interval, 5.0) <= 0.985
 
 
-def test_mixtures_of_one_song_taken_for_independent_would_claim_too_much():
+def test_intervals_that_ignore_songs_cover_too_little():
     scores, items, _ = draw_scores(600, song_spread=1.0)
     interval = statistics.bootstrap_mean(scores, items, seed=1, num_resamples=1000)
     assert coverage(interval, 5.0) < 0.75
 
 
-def test_the_paired_interval_holds_the_true_difference_as_often_as_it_says():
+def test_paired_intervals_cover_the_true_difference_at_the_stated_rate():
     easier, items, songs = draw_scores(600, song_spread=2.0)
     random = np.random.default_rng(5)
     better = easier + 0.4 + random.normal(0, 0.2, (NUM_SONGS, 600))[songs] + random.normal(0, 0.5, easier.shape)
@@ -55,7 +55,7 @@ def test_pairing_shows_a_difference_that_two_separate_intervals_hide():
     assert found.clusters[0] == 8
 
 
-def test_no_difference_is_claimed_where_there_is_none_in_nineteen_of_twenty_sweeps():
+def test_false_differences_appear_in_at_most_one_of_twenty_sweeps():
     scores, items, songs = draw_scores(400, song_spread=1.0)
     other = scores + np.random.default_rng(9).normal(0, 1, scores.shape)
     found = statistics.paired_difference(other, scores, items, songs, seed=0, num_resamples=1000)
@@ -66,7 +66,7 @@ def test_no_difference_is_claimed_where_there_is_none_in_nineteen_of_twenty_swee
     assert 0.91 <= verdicts.count(statistics.NO_DIFFERENCE) / 400 <= 0.99
 
 
-def test_the_interval_of_the_median_holds_the_true_one_as_often_as_it_says():
+def test_median_intervals_cover_the_true_median_at_the_stated_rate():
     scores, _, songs = draw_scores(400, song_spread=1.0)
     interval = statistics.bootstrap_median(scores, songs, seed=1, num_resamples=500)
     assert 0.9 <= coverage(interval, 5.0) <= 0.99
@@ -74,7 +74,7 @@ def test_the_interval_of_the_median_holds_the_true_one_as_often_as_it_says():
 
 
 @pytest.mark.parametrize("num_clusters", [3, 150])
-def test_medians_of_resamples_are_those_of_the_units_drawn(num_clusters):
+def test_resampled_medians_equal_medians_of_the_drawn_units(num_clusters):
     random = np.random.default_rng(0)
     values, clusters = random.normal(size=(200, 1)), np.arange(200) % num_clusters
     found = statistics.bootstrap_median(values, clusters, seed=5, num_resamples=300)
@@ -85,7 +85,7 @@ def test_medians_of_resamples_are_those_of_the_units_drawn(num_clusters):
     assert found.high[0] == pytest.approx(np.quantile(medians, 1 - tail))
 
 
-def test_the_median_leaves_out_what_is_missing_and_needs_two_songs():
+def test_medians_ignore_missing_scores_and_need_two_songs_for_an_interval():
     values = np.array([[1.0, 1.0, np.nan], [2.0, np.nan, np.nan], [9.0, np.nan, np.nan], [4.0, 3.0, np.nan]])
     found = statistics.bootstrap_median(values, np.array([0, 0, 1, 1]), seed=0)
     assert np.array_equal(found.mean, [3.0, 2.0, np.nan], equal_nan=True)
@@ -95,14 +95,14 @@ def test_the_median_leaves_out_what_is_missing_and_needs_two_songs():
 
 
 def draw_seeds(random, *, seeds, seed_spread, songs, truth):
-    """Scores (units, seeds) of one setting: songs differ alike for every seed, and trainings turn out unlike."""
+    """Scores (units, seeds) of one setting: all seeds share the songs, and each seed has its own mean."""
     trained = random.normal(truth, seed_spread, seeds)
     return trained + songs + random.normal(0, 0.5, (len(songs), seeds))
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 6])
 @pytest.mark.parametrize("seed_spread", [0.0, 0.8])
-def test_a_difference_of_settings_is_seldom_claimed_where_seeds_alone_differ(seeds, seed_spread):
+def test_differences_between_settings_account_for_the_spread_of_seeds(seeds, seed_spread):
     random = np.random.default_rng(4)
     songs, right, one_seed = np.repeat(np.arange(NUM_SONGS), ITEMS_PER_SONG), [], []
     for _ in range(300):
@@ -114,11 +114,11 @@ def test_a_difference_of_settings_is_seldom_claimed_where_seeds_alone_differ(see
         _, low, high = statistics.difference_over_seeds(one[:, :1], other[:, :1], songs)
         one_seed.append(low <= 0.4 <= high)
     assert np.mean(right) >= 0.92
-    # one training of each would claim what is chance
+    # with one training per setting, chance looks like a difference
     assert seed_spread == 0 or np.mean(one_seed) < 0.5
 
 
-def test_the_mean_over_seeds_tells_of_seeds_and_of_songs():
+def test_intervals_over_seeds_cover_seeds_and_songs():
     random = np.random.default_rng(0)
     songs = np.repeat(np.arange(NUM_SONGS), ITEMS_PER_SONG)
     right, spreads = [], []
@@ -143,17 +143,17 @@ def test_effect_size_is_the_mean_over_the_deviation_of_item_differences():
     assert found.share_better[0] == 1.0
 
 
-def test_missing_scores_are_left_out_and_not_taken_for_zero():
+def test_missing_scores_are_ignored_and_not_counted_as_zero():
     values = np.array([[1.0, np.nan], [np.nan, np.nan], [3.0, np.nan], [5.0, 7.0], [np.inf, np.nan]])
     interval = statistics.bootstrap_mean(values, np.array([0, 0, 1, 2, 2]), seed=0)
     assert interval.mean.tolist() == [3.0, 7.0]
-    # All scores of the second column are from one song: what other songs would give is not known
+    # All scores of the second column are from one song, so there is no interval over songs
     assert np.isfinite(interval.low[0])
     assert np.isnan(interval.low[1])
     assert np.isnan(interval.high[1])
 
 
-def test_columns_with_other_songs_get_the_interval_that_they_would_get_alone():
+def test_columns_with_fewer_songs_get_the_same_interval_as_alone():
     scores, _, songs = draw_scores(1, song_spread=1.0)
     half = np.where((songs < 4)[:, None], scores, np.nan)
     both = statistics.bootstrap_mean(np.hstack([scores, half]), songs, seed=3)
@@ -162,14 +162,14 @@ def test_columns_with_other_songs_get_the_interval_that_they_would_get_alone():
     assert both.high[1] == alone.high[0]
 
 
-def test_the_seed_alone_decides_the_interval():
+def test_intervals_are_determined_by_the_seed():
     scores, _, songs = draw_scores(3, song_spread=1.0)
     one, again, other = (statistics.bootstrap_mean(scores, songs, seed=seed) for seed in (4, 4, 5))
     assert one.low.tolist() == again.low.tolist()
     assert one.low.tolist() != other.low.tolist()
 
 
-def test_intervals_of_few_songs_are_read_further_out():
+def test_intervals_of_few_songs_are_wider():
     # Phi(sqrt(10 / 9) * t) with Student's t of 9 degrees of freedom at 2.5 %, -2.2622
     assert statistics.tail_probability(10) == pytest.approx(0.00855, abs=1e-4)
     assert statistics.tail_probability(100_000) == pytest.approx(0.025, abs=1e-4)
@@ -188,7 +188,7 @@ def test_intervals_of_few_songs_are_read_further_out():
         ((np.nan, np.nan, np.nan), "no mixture in common"),
     ],
 )
-def test_verdicts_are_plain_words(numbers, words):
+def test_verdicts_follow_from_the_interval(numbers, words):
     assert statistics.verdict(*numbers) == words
 
 

@@ -1,4 +1,4 @@
-"""From score files to summary.csv and comparisons.csv."""
+"""Collecting scores and summarizing sweeps."""
 
 import shutil
 
@@ -49,7 +49,7 @@ def small(tmp_path):
     return simulate_sweep(tmp_path, {"train_config.learning_rate": [0.1, 0.01]}, num_items=12, num_songs=6)
 
 
-def test_points_csv_names_each_point_with_what_was_swept(sweep):
+def test_points_csv_has_the_swept_keys_of_each_point(sweep):
     points = pd.read_csv(sweep.files.points, dtype=str)
     assert points.columns.tolist() == ["point", "label", *KEYS, "block", "seed", "group", "evaluation"]
     assert len(points) == 8
@@ -57,7 +57,7 @@ def test_points_csv_names_each_point_with_what_was_swept(sweep):
     assert points.loc[3, "label"] == "learning_rate=0.01, sample_strategy=random"
 
 
-def test_scores_of_points_and_baselines_stand_in_one_tidy_table(scores):
+def test_scores_of_points_and_baselines_are_one_tidy_table(scores):
     assert scores.columns.tolist() == [
         *("point", "evaluation", "dataset", "split", "item", "source"),
         *("SI-SDR", "SI-SDRi", "SI-SIR", "SI-SAR", "SNR"),
@@ -79,7 +79,7 @@ def test_summary_has_a_row_per_point_and_per_baseline(summary):
     assert (summary["items"] == 48).all()
 
 
-def test_means_weigh_every_item_and_source_alike(summary, scores):
+def test_means_weight_items_and_sources_equally(summary, scores):
     for metric in ("SI-SDR", "SI-SDRi", "SI-SAR"):
         expected = scores.groupby("point")[metric].mean().reindex(summary["point"])
         np.testing.assert_allclose(summary[metric], expected, rtol=1e-5, atol=1e-8)
@@ -108,15 +108,15 @@ def test_all_tables_and_the_event_log_agree_on_the_mean_of_a_point(small):
     assert effect["difference"] == pytest.approx(logged[other]["SI-SDRi"] - logged[best]["SI-SDRi"], rel=1e-4)
 
 
-def test_medians_lie_within_their_intervals(summary, scores):
+def test_medians_are_within_their_intervals(summary, scores):
     expected = scores.groupby("point")["SI-SDRi"].median().reindex(summary["point"])
     assert np.allclose(summary["SI-SDRi_median"], expected, atol=1e-4)
-    others = summary[summary["point"] != "mixture"]  # its improvement is nothing everywhere
+    others = summary[summary["point"] != "mixture"]  # its improvement is 0 everywhere
     assert (others["SI-SDRi_median_low"] < others["SI-SDRi_median"]).all()
     assert (others["SI-SDRi_median"] < others["SI-SDRi_median_high"]).all()
 
 
-def test_points_that_differ_in_the_seed_alone_are_a_group(tmp_path):
+def test_points_that_differ_only_in_the_seed_are_a_group(tmp_path):
     swept = {"train_config.learning_rate": [0.1, 0.01], "info.seed": [0, 1, 2]}
     made = simulate_sweep(tmp_path, swept, num_items=24, num_songs=8)
     for number, point in enumerate(made.points):
@@ -140,20 +140,20 @@ def test_points_that_differ_in_the_seed_alone_are_a_group(tmp_path):
     assert found.iloc[0]["label"] == f"learning_rate={other['train_config.learning_rate']}"
 
 
-def test_scores_are_told_by_the_conditions_of_the_mixtures(tmp_path):
+def test_conditions_csv_has_scores_by_mixing_condition(tmp_path):
     made = simulate_sweep(tmp_path, {"train_config.learning_rate": [0.1, 0.01]}, num_items=40, num_songs=8)
     for path in made.score_files:
         table = pd.read_parquet(path)
         low = table["snr_vocals"].rank(method="dense") <= table["snr_vocals"].nunique() / 2
         for metric in ("SI-SDR", "SI-SDRi"):
-            table[metric] -= np.where(low, 3.0, 0.0)  # what this test is to find again
+            table[metric] -= np.where(low, 3.0, 0.0)  # the effect to find
         table["coherent"] = table["item"].rank(method="dense") % 2 == 0
         table.to_parquet(path)
     analyze(made)
-    told, scores = pd.read_csv(made.files.conditions), pd.read_parquet(made.files.scores)
-    assert set(told["condition"]) == {"coherent", "snr_vocals"}
+    conditions, scores = pd.read_csv(made.files.conditions), pd.read_parquet(made.files.scores)
+    assert set(conditions["condition"]) == {"coherent", "snr_vocals"}
     point = made.points[0]["point"]
-    own = told[told["point"] == point]
+    own = conditions[conditions["point"] == point]
     levels = own[own["condition"] == "snr_vocals"]
     assert len(levels) == 4 and levels["items"].sum() == 40
     assert levels["mean"].iloc[2:].min() > levels["mean"].iloc[:2].max() + 1.0
@@ -183,7 +183,7 @@ def test_mixtures_of_the_same_speakers_are_one_cluster(small):
     assert set(comparisons["songs"]) == {2}
 
 
-def test_best_is_chosen_by_validation_loss_although_another_point_scores_higher_on_test(sweep, summary):
+def test_best_point_is_chosen_by_validation_loss_even_if_another_scores_higher_on_test(sweep, summary):
     points = [point["point"] for point in sweep.points]
     losses = {point: pd.read_csv(sweep.folder(point).history)["validation_loss"].min() for point in points}
     lowest = min(losses, key=losses.get)
@@ -194,7 +194,7 @@ def test_best_is_chosen_by_validation_loss_although_another_point_scores_higher_
     assert row["validation_loss"] == pytest.approx(losses[lowest], rel=1e-5)
 
 
-def test_oracle_share_is_the_closed_part_of_the_gap_from_mixture_to_ideal_binary_mask(summary, scores):
+def test_oracle_share_is_the_closed_part_of_the_gap_to_the_ideal_binary_mask(summary, scores):
     means = scores.groupby("point")["SI-SDR"].mean()
     shares = summary.set_index("point")["oracle_share"]
     for point in summary["point"]:
@@ -204,7 +204,7 @@ def test_oracle_share_is_the_closed_part_of_the_gap_from_mixture_to_ideal_binary
     assert shares["ideal_binary_mask"] == 1
 
 
-def test_intervals_count_songs_and_not_mixtures(tmp_path, summary):
+def test_intervals_resample_songs_instead_of_mixtures(tmp_path, summary):
     sweep = simulate_sweep(tmp_path)
     for path in sweep.score_files:
         pd.read_parquet(path).drop(columns="songs").to_parquet(path)
@@ -235,7 +235,7 @@ def test_verdicts_follow_the_intervals(comparisons):
     assert set(shown["verdict"]) == {"better", "worse", "no difference shown"}
 
 
-def test_the_best_is_held_against_every_baseline(comparisons, summary):
+def test_the_best_point_is_compared_with_every_baseline(comparisons, summary):
     rows = comparisons[comparisons["kind"] == "baseline"].set_index("against")
     assert rows.index.tolist() == list(BASELINE_GAINS)
     assert rows.loc["fixed_mask", "verdict"] == "better"
@@ -246,10 +246,10 @@ def test_the_best_is_held_against_every_baseline(comparisons, summary):
     assert rows.loc["fixed_mask", "difference"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_an_effect_is_taken_over_points_that_agree_in_everything_else(comparisons, summary):
+def test_effects_are_computed_over_pairs_with_all_other_keys_equal(comparisons, summary):
     effects = comparisons[comparisons["kind"] == "effect"].set_index(["key", "label"])
     means = summary.set_index(KEYS)["SI-SDRi"]
-    # The best has learning rate 0.01 and takes its excerpts sequentially
+    # The best point has learning rate 0.01 and sequential excerpts
     row = effects.loc[(KEYS[0], "0.1")]
     expected = np.mean([means[0.1, way] - means[0.01, way] for way in ("sequential", "random")])
     assert row["difference"] == pytest.approx(expected, abs=1e-4)
@@ -260,7 +260,7 @@ def test_an_effect_is_taken_over_points_that_agree_in_everything_else(comparison
     assert row["pairs_better"] == sum(difference > 0 for difference in differences)
 
 
-def test_values_that_never_met_with_all_else_equal_are_not_compared(small):
+def test_effects_without_matching_pairs_are_not_computed(small):
     for point, other in zip(small.points, ("adam", "sgd"), strict=True):
         point["swept"]["train_config.optimizer"] = other
     _, comparisons = analyze(small)
@@ -270,7 +270,7 @@ def test_values_that_never_met_with_all_else_equal_are_not_compared(small):
     assert (effects["verdict"] == "never met with all else equal").all()
 
 
-def test_the_same_input_gives_the_same_bytes(sweep, tmp_path):
+def test_same_input_gives_same_bytes(sweep, tmp_path):
     again = SweepFiles(tmp_path)
     for path in (sweep.files.points, sweep.files.scores):
         shutil.copy(path, tmp_path)
@@ -279,21 +279,21 @@ def test_the_same_input_gives_the_same_bytes(sweep, tmp_path):
         assert getattr(again, table).read_bytes() == getattr(sweep.files, table).read_bytes()
 
 
-def test_a_score_file_named_twice_counts_once(small):
+def test_duplicate_score_files_count_once(small):
     small.score_files.append(small.score_files[0])
     summary, _ = analyze(small)
     assert len(pd.read_parquet(small.files.scores)) == (2 + 5) * 12 * 2
     assert len(summary) == 7
 
 
-def test_two_files_with_scores_of_the_same_estimates_are_an_error(small, tmp_path):
+def test_estimates_scored_in_two_files_are_an_error(small, tmp_path):
     copy = tmp_path / "copy.parquet"
     shutil.copy(small.score_files[0], copy)
     with pytest.raises(UserError, match="scored once"):
         collect_scores(small.points, [*small.score_files, copy], small.files)
 
 
-def test_a_condition_that_one_file_lacks_is_null_there(small):
+def test_conditions_missing_from_a_file_are_null(small):
     lacking = small.score_files[-1]
     pd.read_parquet(lacking).drop(columns=["songs", "coherent"]).to_parquet(lacking)
     collect_scores(small.points, small.score_files, small.files)
@@ -302,7 +302,7 @@ def test_a_condition_that_one_file_lacks_is_null_there(small):
     assert table.loc[table["point"] == "mixture", "songs"].notna().all()
 
 
-def test_lists_of_songs_are_songs_too(small):
+def test_songs_may_be_lists(small):
     for path in small.score_files:
         table = pd.read_parquet(path)
         table["songs"] = [[song] for song in table["songs"]]
@@ -311,7 +311,7 @@ def test_lists_of_songs_are_songs_too(small):
     assert (comparisons.loc[comparisons["kind"] == "best", "songs"] == 6).all()
 
 
-def test_mixtures_of_the_same_songs_are_one_cluster_in_whatever_order_they_are_named(small):
+def test_mixtures_of_the_same_songs_are_one_cluster_in_any_order(small):
     for path in small.score_files:
         table = pd.read_parquet(path)
         table["songs"] = np.where(table["item"].astype(int) % 2, "a+b", "b+a")
@@ -322,7 +322,7 @@ def test_mixtures_of_the_same_songs_are_one_cluster_in_whatever_order_they_are_n
     assert (rows["verdict"] == "too few songs to tell").all()
 
 
-def test_a_point_without_scores_keeps_its_row(small):
+def test_points_without_scores_keep_their_row(small):
     lost = small.points[1]["point"]
     small.score_files = [path for path in small.score_files if lost not in str(path)]
     summary, comparisons = analyze(small)
@@ -332,7 +332,7 @@ def test_a_point_without_scores_keeps_its_row(small):
     assert lost not in set(comparisons["point"])
 
 
-def test_a_point_whose_loss_is_not_a_number_is_never_the_best(small):
+def test_points_without_a_finite_loss_are_never_the_best(small):
     path = small.folder(small.points[0]["point"]).history
     pd.read_csv(path).assign(validation_loss=np.nan).to_csv(path, index=False)
     summary, _ = analyze(small)
@@ -359,7 +359,7 @@ def test_two_evaluations_of_one_training_have_a_row_each(small):
     assert abs(effect["difference"]) == pytest.approx(1, abs=1e-4)
 
 
-def test_points_with_other_stfts_are_held_against_their_own_oracles(small):
+def test_points_are_compared_with_the_oracles_of_their_stft(small):
     for path in [path for path in small.score_files if "baselines" in str(path)]:
         table = pd.read_parquet(path).assign(evaluation="other-stft")
         table.loc[table["point"] == "ideal_binary_mask", "SI-SDR"] *= 2
@@ -375,7 +375,7 @@ def test_points_with_other_stfts_are_held_against_their_own_oracles(small):
         assert row["oracle_share"] == pytest.approx((row["SI-SDR"] - floor) / (ceiling - floor), abs=1e-3)
 
 
-def test_many_points_are_compared_with_the_best_only(tmp_path):
+def test_many_points_are_compared_only_with_the_best(tmp_path):
     sweep = simulate_sweep(tmp_path, {"train_config.weight_decay": list(range(25))}, num_items=6, num_songs=3)
     _, comparisons = analyze(sweep)
     assert (comparisons["kind"] == "best").sum() == 24

@@ -1,4 +1,4 @@
-"""The figures of a sweep, as files."""
+"""Figures of a sweep."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from simulated_sweep import simulate_sweep
 
 
 def plot(folder, swept=None, **options):
-    """Simulates a sweep, draws it and gives it with its figures: name -> (specification, what index.json says)."""
+    """Simulates and draws a sweep; returns it with its figures: name -> (specification, entry in the index)."""
     sweep = simulate_sweep(folder, swept, **options)
     collect_scores(sweep.points, sweep.score_files, sweep.files)
     summarize_sweep(sweep.files, sweep.artifacts)
@@ -65,7 +65,7 @@ def test_each_figure_is_an_svg_and_a_specification(drawn):
         assert specification["description"]
 
 
-def test_figures_hold_their_data_and_load_none(drawn):
+def test_figures_contain_their_data_and_load_nothing(drawn):
     _, figures = drawn
     for specification, _ in figures.values():
         assert '"url"' not in json.dumps(specification)
@@ -96,21 +96,21 @@ def test_the_best_point_has_a_colour_of_its_own(drawn):
     assert [row["validation_loss"] for row in best] == [min(row["validation_loss"] for row in rows)]
 
 
-def test_values_of_a_swept_number_stand_in_the_order_of_their_size(drawn):
+def test_values_of_a_swept_number_are_sorted_by_size(drawn):
     _, figures = drawn
     specification, _ = figures["effect_00_learning_rate"]
     orders = [layer["encoding"].get("x", {}).get("sort") for layer in specification["layer"]]
     assert ["0.0001", "0.001", "0.01", "0.1"] in orders
 
 
-def test_every_source_has_its_mean_with_an_interval(drawn):
+def test_every_source_has_a_mean_with_an_interval(drawn):
     _, figures = drawn
     rows = [row for row in rows_of(figures["source_scores"][0]) if "source" in row]
     assert len(rows) == (8 + 5) * 2
     assert all(row["low"] <= row["score"] <= row["high"] for row in rows)
 
 
-def test_the_same_sweep_draws_the_same_bytes(drawn, tmp_path):
+def test_same_sweep_draws_same_bytes(drawn, tmp_path):
     sweep, _ = drawn
     again = SweepFiles(tmp_path)
     for path in (path for path in sweep.files.path.iterdir() if path.is_file()):
@@ -136,7 +136,7 @@ def test_one_point_has_curves_and_scores_but_no_effects(tmp_path):
     assert not stale.exists()
 
 
-def test_many_points_are_drawn_by_rank_instead_of_one_below_the_other(tmp_path):
+def test_many_points_are_drawn_by_rank(tmp_path):
     rates = [round(0.001 * 1.1**index, 6) for index in range(40)]
     _, figures = plot(tmp_path, {"train_config.learning_rate": rates}, num_items=6, num_songs=3, num_epochs=3)
     specification, _ = figures["score_distributions"]

@@ -1,4 +1,4 @@
-"""The report as its reader meets it: one page that fetches nothing and hides nothing."""
+"""Content of the report."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ PROVENANCE = {
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements with attributes, and the text outside of scripts and styles."""
+    """A parsed page: elements with attributes, and the text outside scripts and styles."""
 
     def __init__(self, text):
         super().__init__()
@@ -60,7 +60,7 @@ class Page(HTMLParser):
 
 
 def prepare(folder, swept=None, *, change=lambda sweep: None, draw=False, **options):
-    """Simulates and analyses a sweep; its figures are drawn only where they matter, because drawing takes seconds."""
+    """Simulates and analyzes a sweep; draws figures only on request, because that takes seconds."""
     sweep = simulate_sweep(folder, swept, **options)
     change(sweep)
     collect_scores(sweep.points, sweep.score_files, sweep.files)
@@ -94,7 +94,7 @@ def page(sweep):
 
 
 def rescale(gain):
-    """Changes the scores of all points, so that they lie `gain` dB higher."""
+    """Raises the scores of all points by `gain` dB."""
 
     def change(sweep):
         for path in sweep.score_files:
@@ -115,7 +115,7 @@ def test_the_page_opens_without_network_or_other_files(page):
     assert "url(" not in styles
     assert "@import" not in styles
     policy = next(found for found in page.all("meta") if found.get("http-equiv") == "Content-Security-Policy")
-    # Should anything try nevertheless, the browser refuses
+    # The browser blocks any request that is left
     assert policy["content"].startswith("default-src 'none'")
 
 
@@ -129,7 +129,7 @@ def test_the_verdict_names_the_point_with_the_lowest_validation_loss_and_its_tes
     assert f"The point closes {100 * best['oracle_share']:.0f} %" in page.text
 
 
-def test_the_verdict_says_that_the_runner_up_does_better_on_test(page, sweep):
+def test_the_verdict_reports_a_runner_up_that_is_better_on_test(page, sweep):
     comparisons = pd.read_csv(sweep.files.comparisons)
     row = (
         comparisons[comparisons["kind"] == "best"].set_index("label").loc["learning_rate=0.01, sample_strategy=random"]
@@ -138,32 +138,32 @@ def test_the_verdict_says_that_the_runner_up_does_better_on_test(page, sweep):
     assert "the runner-up is shown to be better" in page.text
 
 
-def test_doubts_are_told_beside_the_verdict(page):
+def test_reasons_for_doubt_are_listed_with_the_verdict(page):
     assert "The test set covers only 8 songs." in page.text
     assert "Each point was trained with one seed." in page.text
     assert "lowest in its last epoch (12)" in page.text
 
 
-def test_a_network_that_is_no_better_than_a_fixed_mask_is_called_that(tmp_path):
+def test_the_verdict_reports_a_network_that_is_no_better_than_a_fixed_mask(tmp_path):
     text = render(prepare(tmp_path, {"train_config.learning_rate": [0.1, 0.01, 0.001]}, change=rescale(-4.6))).text
     assert "It is not shown to be better than a fixed mask" in text
     assert "It is better than a fixed mask" not in text
 
 
-def test_a_network_that_does_harm_is_called_that(tmp_path):
+def test_the_verdict_reports_a_network_that_is_worse_than_the_mixture(tmp_path):
     text = render(prepare(tmp_path, {"train_config.learning_rate": [0.1]}, change=rescale(-9.0))).text
     assert "not shown to be better than the unprocessed mixture" in text
     assert "It is worse than a fixed mask" in text
     assert "The sweep has one point" in text
 
 
-def test_losses_of_different_kinds_are_not_passed_off_as_a_fair_ranking(tmp_path):
+def test_the_verdict_warns_about_different_losses(tmp_path):
     losses = [[["DeepClusteringLoss", "embedding", 1.0]], [["L1Loss", "estimates", 1.0]]]
     text = render(prepare(tmp_path, {"train_config.loss_function": losses}, num_items=6, num_songs=3)).text
     assert "differ in train_config.loss_function" in text
 
 
-def test_scores_that_are_not_finite_are_counted_and_told(tmp_path):
+def test_scores_that_are_not_finite_are_counted(tmp_path):
     def silence(sweep):
         table = pd.read_parquet(sweep.score_files[-1])
         table.loc[:2, ["SI-SDR", "SI-SDRi"]] = -np.inf
@@ -196,7 +196,7 @@ def test_the_table_shows_points_by_validation_loss_with_the_keys_that_vary(page,
     assert heads[:3] == ["#", "learning_rate", "sample_strategy"]
 
 
-def test_a_key_with_one_value_is_no_column(tmp_path):
+def test_keys_with_one_value_have_no_column(tmp_path):
     swept = {"train_config.learning_rate": [0.1, 0.01], "train_config.batch_size": [8]}
     shown = render(prepare(tmp_path, swept, num_items=6, num_songs=3))
     assert [found.get("title") for found in shown.all("th", scope="col") if "config" in found.get("title", "")] == [
@@ -204,7 +204,7 @@ def test_a_key_with_one_value_is_no_column(tmp_path):
     ]
 
 
-def test_best_median_and_worst_mixture_can_be_heard(page):
+def test_best_median_and_worst_mixture_can_be_played(page):
     players = page.all("audio")
     assert len(players) == 3 * (1 + 2 + 2)
     for player in players:
@@ -230,7 +230,7 @@ def test_spectrograms_show_a_tone_where_it_sounds(page):
     assert levels[-40:].max() > 3 * levels[:50].max()
 
 
-def test_what_users_wrote_is_shown_and_never_run(page, sweep):
+def test_user_text_is_escaped(page, sweep):
     source = sweep.files.report.read_text(encoding="utf-8")
     assert "Is <script>alert('notes')</script> & more shown as written?" in page.text
     assert "<script>alert" not in source
@@ -238,7 +238,7 @@ def test_what_users_wrote_is_shown_and_never_run(page, sweep):
     assert "<i>music" not in source
 
 
-def test_labels_and_values_cannot_leave_the_data_of_a_chart(tmp_path):
+def test_labels_and_values_are_escaped_in_charts(tmp_path):
     evil = "</script><script>alert('label')</script>"
     swept = {"train_config.class": [evil, "Trainer"]}
     shown = render(prepare(tmp_path, swept, draw=True, num_items=6, num_songs=3))
@@ -248,7 +248,7 @@ def test_labels_and_values_cannot_leave_the_data_of_a_chart(tmp_path):
     assert any(evil in json.dumps(chart) for chart in charts)
 
 
-def test_every_chart_is_there_with_words_for_who_does_not_see_it(page, sweep):
+def test_every_chart_has_a_description_for_screen_readers(page, sweep):
     index = read_json(sweep.files.figure_index)
     assert {entry["section"] for entry in index} == set(SECTIONS)
     assert {found["id"] for found in page.all("figure")} == {f"figure-{entry['name']}" for entry in index}
@@ -259,7 +259,7 @@ def test_every_chart_is_there_with_words_for_who_does_not_see_it(page, sweep):
         assert image["alt"]
 
 
-def test_every_form_field_and_link_within_the_page_leads_somewhere(page):
+def test_links_and_labels_refer_to_existing_elements(page):
     ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
     for link in page.all("a"):
         if link["href"].startswith("#"):
@@ -270,7 +270,7 @@ def test_every_form_field_and_link_within_the_page_leads_somewhere(page):
     assert len(ids) == sum("id" in attributes for _, attributes in page.elements)
 
 
-def test_the_report_says_how_it_was_made_and_what_its_words_mean(page):
+def test_the_report_has_provenance_and_definitions(page):
     for words in ("0123abc", "nussl 1.1.9", "toy_music-0123456789ab", "https://example.org/licence", "2026-01-02"):
         assert words in page.text
     assert "info:" in page.text
@@ -279,18 +279,18 @@ def test_the_report_says_how_it_was_made_and_what_its_words_mean(page):
         assert re.search(rf"{metric} S[a-z-]+", page.text)
 
 
-def test_tables_can_be_taken_along(page, sweep):
+def test_tables_can_be_downloaded(page, sweep):
     link = page.all("a", download="summary.csv")[0]
     assert base64.b64decode(link["href"].split("base64,")[1]) == sweep.files.summary.read_bytes()
 
 
-def test_the_same_input_gives_the_same_bytes(page, sweep, tmp_path):
+def test_same_input_gives_same_bytes(page, sweep, tmp_path):
     again = copy_of(sweep, tmp_path / "again", without="report.html")
     render(again)
     assert again.files.report.read_bytes() == sweep.files.report.read_bytes()
 
 
-def test_a_sweep_that_kept_no_audio_still_has_a_report(sweep, tmp_path):
+def test_sweeps_without_audio_have_a_report(sweep, tmp_path):
     shown = render(copy_of(sweep, tmp_path / "silent", without="estimates"), {})
     assert not shown.all("audio")
     assert "Listen" not in shown.text
@@ -311,68 +311,68 @@ def test_only_the_evaluation_that_the_verdict_is_about_is_played(tmp_path):
     assert len(shown.all("audio")) == 3 * 5
 
 
-def test_it_is_said_that_the_best_is_chosen_on_validation_and_reported_on_test(page):
+def test_the_report_states_how_the_best_point_is_chosen(page):
     assert "The best point is chosen on validation and reported on test." in page.text
 
 
-def test_of_losses_that_do_not_compare_each_has_its_own_best(tmp_path):
+def test_each_loss_has_a_best_point_if_losses_differ(tmp_path):
     losses = [[["DeepClusteringLoss", "embedding", 1.0]], [["L1Loss", "estimates", 1.0]]]
     swept = {"train_config.loss_function": losses, "train_config.learning_rate": [0.1, 0.01]}
     sweep = prepare(tmp_path, swept, num_items=6, num_songs=3)
     text = render(sweep).text
     assert "their validation losses measure different things and are not comparable" in text
-    told = text.split("The best point of each loss")[1].split("Points and baselines")[0]
+    text = text.split("The best point of each loss")[1].split("Points and baselines")[0]
     summary = pd.read_csv(sweep.files.summary).dropna(subset="validation_loss")
     for _, points in summary.groupby("train_config.loss_function"):
         best = points.loc[points["validation_loss"].idxmin()]
-        assert f"{best['label']} {best['validation_loss']:.4g}" in told
-        assert f"{best['SI-SDRi']:.2f}" in told
+        assert f"{best['label']} {best['validation_loss']:.4g}" in text
+        assert f"{best['SI-SDRi']:.2f}" in text
 
 
-def test_points_with_one_loss_are_not_called_incomparable(page):
+def test_points_with_one_loss_are_comparable(page):
     assert "not comparable" not in page.text
     assert "The best point of each loss" not in page.text
 
 
-def test_what_points_cost_and_what_that_bought(page, sweep):
-    told = page.text.split("Total training time:")[1].split("What the numbers mean")[0]
-    # Seconds of an epoch are 2.5 + 0.5 * (index % 5), of which there are 12
-    assert told.startswith(" 5 min 18 s")
-    assert "Devices: cpu." in told
+def test_costs_are_shown_with_scores(page, sweep):
+    text = page.text.split("Total training time:")[1].split("What the numbers mean")[0]
+    # 12 epochs of 2.5 + 0.5 * (index % 5) seconds
+    assert text.startswith(" 5 min 18 s")
+    assert "Devices: cpu." in text
     summary = pd.read_csv(sweep.files.summary).set_index("point")
     best = summary[summary["best"]].iloc[0]
-    assert f"12 42 s cpu 402 – {best['SI-SDRi']:.2f} {best['SI-SDRi'] / 0.7:.4g}" in told
+    assert f"12 42 s cpu 402 – {best['SI-SDRi']:.2f} {best['SI-SDRi'] / 0.7:.4g}" in text
 
 
-def test_conditions_stand_in_numbers_too(page, sweep):
+def test_scores_by_condition_are_also_tables(page, sweep):
     conditions = pd.read_csv(sweep.files.conditions)
-    told = page.text.split("Values as tables")[1].split("Effects of swept keys")[0]
+    text = page.text.split("Values as tables")[1].split("Effects of swept keys")[0]
     best = pd.read_csv(sweep.files.summary).query("best").iloc[0]
     for _, row in conditions[conditions["point"] == best["point"]].iterrows():
-        assert row["condition"] in told
-        assert f"{row['mean']:.2f}".replace("-", "−") in told
-        assert f"n = {row['items']}" in told
+        assert row["condition"] in text
+        assert f"{row['mean']:.2f}".replace("-", "−") in text
+        assert f"n = {row['items']}" in text
 
 
-def test_metrics_have_their_definitions(page):
-    told = page.text.split("Definition of SI-SDR ")[1]
+def test_metrics_are_defined(page):
+    text = page.text.split("Definition of SI-SDR ")[1]
     for words in ("ICASSP 2019", "filter length 1 (a gain)", "permutation", "aggregation mean over channels"):
-        assert words in told
+        assert words in text
 
 
-def test_medians_are_a_click_away(page, sweep):
+def test_medians_are_in_hidden_columns(page, sweep):
     best = pd.read_csv(sweep.files.summary).query("best").iloc[0]
     cells = [found for found in page.all("td", class_="extra") if "data-sort" in found]
     assert str(best["SI-SDRi_median"]) in {found["data-sort"][: len(str(best["SI-SDRi_median"]))] for found in cells}
 
 
-def test_one_song_gives_no_interval_and_the_report_says_why(tmp_path):
+def test_the_report_explains_missing_intervals(tmp_path):
     text = render(prepare(tmp_path, {"train_config.learning_rate": [0.1, 0.01]}, num_items=4, num_songs=1)).text
     assert "(no interval: too few songs)" in text
     assert "nan" not in text.lower().replace("nano", "")
 
 
-def test_long_audio_is_cut_so_that_the_page_stays_small(tmp_path):
+def test_long_audio_is_truncated(tmp_path):
     rates = {"train_config.learning_rate": [0.1, 0.01, 0.001]}
     sweep = prepare(tmp_path, rates, num_items=6, num_songs=3, seconds=18, sample_rate=48000)
     shown = render(sweep)
@@ -381,7 +381,7 @@ def test_long_audio_is_cut_so_that_the_page_stays_small(tmp_path):
     assert sweep.files.report.stat().st_size < 40e6
 
 
-def test_a_report_grows_with_its_points_and_hardly_with_its_items(tmp_path):
+def test_report_size_hardly_depends_on_the_number_of_items(tmp_path):
     sizes = []
     for items in (30, 300):
         folder = tmp_path / str(items)

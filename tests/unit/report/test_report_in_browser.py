@@ -1,4 +1,4 @@
-"""The report in a real browser, where one is installed: what a reader sees, hears, clicks and types."""
+"""The report in a real browser, if one is installed."""
 
 import json
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found")
 SHOWN = (
     """[...document.querySelectorAll("tr[data-point]:not([hidden]) .rank")].map((cell) => parseInt(cell.textContent))"""
 )
-# The element that has the keyboard, in words
+# Description of the focused element
 FOCUS = """(() => {
     const at = document.activeElement, text = at.innerText || at.getAttribute("aria-label") || at.id;
     return `${at.tagName.toLowerCase()} ${text.trim()}`;
@@ -57,7 +57,7 @@ def report(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, report):
-    """The report, open in a window of a desk's size."""
+    """The report in a desktop window."""
     browser.look(1280)
     browser.open(report)
     return browser
@@ -69,14 +69,14 @@ def drawn(page):
 
 @pytest.mark.parametrize("width", [1280, 375])
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_opens_whole_at_any_width_by_day_and_by_night(browser, report, width, dark):
+def test_the_page_fits_any_width_in_light_and_dark(browser, report, width, dark):
     browser.look(width, dark=dark)
     browser.open(report)
     drawn(browser)
     figures, charts = browser.ask('["figure.chart", ".plot svg"].map((name) => document.querySelectorAll(name).length)')
     assert charts == figures > 8
     assert browser.ask("document.documentElement.scrollWidth <= window.innerWidth")
-    # Nothing sticks out of the window, except inside of what scrolls by itself
+    # Nothing exceeds the window, except in scrollable regions
     assert (
         browser.ask("""[...document.querySelectorAll("main *")].filter((at) => !at.closest(".scroll, pre") &&
         at.getBoundingClientRect().right > window.innerWidth + 1).map((at) => at.outerHTML.slice(0, 80))""")
@@ -88,7 +88,7 @@ def test_it_opens_whole_at_any_width_by_day_and_by_night(browser, report, width,
     assert len([url for url in browser.requests if url.startswith("file:")]) == 1
 
 
-def test_a_dark_page_is_dark_and_its_charts_too(browser, report):
+def test_dark_mode_applies_to_page_and_charts(browser, report):
     light = []
     for dark in (False, True):
         browser.look(1280, dark=dark)
@@ -102,7 +102,7 @@ def test_a_dark_page_is_dark_and_its_charts_too(browser, report):
     assert max(light[1]) < 40
 
 
-def test_a_click_on_a_heading_sorts_and_a_second_one_turns_it_round(page):
+def test_clicks_on_a_heading_sort_and_reverse(page):
     values = """[...document.querySelectorAll("tr[data-point] td.main")].map((cell) => Number(cell.dataset.sort))"""
     page.ask('document.querySelector("th.main .sort").click()')
     falling = page.ask(values)
@@ -116,7 +116,7 @@ def test_a_click_on_a_heading_sorts_and_a_second_one_turns_it_round(page):
     assert rates == sorted(rates)
 
 
-def test_typing_and_choosing_leave_the_points_that_fit(page):
+def test_search_and_lists_filter_points(page):
     page.ask('document.getElementById("search").focus()')
     for letter in "random":
         page.press(letter)
@@ -129,7 +129,7 @@ def test_typing_and_choosing_leave_the_points_that_fit(page):
     assert page.ask(SHOWN) == [2]
 
 
-def test_all_that_can_be_done_can_be_done_from_the_keyboard(page):
+def test_everything_is_reachable_by_keyboard(page):
     reached = []
     for _ in range(60):
         page.press("Tab")
@@ -159,7 +159,7 @@ def test_fields_have_labels_and_tables_have_headings(page):
         (at.getAttribute("aria-label") || document.getElementById(at.getAttribute("aria-labelledby"))))""")
 
 
-def test_every_sound_plays_and_one_at_a_time(page):
+def test_clips_play_one_at_a_time(page):
     played = page.ask("""(async () => {
         const players = [...document.querySelectorAll("audio")], heard = [];
         for (const player of players) {
@@ -180,7 +180,7 @@ def test_every_sound_plays_and_one_at_a_time(page):
     assert page.ask(f"{players}.map((player) => player.paused)") == [True, False]
 
 
-def test_every_link_within_the_page_and_every_download_leads_somewhere(page):
+def test_links_and_downloads_work(page):
     links = page.ask('[...document.querySelectorAll("a[href]")].map((link) => link.getAttribute("href"))')
     assert len(links) > 10
     for link in links:
@@ -191,7 +191,7 @@ def test_every_link_within_the_page_and_every_download_leads_somewhere(page):
     page.wait_for("document.getElementById('made').getBoundingClientRect().top < window.innerHeight")
 
 
-def test_a_chart_can_be_saved_on_white_paper_even_at_night(browser, report):
+def test_charts_are_saved_with_a_white_background_in_dark_mode(browser, report):
     browser.look(1280, dark=True)
     browser.open(report)
     saved = browser.ask("""(async () => {
@@ -207,7 +207,7 @@ def test_a_chart_can_be_saved_on_white_paper_even_at_night(browser, report):
     assert "#ffffff" in saved[1] or 'fill="white"' in saved[1]
 
 
-def test_a_report_of_many_points_opens_without_complaint_and_stays_small(browser, tmp_path):
+def test_large_reports_open_without_errors_and_stay_small(browser, tmp_path):
     swept = {
         "train_config.learning_rate": [0.1 / 2**n for n in range(10)],
         "train_config.batch_size": [4, 8, 16, 32, 64],
@@ -215,7 +215,7 @@ def test_a_report_of_many_points_opens_without_complaint_and_stays_small(browser
     swept["model_config.modules.stack.args.num_layers"] = [1, 2, 3, 4]
     sweep = prepare(tmp_path, swept, draw=True, num_items=12, num_songs=4, num_epochs=60, seconds=30)
     render(sweep)
-    # What grows with the items is drawn from quantiles: 200 points must leave room for their audio
+    # Distributions are drawn from quantiles, which leaves room for the audio of 200 points
     assert sweep.files.report.stat().st_size < 12e6
     browser.look(1280)
     browser.open(sweep.files.report)
