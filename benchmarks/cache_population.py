@@ -1,8 +1,8 @@
-"""How fast a cache is filled and how large it is: `python benchmarks/cache_population.py`.
+"""Speed of filling a cache, and its size: `python benchmarks/cache_population.py`.
 
 Scenes of 4 s at 16 kHz, two sources, phase-sensitive targets and weights, read from the same files by nussl 1.1.9's
-Scaper dataset into its own Cache and by populate_cache, each in this one process with one thread. What both hold is
-compared first; then they take turns. Prints the ratios of items per second and of bytes per item.
+Scaper dataset into its own Cache, and by populate_cache, in one process with one thread each. The contents are compared
+first, then the two take turns. Prints the ratios of items per second and of bytes per item.
 """
 
 import tempfile
@@ -17,12 +17,12 @@ KEYS = ("mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights")
 
 
 def clock() -> np.ndarray:
-    """Seconds on the clock, and of this process's work, which other processes disturb less."""
+    """Wall time and processor time of this process, in seconds; other processes disturb the latter less."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
 def fill_nussls(split: dict, folder: Path) -> tuple[object, np.ndarray]:
-    """nussl's own way; its items and seconds."""
+    """Fills nussl's Cache; the cache and the seconds."""
     from separation.nussl_compat import nussl
 
     cache = nussl.datasets.transforms.Cache(str(folder), cache_size=COUNT, overwrite=True)
@@ -44,7 +44,7 @@ def fill_ours(split: dict, manifest: Path, kind: str, keys: tuple[str, ...]) -> 
 
 def check_equal(cache: object, manifest: Path) -> None:
     from separation.features.cache import open_cache
-    from separation.features.store import BatchOptions
+    from separation.features.decode import BatchOptions
 
     store = open_cache(manifest)
     differing = bins = 0

@@ -1,11 +1,11 @@
-"""How fast a trained network is evaluated: `python benchmarks/evaluation.py`.
+"""Speed of evaluation: `python benchmarks/evaluation.py`.
 
-Deep clustering and mask inference, BLSTM 1 x 64, 4 s mixtures at 16 kHz, on the processors of this machine: the
-original's loop over files (each file read from its JAMS by nussl.datasets.Scaper, nussl's algorithm built for it, run,
-scored by nussl's BSSEvalScale, the scores written as YAML, in a pool of threads) against evaluate_point with as many
-processes. The original is given the better of one thread and of all, found in the first turn; in both, each thread's
-libraries use one processor. Scores are compared in each turn: equal within a thousandth of a decibel, with clusters
-that begin alike.
+Deep clustering and mask inference, BLSTM 1 x 64, 4 s mixtures at 16 kHz, on all processors of this machine. The
+original loops over files in a pool of threads: nussl.datasets.Scaper reads a file from its JAMS, nussl's algorithm is
+built for it and run, nussl's BSSEvalScale scores it, and the scores are written as YAML. It is compared with
+evaluate_point with as many processes. The original uses one thread or all, whichever is faster in the first turn; in
+both, the libraries use one processor per thread. Scores are compared in each turn: they are equal within a thousandth
+of a decibel, with the same initial clusters.
 """
 
 import os
@@ -28,7 +28,7 @@ METRICS = ("SI-SDR", "SI-SIR", "SI-SAR", "SD-SDR", "SNR", "SRR", "SI-SDRi")
 
 
 def save_model(path: Path, config: dict, folder: Path) -> None:
-    """A network as training saves one, after a little of it: without, clusters take longer to find."""
+    """Saves a network after a short training: clusters of an untrained one take longer to find."""
     from separation.nussl_compat import nussl
 
     torch.manual_seed(0)
@@ -37,9 +37,9 @@ def save_model(path: Path, config: dict, folder: Path) -> None:
     transform = nussl.datasets.transforms.PhaseSensitiveSpectrumApproximation()
     batches = []
     for index in range(12):
-        told = transform(dataset[index])
+        data = transform(dataset[index])
         keys = ("mix_magnitude", "ideal_binary_mask", "source_magnitudes")
-        tensors = {key: torch.tensor(told[key], dtype=torch.float32).transpose(0, 1)[None].contiguous() for key in keys}
+        tensors = {key: torch.tensor(data[key], dtype=torch.float32).transpose(0, 1)[None].contiguous() for key in keys}
         batches.append({**tensors, "weights": tensors["mix_magnitude"] / tensors["mix_magnitude"].mean()})
     losses = {"DeepClusteringLoss": {"weight": 1.0}}
     if "mask" in config["output"]:
@@ -69,7 +69,7 @@ def nussl_dataset(folder: Path):
 
 
 def mask_config() -> dict:
-    """The network of training_step with masks for its output."""
+    """The network of training_step with masks as output."""
     from separation.nussl_compat import nussl
 
     return nussl.ml.networks.builders.build_recurrent_mask_inference(
@@ -79,7 +79,7 @@ def mask_config() -> dict:
 
 
 class Originals:
-    """The original's way, one file at a time."""
+    """The original implementation, one file at a time."""
 
     def __init__(self, folder: Path, algorithm: str, args: dict, output: Path):
         from separation.nussl_compat import nussl
@@ -123,18 +123,26 @@ class Originals:
 def ours(folder: Path, checkpoint: Path, algorithm: str, args: dict, scores: Path) -> tuple[float, dict]:
     """Seconds, and (item, source, metric) -> score."""
     from separation.evaluation.evaluate import evaluate_point
+    from separation.experiment.options import PointOptions
 
     config = {
         "info": {"seed": 0},
         "dataset_config": scenes.DATASET_CONFIG,
+        "train_config": {"loss_function": [["dpcl", "embedding", 1.0]], "num_epochs": 1},
+        "model_config": CLUSTERING,
         "algorithm_config": {"class": algorithm, "args": args},
         "test_config": {"testers": [{"BSSEvalScale": {"compute_permutation": True}}]},
     }
     began = time.perf_counter()
     evaluate_point(
-        config, point="p", evaluation="e", checkpoint=checkpoint, test={"folder": str(folder)}, scores=scores,
+        PointOptions.read(config),
+        point="p",
+        evaluation="e",
+        checkpoint=checkpoint,
+        test={"folder": str(folder)},
+        scores=scores,
         threads=os.cpu_count() or 1,
-    )  # fmt: skip
+    )
     seconds = time.perf_counter() - began
     table = pandas.read_parquet(scores).set_index(["item", "source"])
     shutil.rmtree(scores.parent)
@@ -142,7 +150,7 @@ def ours(folder: Path, checkpoint: Path, algorithm: str, args: dict, scores: Pat
 
 
 def compare(folder: Path, work: Path, algorithm: str, config: dict, args: dict) -> None:
-    """Prints the rates of both ways and their ratio, after the scores have been compared."""
+    """Compares the scores of both implementations, then prints their speed and ratio."""
     checkpoint = work / f"{algorithm}.pth"
     save_model(checkpoint, config, folder)
     (work / "yaml").mkdir(exist_ok=True)

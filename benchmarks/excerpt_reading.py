@@ -1,10 +1,9 @@
-"""How fast a training's excerpts are read: `python benchmarks/excerpt_reading.py`.
+"""Speed of reading training excerpts: `python benchmarks/excerpt_reading.py`.
 
-Excerpts of 400 frames from scenes of 4 s at 16 kHz, in batches of 8 with all four keys (the mixture's magnitude, its
-sources' targets, the binary mask, the weights): nussl 1.1.9's Scaper dataset with its Cache and GetExcerpt behind
-torch's DataLoader, as its trainer reads them, against BatchLoader on the workflow's caches, on disk, with as many
-workers on both sides. The excerpts are compared first; then the two take turns. Where there is a GPU, batches are
-delivered to it.
+Excerpts of 400 frames from scenes of 4 s at 16 kHz, in batches of 8 with all four keys (magnitude of the mixture,
+targets, binary mask, weights). nussl 1.1.9's Scaper dataset with its Cache and GetExcerpt in torch's DataLoader, as in
+nussl's trainer, is compared with BatchLoader on the workflow's caches on disk, with the same number of workers. The
+excerpts are compared first, then the two take turns. With a GPU, batches are moved to it.
 """
 
 import tempfile
@@ -38,13 +37,14 @@ def nussl_loader(split: dict, location: Path, num_workers: int, *, populate: boo
 def our_loader(
     manifest: Path, kind: str, num_workers: int, device: str, keys: tuple[str, ...] = KEYS
 ) -> Callable[[int], Iterable]:
-    """What gives the batches of an epoch by its number."""
+    """A function from the number of an epoch to its batches."""
+    from separation.experiment.options import DatasetOptions
     from separation.features.cache import open_cache
     from separation.training.batches import BatchLoader, plan_epoch
 
     store = open_cache(manifest)
     config = {**scenes.DATASET_CONFIG, "data_keys_for_training": list(keys), "cache_kind": kind}
-    loader = BatchLoader(store, config, batch_size=BATCH, num_workers=num_workers, device=device)
+    loader = BatchLoader(store, DatasetOptions.read(config), batch_size=BATCH, num_workers=num_workers, device=device)
 
     def epoch(number: int) -> Iterable:
         return loader.load(
@@ -62,9 +62,9 @@ def our_loader(
 
 
 def check_equal(loader: Iterable, manifests: dict[str, Path]) -> None:
-    """Every excerpt of one of nussl's epochs is found in the caches: at the frame where the magnitudes agree."""
+    """Checks that the caches hold every excerpt of a batch of nussl's, at the frame where the magnitudes agree."""
     from separation.features.cache import open_cache
-    from separation.features.store import BatchOptions
+    from separation.features.decode import BatchOptions
 
     theirs = next(iter(loader))
     for kind, manifest in manifests.items():
@@ -73,9 +73,9 @@ def check_equal(loader: Iterable, manifests: dict[str, Path]) -> None:
         whole = store.excerpts(range(COUNT), [0] * COUNT, int(store.frames.max()), options)
         for row in range(BATCH):
             item = int(theirs["index"][row])
-            wanted = theirs["mix_magnitude"][row]
+            expected = theirs["mix_magnitude"][row]
             errors = [
-                float((whole["mix_magnitude"][item, start : start + LENGTH] - wanted).abs().max())
+                float((whole["mix_magnitude"][item, start : start + LENGTH] - expected).abs().max())
                 for start in range(int(store.frames[item]) - LENGTH + 1)
             ]
             start = int(np.argmin(errors))
@@ -95,7 +95,7 @@ def check_equal(loader: Iterable, manifests: dict[str, Path]) -> None:
 
 
 def seconds_of(epoch: Callable[[int], Iterable], device: str) -> float:
-    """Of EPOCHS epochs, after one to warm up."""
+    """Seconds of EPOCHS epochs, after one to warm up."""
     for _ in epoch(0):
         pass
     began = time.perf_counter()

@@ -1,12 +1,12 @@
-"""How fast a network learns: `python benchmarks/training_step.py`.
+"""Speed of a training step: `python benchmarks/training_step.py`.
 
-Deep clustering, BLSTM 1 x 64, embedding of 15, batches of 8 x 400 frames x 257 frequencies, one thread: the step of
-nussl 1.1.9's own trainer (its TrainClosure with its DeepClusteringLoss) against the step of this workflow's training,
-on the same batches and from the same weights. Losses and gradients are compared first; then the two take turns.
+Deep clustering, BLSTM 1 x 64, embedding size 15, batches of 8 x 400 frames x 257 frequencies, one thread. The step of
+nussl 1.1.9's trainer (TrainClosure with DeepClusteringLoss) is compared with the step of this workflow, on the same
+batches and from the same weights. Losses and gradients are compared first, then the two take turns.
 
-The share of time that a training waits for its loader is measured over an epoch from a cache on disk. Where there is a
-GPU, whole epochs are compared with those of nussl's dataset, Cache, DataLoader and closure, and with the same network
-fed from tensors that lie on the GPU.
+The share of time that a training waits for its loader is measured over an epoch from a cache on disk. With a GPU, whole
+epochs are compared with those of nussl's dataset, Cache, DataLoader and closure, and with the same network on tensors
+that are already on the GPU.
 """
 
 import copy
@@ -74,7 +74,7 @@ class Nussls:
 
 
 class Ours:
-    """A step as separation.training.loop takes it."""
+    """A step of separation.training.loop."""
 
     def __init__(self, model: torch.nn.Module, device: str):
         from separation.losses.combined import CombinedLoss
@@ -96,10 +96,11 @@ class Ours:
 
 
 def both_ways(device: str) -> tuple[Nussls, Ours]:
-    """Two trainings from the same weights."""
+    """Both implementations with the same initial weights."""
+    from separation.experiment.options import NetworkOptions
     from separation.networks.build import build_model
 
-    model = build_model(CONFIG, seed=0, num_frequencies=257)
+    model = build_model(NetworkOptions.read(CONFIG), seed=0, num_frequencies=257)
     return Nussls(copy.deepcopy(model).to(device)), Ours(model.to(device), device)
 
 
@@ -140,16 +141,16 @@ def measure_wait(manifest: Path, kind: str, device: str) -> None:
         epoch = our_loader(manifest, kind, num_workers, device, keys=DPCL_KEYS)
         shares = []
         for number in range(3):
-            waited, began = 0.0, time.perf_counter()
+            wait, began = 0.0, time.perf_counter()
             batches = iter(epoch(number))
             while True:
-                asked = time.perf_counter()
+                requested = time.perf_counter()
                 batch = next(batches, None)
-                waited += time.perf_counter() - asked
+                wait += time.perf_counter() - requested
                 if batch is None:
                     break
                 ours(batch)
-            shares.append(100 * waited / (time.perf_counter() - began))
+            shares.append(100 * wait / (time.perf_counter() - began))
         print(
             f"waiting for the loader, {kind}, {num_workers} workers: {scenes.spread(shares)} % of an epoch", flush=True
         )

@@ -22,7 +22,7 @@ DATASET_CONFIG = {
 
 
 def source_audio(label, rng, samples=SAMPLE_RATE):
-    """One source with the look of its label: tones that come and go, noise bursts; exact in int16, shape (samples,)."""
+    """One source in the range of its label: changing tones, or noise bursts; exact in int16, shape (samples,)."""
     time = np.arange(samples) / SAMPLE_RATE
     low, high = {"vocals": (400, 900), "bass": (60, 120), "drums": (0, 0), "other": (250, 1200)}.get(label, (200, 2000))
     sound = np.zeros(samples)
@@ -39,7 +39,8 @@ def source_audio(label, rng, samples=SAMPLE_RATE):
 def write_split(folder, *, items=3, labels=LABELS, seed=0, sample_rate=SAMPLE_RATE, name="test", audio=None):
     """Writes a split of `items` mixtures; the arguments of `Items` that name it.
 
-    `audio`: item index -> label -> array (samples,) or (samples, channels), in place of what `source_audio` makes.
+    `audio`: function from an item's index to its arrays (samples,) or (samples, channels) by label, instead of
+    `source_audio`.
     """
     rng = np.random.default_rng(seed)
     listed = []

@@ -17,7 +17,7 @@ def read(folder, label, item="000000"):
 
 
 def generate_scene(path, sounds, events, *, sample_rate, random_state=0):
-    """Lets scaper make a scene of 1 s; `events` say what add_event takes beyond the usual."""
+    """Generates a scene of 1 s with scaper; `events` holds arguments of add_event besides the usual ones."""
     scene = scaper.Scaper(1.0, str(sounds), str(sounds), random_state=random_state)
     scene.sr, scene.ref_db = sample_rate, -30
     usual = {
@@ -41,14 +41,14 @@ def test_a_group_is_the_sum_of_its_members_audio(tmp_path):
     assert np.array_equal(item.sources["vocals"].audio_data[0], read(tmp_path, "vocals"))
 
 
-def test_sources_stand_in_one_order_whatever_the_order_in_the_manifest(tmp_path):
+def test_the_order_of_sources_does_not_depend_on_the_manifest(tmp_path):
     reordered = [LABELS, LABELS[::-1], ("drums", "vocals", "other", "bass")]
     rng = np.random.default_rng(0)
     split = write_split(tmp_path, audio=lambda i: {label: source_audio(label, rng) for label in reordered[i]})
     assert [list(item.sources) for item in open_items(split, PLAIN)] == [["bass", "drums", "other", "vocals"]] * 3
 
 
-def test_source_labels_set_another_order_and_refuse_what_they_do_not_name(tmp_path):
+def test_source_labels_set_the_order_and_other_sources_are_an_error(tmp_path):
     split = write_split(tmp_path)
     items = open_items(split, {**DATASET_CONFIG, "source_labels": ["vocals", "accompaniment"]})
     assert list(items[0].sources) == ["vocals", "accompaniment"]
@@ -56,7 +56,7 @@ def test_source_labels_set_another_order_and_refuse_what_they_do_not_name(tmp_pa
         open_items(split, {**DATASET_CONFIG, "source_labels": ["vocals"]})[0]
 
 
-def test_several_groups_without_names_are_called_after_their_members(tmp_path):
+def test_groups_without_names_are_named_after_their_members(tmp_path):
     config = {**PLAIN, "group_sources": [["vocals", "other"], ["bass", "drums"]]}
     assert list(open_items(write_split(tmp_path), config)[0].sources) == ["bass+drums", "vocals+other"]
 
@@ -69,7 +69,7 @@ def test_an_ignored_source_is_dropped_and_stays_audible_in_the_mixture(tmp_path)
     assert np.allclose(item.mixture.audio_data - rest, read(tmp_path, "drums"), atol=1e-6)
 
 
-def test_sources_of_one_label_are_counted_and_a_single_one_keeps_its_name(tmp_path):
+def test_sources_of_one_label_are_numbered_and_a_single_one_keeps_its_name(tmp_path):
     rng = np.random.default_rng(0)
     names = ("car::0", "car_horn::0", "car::1")
     split = write_split(tmp_path, items=1, audio=lambda i: {name: source_audio(name, rng) for name in names})
@@ -91,7 +91,7 @@ def test_conditions_are_flat_scalars(tmp_path):
     assert (items.dataset, items.split) == ("small", "test")
 
 
-def test_arrays_are_the_audio_of_the_signals_and_the_end_is_an_end(tmp_path):
+def test_arrays_equal_the_audio_of_the_signals(tmp_path):
     items = open_items(write_split(tmp_path), DATASET_CONFIG)
     arrays, item = items.arrays(-1), items[2]
     assert arrays.name == item.name == "000002"
@@ -110,7 +110,7 @@ def test_a_wrong_sample_rate_is_one_line_with_file_expected_and_found(tmp_path):
         assert part in message
 
 
-def test_a_file_that_contradicts_its_manifest_is_named(tmp_path):
+def test_a_file_that_contradicts_its_manifest_is_an_error_that_names_it(tmp_path):
     items = open_items(write_split(tmp_path), DATASET_CONFIG)
     soundfile.write(tmp_path / "000001.wav", np.zeros(100), 44100)
     assert items[0].name == "000000"
@@ -127,7 +127,7 @@ def test_a_file_that_contradicts_its_manifest_is_named(tmp_path):
         items[1]
 
 
-def test_stereo_is_read_where_two_channels_are_configured(tmp_path):
+def test_stereo_needs_two_channels_in_the_options(tmp_path):
     rng = np.random.default_rng(0)
     audio = {label: np.stack([source_audio(label, rng)] * 2, axis=1) * [1.0, 0.5] for label in LABELS}
     split = write_split(tmp_path, items=1, audio=lambda i: audio)
@@ -138,14 +138,14 @@ def test_stereo_is_read_where_two_channels_are_configured(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["group_sources", "ignore_sources"])
-def test_an_unknown_label_is_refused_with_those_the_dataset_has(tmp_path, key):
+def test_an_unknown_label_is_an_error_that_lists_the_known_ones(tmp_path, key):
     with pytest.raises(UserError) as failure:
         open_items(write_split(tmp_path), {**PLAIN, key: ["drum"]})
     assert f"dataset_config.{key}" in str(failure.value)
     assert "no source 'drum', it has bass, drums, other, vocals; did you mean 'drums'?" in str(failure.value)
 
 
-def test_groups_that_contradict_each_other_are_refused(tmp_path):
+def test_contradictory_groups_are_an_error(tmp_path):
     split = write_split(tmp_path)
     for change, expected in (
         ({"group_names": ["a", "b"]}, "group_names.*1 groups"),
@@ -157,7 +157,7 @@ def test_groups_that_contradict_each_other_are_refused(tmp_path):
             open_items(split, {**DATASET_CONFIG, **change})[0]
 
 
-def test_an_item_without_any_member_of_a_group_is_refused_by_name(tmp_path):
+def test_an_item_without_any_member_of_a_group_is_an_error_that_names_it(tmp_path):
     rng = np.random.default_rng(0)
     labels = [LABELS, ("vocals",)]
     split = write_split(tmp_path, items=2, audio=lambda i: {label: source_audio(label, rng) for label in labels[i]})
@@ -165,7 +165,7 @@ def test_an_item_without_any_member_of_a_group_is_refused_by_name(tmp_path):
         open_items(split, DATASET_CONFIG)[1]
 
 
-def test_a_broken_manifest_and_a_missing_folder_are_told(tmp_path):
+def test_a_broken_manifest_and_a_missing_folder_are_errors(tmp_path):
     split = write_split(tmp_path)
     with pytest.raises(UserError, match="expected a folder"):
         open_items({**split, "folder": str(tmp_path / "none")}, DATASET_CONFIG)
@@ -178,7 +178,7 @@ def test_a_broken_manifest_and_a_missing_folder_are_told(tmp_path):
         open_items(split, DATASET_CONFIG)
 
 
-def test_other_nussl_datasets_give_the_same_items(tmp_path):
+def test_other_datasets_of_nussl_give_the_same_items(tmp_path):
     by_manifest = open_items(write_split(tmp_path / "scaper"), DATASET_CONFIG)
     for name in by_manifest.names:
         audio = {label: read(tmp_path / "scaper", label, name) for label in LABELS}
@@ -199,7 +199,7 @@ def test_other_nussl_datasets_give_the_same_items(tmp_path):
         open_items(split, {**DATASET_CONFIG, "group_sources": ["drum"]})
 
 
-def test_an_unknown_dataset_class_is_refused_with_the_nearest(tmp_path):
+def test_an_unknown_dataset_class_is_an_error_with_the_nearest_name(tmp_path):
     with pytest.raises(UserError, match="did you mean 'MixSourceFolder'"):
         open_items({"folder": str(tmp_path), "class": "MixSourcesFolder"}, DATASET_CONFIG)
     with pytest.raises(UserError, match="MixSourceFolder cannot open it"):
@@ -281,7 +281,7 @@ def test_musdb18_is_read_by_its_subset_as_wav_files(tmp_path):
         assert items[0].mixture.audio_data.shape == (2, 4410)
 
 
-def test_fuss_is_read_by_its_split_wherever_it_lies(tmp_path):
+def test_fuss_is_read_by_its_split_in_any_folder(tmp_path):
     rng, made = np.random.default_rng(0), tmp_path / "made" / "ssdata"
     (tmp_path / "sounds" / "sound").mkdir(parents=True)
     for name in ("a", "b", "c"):

@@ -10,11 +10,12 @@ import torch
 
 from separation.errors import UserError
 from separation.evaluation import evaluate as evaluation_module
-from separation.evaluation.evaluate import KEYS, evaluate_point
+from separation.evaluation.evaluate import evaluate_point
 from separation.evaluation.kept_audio import choose_items
 from separation.evaluation.separator import Separator, item_seed
 from separation.experiment.options import EvaluationOptions, PointOptions
 from separation.experiment.testers import SCALE_METRICS
+from separation.files.score_table import SCORE_KEYS
 from separation.nussl_compat import nussl
 from small_dataset import DATASET_CONFIG, SAMPLE_RATE, open_items, source_audio, write_split
 
@@ -84,7 +85,15 @@ def evaluate(folder, split, checkpoint, config=CONFIG, **changes):
 
 def test_the_table_has_a_row_per_item_and_source_with_all_metrics_and_conditions(tmp_path, split, checkpoints):
     table = evaluate(tmp_path, split, checkpoints["clustering"])
-    assert list(table.columns) == [*KEYS, *SCALE_METRICS, "num_sources", "overlap", "coherent", "songs", "snr_vocals"]
+    assert list(table.columns) == [
+        *SCORE_KEYS,
+        *SCALE_METRICS,
+        "num_sources",
+        "overlap",
+        "coherent",
+        "songs",
+        "snr_vocals",
+    ]
     assert list(table["item"]) == [f"{index:06d}" for index in range(5) for _ in range(2)]
     assert list(table["source"]) == ["accompaniment", "vocals"] * 5
     assert set(zip(table["point"], table["evaluation"], table["dataset"], table["split"], strict=True)) == {

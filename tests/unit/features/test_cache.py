@@ -1,4 +1,4 @@
-"""A cache is filled once, found again, and mended where it was pruned or damaged."""
+"""A cache is filled once, reused, and repaired after pruning or damage."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def flip_a_bit(path, position=100):
 
 
 def all_excerpts(store):
-    """All items whole, one after the other."""
+    """All items, one after the other."""
     return [store.excerpts([item], [0], int(frames), OPTIONS) for item, frames in enumerate(store.frames)]
 
 
@@ -85,7 +85,7 @@ def assert_same_excerpts(ours, theirs):
 
 
 def in_another_process(body, file_size=None):
-    """Runs Python in a process of its own, which may write files up to a size only."""
+    """Runs Python in another process, with an optional limit on the size of files; its lines of output."""
 
     def limit():
         if file_size:
@@ -109,7 +109,7 @@ def in_another_process(body, file_size=None):
 
 
 @pytest.mark.parametrize("kind", ["features", "audio"])
-def test_a_cache_holds_the_bits_that_are_computed_from_the_mixtures(split, manifest, kind):
+def test_a_cache_holds_the_same_bits_as_features_computed_from_mixtures(split, manifest, kind):
     cache.populate_cache(make_spec(kind), split, manifest)
     options = dataset_options()
     names = stored_arrays(kind, KEYS)
@@ -119,13 +119,13 @@ def test_a_cache_holds_the_bits_that_are_computed_from_the_mixtures(split, manif
     assert len(set(cached.frames.tolist())) == 5
     assert_same_excerpts(cached, computed)
     assert_same_excerpts(cached.in_memory(), computed)
-    # an excerpt may lie across the end of a shard
+    # an excerpt may cross the end of a shard
     for name in names:
         whole = computed.arrays[name]
         np.testing.assert_array_equal(cached.arrays[name][3 : len(whole) - 5], whole[3 : len(whole) - 5])
 
 
-def test_the_same_bytes_are_written_with_1_and_2_workers(split, manifest, tmp_path, monkeypatch):
+def test_bytes_do_not_depend_on_the_number_of_workers(split, manifest, tmp_path, monkeypatch):
     monkeypatch.setattr(fill_cache, "SHARDS_PER_PROCESS", 1)
     other = tmp_path / "other" / "train.json"
     cache.populate_cache(make_spec(), split, manifest, workers=1)
@@ -134,7 +134,7 @@ def test_the_same_bytes_are_written_with_1_and_2_workers(split, manifest, tmp_pa
     assert manifest.read_bytes() == other.read_bytes()
 
 
-def test_any_zarr_reader_can_open_it_and_notices_damage_and_no_pickle_is_in_it(split, manifest, chunk):
+def test_any_zarr_reader_opens_a_cache_and_detects_damage(split, manifest, chunk):
     cache.populate_cache(make_spec(), split, manifest)
     group = zarr.open_group(cache_store(manifest), mode="r")
     assert group.metadata.zarr_format == 3
@@ -156,16 +156,16 @@ def test_any_zarr_reader_can_open_it_and_notices_damage_and_no_pickle_is_in_it(s
         shards[1]["mix_magnitude"][:]
 
 
-def test_a_whole_cache_is_left_alone(split, manifest):
+def test_a_complete_cache_is_not_touched(split, manifest):
     cache.populate_cache(make_spec(), split, manifest)
-    shutil.rmtree(split["folder"])  # filling it again would need this
+    shutil.rmtree(split["folder"])  # filling the cache again would need it
     before = manifest.stat().st_mtime_ns
     cache.populate_cache(make_spec(), split, manifest)
     assert len(cache.ensure_cache(manifest, split)) == 5
     assert manifest.stat().st_mtime_ns == before
 
 
-def test_a_pruned_cache_is_filled_again_and_its_manifest_stays_as_it_was(split, manifest):
+def test_a_pruned_cache_is_filled_again_and_keeps_its_manifest(split, manifest):
     cache.populate_cache(make_spec(), split, manifest)
     filled, before = contents(manifest), manifest.stat().st_mtime_ns
     shutil.rmtree(cache_store(manifest))
@@ -179,7 +179,7 @@ def test_a_pruned_cache_is_filled_again_and_its_manifest_stays_as_it_was(split, 
     "damage",
     ["a lost file", "a shortened file", "a flipped bit", "a lost shard", "a lost array", "broken metadata", "no group"],
 )
-def test_a_damaged_cache_is_noticed_and_its_damaged_shards_alone_are_made_again(split, manifest, chunk, damage):
+def test_only_damaged_shards_are_rebuilt(split, manifest, chunk, damage):
     cache.populate_cache(make_spec(), split, manifest)
     store, before = cache_store(manifest), manifest.stat().st_mtime_ns
     filled, shard = contents(manifest), shard_path(store, 1)
@@ -190,7 +190,7 @@ def test_a_damaged_cache_is_noticed_and_its_damaged_shards_alone_are_made_again(
         os.truncate(chunk, chunk.stat().st_size - 1)
     elif damage == "a flipped bit":
         flip_a_bit(chunk)
-        assert cache.find_damage(manifest) is None  # a look at sizes
+        assert cache.find_damage(manifest) is None  # checks sizes only
     elif damage == "a lost shard":
         shutil.rmtree(shard)
     elif damage == "a lost array":
@@ -207,7 +207,7 @@ def test_a_damaged_cache_is_noticed_and_its_damaged_shards_alone_are_made_again(
         assert {number: shard_path(store, number).stat().st_mtime_ns for number in (0, 2)} == others
 
 
-def test_another_recipe_fills_the_cache_anew(split, manifest):
+def test_another_recipe_rebuilds_the_cache(split, manifest):
     cache.populate_cache(make_spec(), split, manifest)
     before = json.loads(manifest.read_text())
     cache.populate_cache(make_spec(hop_length=16), split, manifest)
@@ -218,7 +218,7 @@ def test_another_recipe_fills_the_cache_anew(split, manifest):
     assert cache.find_damage(manifest, contents=True) is None
 
 
-def test_a_manifest_of_the_first_release_leads_to_a_new_cache(split, manifest):
+def test_a_manifest_of_the_first_release_is_replaced_by_a_new_cache(split, manifest):
     cache.populate_cache(make_spec(), split, manifest)
     new = manifest.read_text()
     old = {"format": 1, "kind": "features", "recipe": make_spec(), "arrays": {}, "frame_arrays": ["mix_magnitude"]}
@@ -229,7 +229,7 @@ def test_a_manifest_of_the_first_release_leads_to_a_new_cache(split, manifest):
     assert manifest.read_text() == new
 
 
-def test_a_manifest_that_is_no_manifest_is_told_in_one_line(split, manifest):
+def test_an_invalid_manifest_is_an_error_of_one_line(split, manifest):
     cache.populate_cache(make_spec(), split, manifest)
     manifest.write_text('{"format"')
     with pytest.raises(UserError, match="snakemake cache"):
@@ -238,7 +238,7 @@ def test_a_manifest_that_is_no_manifest_is_told_in_one_line(split, manifest):
     assert len(cache.ensure_cache(manifest, split)) == 5
 
 
-def test_a_filling_that_is_killed_at_any_moment_goes_on_with_the_shards_that_are_whole(tmp_path, manifest):
+def test_a_killed_filling_resumes_with_its_complete_shards(tmp_path, manifest):
     split = write_split(tmp_path / "data" / "train", count=12, uneven=True)
     reference = tmp_path / "reference" / "train.json"
     cache.populate_cache(make_spec(), split, reference)
@@ -298,17 +298,17 @@ def whole_shards(manifest):
     return names
 
 
-def test_what_a_killed_filling_left_is_compared_with_its_checksums_before_it_is_kept(split, manifest, tmp_path):
+def test_checksums_of_a_killed_filling_are_verified(split, manifest, tmp_path):
     cache.populate_cache(make_spec(), split, manifest)
     filled = contents(manifest)
-    # as if the process had died before it moved the group into place, and the disk had lost something since
+    # as if the process had died before it moved the group, and a file was damaged since
     store = cache_store(manifest)
     store.rename(manifest.parent / ".train.zarr.partial")
     manifest.unlink()
     flip_a_bit(chunk_path(shard_path(manifest.parent / ".train.zarr.partial", 1), "mix_magnitude", 3))
     cache.populate_cache(make_spec(), split, manifest)
     assert contents(manifest) == filled
-    # or just after, before the manifest was written: then nothing is filled again
+    # or after that and before it wrote the manifest: nothing is filled again
     manifest.unlink()
     times = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
     cache.populate_cache(make_spec(), split, manifest)
@@ -316,7 +316,7 @@ def test_what_a_killed_filling_left_is_compared_with_its_checksums_before_it_is_
     assert cache.find_damage(manifest, contents=True) is None
 
 
-def test_a_disk_that_takes_no_more_is_told_in_one_line_and_nothing_half_made_is_taken_for_whole(split, manifest):
+def test_a_full_disk_is_an_error_of_one_line_and_leaves_no_cache(split, manifest):
     body = f"""
         from separation.errors import UserError
         try:
@@ -331,7 +331,7 @@ def test_a_disk_that_takes_no_more_is_told_in_one_line_and_nothing_half_made_is_
     assert cache.find_damage(manifest, contents=True) is None
 
 
-def test_two_that_fill_the_same_cache_at_once_fill_it_once(split, manifest, monkeypatch):
+def test_two_simultaneous_fillings_fill_the_cache_once(split, manifest, monkeypatch):
     fillings = []
     fill = cache.fill_cache
     monkeypatch.setattr(cache, "fill_cache", lambda *arguments: (fillings.append(1), fill(*arguments)))
@@ -344,7 +344,7 @@ def test_two_that_fill_the_same_cache_at_once_fill_it_once(split, manifest, monk
     assert cache.find_damage(manifest, contents=True) is None
 
 
-def test_an_empty_split_is_an_error_that_leaves_nothing_behind(tmp_path, manifest):
+def test_an_empty_split_is_an_error_and_leaves_no_cache(tmp_path, manifest):
     split = write_split(tmp_path / "empty", count=0)
     with pytest.raises(UserError, match="found none"):
         cache.populate_cache(make_spec(), split, manifest)
@@ -356,7 +356,7 @@ def test_an_empty_split_is_an_error_that_leaves_nothing_behind(tmp_path, manifes
 
 
 def read_epochs(store, num_workers, interfere):
-    """Reads epochs until something happens to the cache after the first batch."""
+    """Reads three epochs and calls `interfere` after each batch."""
     loader = BatchLoader(store, dataset_options(), batch_size=2, num_workers=num_workers)
     for epoch in range(3):
         plan = plan_epoch(
@@ -375,7 +375,7 @@ def read_epochs(store, num_workers, interfere):
 @pytest.mark.parametrize(
     ("damage", "message"), [("removed", "was removed"), ("truncated", "was truncated"), ("changed", "was changed")]
 )
-def test_a_cache_that_goes_wrong_under_a_training_is_told_in_one_line_and_filled_by_the_next(
+def test_damage_during_a_training_is_an_error_of_one_line_and_repaired_by_the_next(
     split, manifest, damage, message, num_workers
 ):
     cache.populate_cache(make_spec(), split, manifest)
@@ -404,8 +404,8 @@ def test_a_cache_that_goes_wrong_under_a_training_is_told_in_one_line_and_filled
     read_epochs(again, num_workers, lambda: None)
 
 
-def test_a_file_cut_short_while_it_is_read_stops_no_process_with_a_signal(split, manifest, chunk):
-    """A mapped file would: SIGBUS. The shard was compared with its checksum before, so only the reading can tell."""
+def test_a_file_truncated_during_reading_is_an_error_and_no_signal(split, manifest, chunk):
+    """A mapped file would raise SIGBUS. The checksum was verified before, so only reading detects the damage."""
     cache.populate_cache(make_spec(), split, manifest)
     store = cache.open_cache(manifest)
     all_excerpts(store)

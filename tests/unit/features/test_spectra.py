@@ -1,4 +1,4 @@
-"""Features and targets are nussl's, computed faster."""
+"""Features and targets equal nussl's."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ def make_audio(samples=5001, channels=1, sources=2, seed=0, level=0.05):
 
 
 def make_store(items, options):
-    """A store of the kind that options names, of (mixture, sources) each."""
+    """A store of the kind in `options`, from (mixture, sources) of each item."""
     names = stored_arrays(options.cache_kind, options.data_keys_for_training)
     encoded = [encode_item(ItemAudio("item", *item, {}), options, names) for item in items]
     return FeatureStore.from_items(encoded, dataclasses.replace(options, num_channels=items[0][0].shape[0]))
@@ -48,7 +48,7 @@ def nussl_features(mixture, sources, options):
     parameters = nussl.STFTParams(options.n_fft, options.hop_length, options.window_type)
 
     def signal(array):
-        array = array.astype(np.float64)  # scipy computes in the precision that it is given
+        array = array.astype(np.float64)  # scipy computes in the precision of its input
         return nussl.AudioSignal(audio_data_array=array, sample_rate=options.sample_rate, stft_params=parameters)
 
     data = {"mix": signal(mixture), "sources": {name: signal(array) for name, array in sources.items()}}
@@ -59,7 +59,7 @@ def nussl_features(mixture, sources, options):
 
 @pytest.mark.parametrize("window_type", ["sqrt_hann", "hann", "hamming"])
 @pytest.mark.parametrize(("n_fft", "hop_length", "samples"), [(256, 64, 5001), (256, 128, 4096), (64, 32, 100)])
-def test_the_stft_is_nussls(window_type, n_fft, hop_length, samples):
+def test_stft_equals_nussls(window_type, n_fft, hop_length, samples):
     mixture, _ = make_audio(samples, channels=2)
     ours = stft(torch.from_numpy(mixture).double(), n_fft=n_fft, hop_length=hop_length, window_type=window_type)
     signal = nussl.AudioSignal(audio_data_array=mixture.astype(np.float64), sample_rate=8000)
@@ -69,7 +69,7 @@ def test_the_stft_is_nussls(window_type, n_fft, hop_length, samples):
 
 @pytest.mark.parametrize("output_type", ["psa", "msa"])
 @pytest.mark.parametrize(("channels", "sources"), [(1, 2), (2, 2), (1, 4)])
-def test_features_are_those_of_nussls_transforms(output_type, channels, sources):
+def test_features_equal_those_of_nussls_transforms(output_type, channels, sources):
     options = dataset_options(n_fft=128, hop_length=32, output_type=output_type)
     mixture, audio = make_audio(channels=channels, sources=sources)
     theirs = nussl_features(mixture, audio, options)
@@ -81,7 +81,7 @@ def test_features_are_those_of_nussls_transforms(output_type, channels, sources)
     assert 0.1 < ours.ideal_binary_mask[..., 1].mean() < 1
 
 
-def test_bins_that_two_sources_share_belong_to_neither_as_in_nussl():
+def test_bins_where_sources_tie_belong_to_neither():
     options = dataset_options(output_type="msa")
     _, audio = make_audio()
     twins = {"one": audio["source1"], "two": audio["source1"].copy()}
@@ -90,7 +90,7 @@ def test_bins_that_two_sources_share_belong_to_neither_as_in_nussl():
     assert not extract(mixture, twins, options).ideal_binary_mask.any()
 
 
-def test_stored_excerpts_are_nussls_features_within_float16():
+def test_stored_excerpts_equal_nussls_features_within_float16():
     options = dataset_options(
         data_keys_for_training=["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights"]
     )
@@ -107,7 +107,7 @@ def test_stored_excerpts_are_nussls_features_within_float16():
 
 
 def test_very_quiet_audio_keeps_its_level():
-    """At -40 dB and below a third of unscaled magnitudes would be subnormal in float16, up to 9 dB wrong."""
+    """At -40 dB, a third of unscaled magnitudes would be subnormal in float16 and up to 9 dB wrong."""
     options = dataset_options(data_keys_for_training=["mix_magnitude"])
     mixture, audio = make_audio(level=1e-4)
     features = extract(mixture, audio, options)
@@ -121,7 +121,7 @@ def test_very_quiet_audio_keeps_its_level():
 
 @pytest.mark.parametrize("weight_type", [["magnitude"], ["equal"]])
 @pytest.mark.parametrize("kind", ["features", "audio"])
-def test_an_item_shorter_than_the_excerpt_is_filled_up_with_weight_0(kind, weight_type):
+def test_shorter_items_are_zero_padded(kind, weight_type):
     options = dataset_options(cache_kind=kind, weight_type=weight_type)
     store = make_store([make_audio(640)], options)
     frames = int(store.frames[0])
@@ -133,7 +133,7 @@ def test_an_item_shorter_than_the_excerpt_is_filled_up_with_weight_0(kind, weigh
         assert not values[0, frames:].any()
 
 
-def test_bins_below_the_threshold_weigh_nothing():
+def test_bins_below_the_threshold_have_weight_0():
     magnitude = torch.tensor([1, 0.2, 0.09, 1e-5])
     gain = torch.from_numpy(weight_gains(np.array([1.3]), np.array([4])))
 
@@ -146,7 +146,7 @@ def test_bins_below_the_threshold_weigh_nothing():
     assert weigh("equal", None).tolist() == [1, 1, 1, 1]
 
 
-def test_audio_far_above_full_scale_is_refused_instead_of_stored_as_infinite():
+def test_audio_far_above_full_scale_is_an_error():
     mixture, audio = make_audio(level=100 * 65504 / MAGNITUDE_SCALE)
     with pytest.raises(OverflowError):
         encode(extract(mixture, audio, dataset_options()), ["mix_magnitude"])
@@ -163,7 +163,7 @@ def test_audio_far_above_full_scale_is_refused_instead_of_stored_as_infinite():
         ({"format": "cnn"}, "format"),
     ],
 )
-def test_features_that_do_not_exist_are_refused_by_key(change, key):
+def test_unknown_features_are_an_error_that_names_the_key(change, key):
     with pytest.raises(UserError, match=rf"^dataset_config\.{key}: "):
         check_features(dataset_options(**change))
 
@@ -171,9 +171,7 @@ def test_features_that_do_not_exist_are_refused_by_key(change, key):
 @pytest.mark.parametrize("precision", [torch.complex64, torch.complex128])
 @pytest.mark.parametrize("num_sources", [1, 2, 3])
 @pytest.mark.parametrize("output_type", ["psa", "msa"])
-def test_the_compiled_loop_of_cpus_and_the_tensor_operations_of_gpus_give_the_same_targets(
-    precision, num_sources, output_type
-):
+def test_targets_on_cpu_and_gpu_are_equal(precision, num_sources, output_type):
     generator = torch.Generator().manual_seed(num_sources)
     spectra = torch.randn(1 + num_sources, 2, 30, 33, dtype=precision, generator=generator)
     spectra[0] = spectra[1:].sum(dim=0)

@@ -1,4 +1,4 @@
-"""Losses are nussl's, by the names and weights that an experiment gives."""
+"""Losses of an experiment equal nussl's."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def make_batch(seed=0, batch=3, frames=7, frequencies=5, size=4, sources=2):
 
 @pytest.mark.parametrize("sources", [2, 3])
 @pytest.mark.parametrize("unit_norm", [True, False])
-def test_the_closed_form_has_the_loss_and_the_gradient_of_nussls_deep_clustering_loss(unit_norm, sources):
+def test_the_closed_form_equals_nussls_deep_clustering_loss_and_gradient(unit_norm, sources):
     batch = make_batch(sources=sources)
     results = []
     for loss_class in (DeepClusteringLoss, nussl.ml.train.loss.DeepClusteringLoss):
@@ -42,7 +42,7 @@ def test_the_closed_form_has_the_loss_and_the_gradient_of_nussls_deep_clustering
     assert results[0][1].abs().max() > 1e-4
 
 
-def test_the_closed_form_gradient_is_that_of_finite_differences():
+def test_the_closed_form_gradient_equals_finite_differences():
     batch = {key: value.double() for key, value in make_batch(batch=2, frames=3, frequencies=2, size=3).items()}
     torch.autograd.gradcheck(
         lambda embedding: DeepClusteringLoss()(embedding, batch["ideal_binary_mask"], batch["weights"]),
@@ -63,7 +63,7 @@ def test_the_closed_form_gradient_is_that_of_finite_differences():
         ("cit:l1", "estimates", lambda loss: loss.CombinationInvariantLoss(loss.L1Loss())),
     ],
 )
-def test_a_name_stands_for_nussls_class(name, output, expected):
+def test_a_short_name_selects_nussls_class(name, output, expected):
     batch = make_batch()
     theirs = expected(nussl.ml.train.loss)
     arguments = {argument: batch[key] for key, argument in type(theirs).DEFAULT_KEYS.items()}
@@ -82,7 +82,7 @@ def test_losses_are_summed_with_their_weights():
     torch.testing.assert_close(both, 0.2 * single[0] + 0.8 * single[1])
 
 
-def test_weight_and_arguments_may_be_left_out():
+def test_weight_and_arguments_are_optional():
     batch = make_batch()
     output = {"estimates": batch.pop("estimates")}
     full = CombinedLoss([["PermutationInvariantLoss", "estimates", 1.0, {"loss_function": "MSELoss"}]])(output, batch)
@@ -90,7 +90,7 @@ def test_weight_and_arguments_may_be_left_out():
     assert CombinedLoss([["PermutationInvariantLoss", "estimates"]])(output, batch) != full
 
 
-def test_an_output_of_another_name_is_taken():
+def test_an_output_may_have_any_name():
     batch = make_batch()
     named = CombinedLoss([["dpcl", "deep_embedding", 1.0]])
     same = CombinedLoss([["dpcl", "embedding", 1.0]])
@@ -98,7 +98,7 @@ def test_an_output_of_another_name_is_taken():
     assert named({"deep_embedding": embedding}, batch) == same({"embedding": embedding}, batch)
 
 
-def test_permutation_invariance_takes_the_better_order():
+def test_permutation_invariance_uses_the_better_order():
     batch = make_batch()
     swapped = {"estimates": batch["source_magnitudes"].flip(-1)}
     assert CombinedLoss([["pit:l1", "estimates", 1.0]])(swapped, batch) == 0
@@ -106,12 +106,12 @@ def test_permutation_invariance_takes_the_better_order():
 
 
 @pytest.mark.parametrize("name", ["dpc", "pit:dpcl", "mit:l1", "nn"])
-def test_an_unknown_name_is_refused_with_the_known_ones(name):
+def test_an_unknown_loss_is_an_error_that_lists_the_known_ones(name):
     with pytest.raises(UserError, match=r"train_config.loss_function.*unknown loss"):
         CombinedLoss([[name, "embedding", 1.0]])
 
 
-def test_a_loss_without_its_data_is_refused():
+def test_a_loss_without_its_data_is_an_error():
     loss = CombinedLoss([["dpcl", "embedding", 1.0]])
     loss.check(["embedding"], ["mix_magnitude", "ideal_binary_mask", "weights"])
     with pytest.raises(UserError, match="needs weights"):
@@ -120,7 +120,7 @@ def test_a_loss_without_its_data_is_refused():
         loss.check(["mask"], ["mix_magnitude", "ideal_binary_mask", "weights"])
 
 
-def test_nussls_own_closure_accepts_the_dictionary_that_checkpoints_carry():
+def test_nussls_closure_accepts_the_loss_dictionary_of_checkpoints():
     losses = [["dpcl", "embedding", 0.5], ["pit:mse", "estimates", 2]]
     closure = nussl.ml.train.closures.Closure(loss_dictionary(losses))
     batch = make_batch()

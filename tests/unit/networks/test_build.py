@@ -1,4 +1,4 @@
-"""Networks are nussl's SeparationModel, seeded, and checked against the spectrograms that they will read."""
+"""Networks are nussl's SeparationModel with seeded weights, and fit their spectrograms."""
 
 import copy
 
@@ -24,33 +24,33 @@ def test_the_seed_determines_the_initial_weights():
     assert not torch.equal(weights(models[0]), weights(models[2]))
 
 
-def test_building_changes_neither_the_config_nor_the_global_random_state():
+def test_building_changes_neither_the_options_nor_the_global_random_state():
     config, state = copy.deepcopy(MODEL), torch.random.get_rng_state()
     build_model(NetworkOptions.read(config), seed=0, num_frequencies=33)
     assert config == MODEL
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_a_model_that_does_not_fit_the_spectrograms_is_refused_with_both_sizes():
+def test_a_model_that_does_not_fit_the_spectrograms_is_an_error_with_both_sizes():
     with pytest.raises(UserError, match=r"model_config: the model does not fit spectrograms of 129 frequencies"):
         build_model(NetworkOptions.read(MODEL), seed=0, num_frequencies=129)
 
 
-def test_an_unknown_module_is_refused_by_name():
+def test_an_unknown_module_is_an_error_that_names_it():
     config = copy.deepcopy(MODEL)
     config["modules"]["recurrent_stack"]["class"] = "RecurentStack"
     with pytest.raises(UserError, match=r"model_config.modules.recurrent_stack.class: .*'RecurentStack'"):
         build_model(NetworkOptions.read(config), seed=0, num_frequencies=33)
 
 
-def test_wrong_arguments_of_a_module_are_refused():
+def test_wrong_arguments_of_a_module_are_an_error():
     config = copy.deepcopy(MODEL)
     config["modules"]["recurrent_stack"]["args"]["hidden"] = 3
     with pytest.raises(UserError, match=r"model_config.modules: .*hidden"):
         build_model(NetworkOptions.read(config), seed=0, num_frequencies=33)
 
 
-def test_leaving_out_the_unit_norm_changes_neither_loss_nor_gradient():
+def test_skipping_the_unit_norm_changes_neither_loss_nor_gradient():
     loss = CombinedLoss([["dpcl", "embedding", 1.0]])
     assert loss.scale_free_outputs() == {"embedding"}
     generator = torch.Generator().manual_seed(0)
@@ -76,7 +76,7 @@ def test_leaving_out_the_unit_norm_changes_neither_loss_nor_gradient():
     torch.testing.assert_close(gradients, same_gradients, rtol=1e-8, atol=1e-12)
 
 
-def test_the_unit_norm_stays_where_another_loss_or_module_reads_the_embedding():
+def test_the_unit_norm_is_kept_if_another_loss_or_module_reads_the_embedding():
     assert CombinedLoss([["dpcl", "embedding", 1.0], ["l1", "embedding", 1.0]]).scale_free_outputs() == set()
     assert CombinedLoss([["pit:l1", "estimates", 1.0]]).scale_free_outputs() == set()
     config = copy.deepcopy(MODEL)

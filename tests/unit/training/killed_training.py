@@ -1,7 +1,7 @@
-"""Trains a point in processes of which most are killed, at random moments of their computing time.
+"""Trains a point in processes, most of which are killed after a random processor time.
 
-`python killed_training.py FOLDER SPLITS CONFIG SEED KILLS` prints how many were killed. The training runs in forks of
-one process, which has torch imported already.
+`python killed_training.py FOLDER SPLITS CONFIG SEED KILLS` prints the number of kills. The training runs in forks of
+one process, which has already imported torch.
 """
 
 import json
@@ -21,11 +21,11 @@ SHORTEST, LONGEST = 0.02, 0.7
 
 
 def attempt(folder: Path, splits: dict, config: dict, seconds: float | None) -> int:
-    """The wait status of a process that trains, and is killed after so many seconds of computing time."""
+    """The wait status of a process that trains and is killed after `seconds` of processor time."""
     child = os.fork()
     if child == 0:
         if seconds is not None:
-            # nobody catches it: the process ends wherever it is, in a write or a step
+            # nothing handles the signal: the process ends in the middle of a write or a step
             signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             train_point(PointOptions.read(config), folder=folder, splits=splits)

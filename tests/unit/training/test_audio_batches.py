@@ -1,4 +1,4 @@
-"""Batches computed from stored audio are those of stored features, and those of nussl's own transforms."""
+"""Batches computed from stored audio equal those of stored features and of nussl's transforms."""
 
 import csv
 import dataclasses
@@ -27,7 +27,7 @@ transforms = nussl.datasets.transforms
 
 
 def write_split(folder, *, lengths=(5000, 3001, 640), channels=1, subtype="PCM_16", level=0.05):
-    """Mixtures of noises, the second of which begins late; what is written is what 16 bits hold."""
+    """Writes mixtures of two noises, the second of which begins late; PCM_16 audio is rounded first."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     items = []
@@ -51,7 +51,7 @@ def make_store(split, options):
 
 
 def nussl_items(split, options):
-    """Every item as nussl's transforms give it to its networks, in double precision."""
+    """Every item after nussl's transforms, in double precision."""
     parameters = nussl.STFTParams(options.n_fft, options.hop_length, options.window_type)
     approximation = {
         "psa": transforms.PhaseSensitiveSpectrumApproximation,
@@ -74,14 +74,14 @@ def nussl_items(split, options):
 
 
 def assert_nearly_all_equal(ours, theirs, share=1e-4):
-    """Masks may differ where sources are as loud as each other, to the precision of float32."""
+    """Masks may differ where sources are equally loud within the precision of float32."""
     assert np.mean(np.asarray(ours) != np.asarray(theirs)) < share
 
 
 @pytest.mark.parametrize("window_type", ["sqrt_hann", "hamming"])
 @pytest.mark.parametrize(("n_fft", "hop_length"), [(64, 32), (256, 64), (96, 25)])
 @pytest.mark.parametrize(("output_type", "channels"), [("psa", 1), ("msa", 2)])
-def test_excerpts_from_audio_are_frames_of_nussls_transforms_of_whole_files(
+def test_excerpts_from_audio_equal_frames_of_nussls_transforms_of_whole_files(
     tmp_path, n_fft, hop_length, output_type, channels, window_type
 ):
     options = dataset_options(
@@ -97,7 +97,7 @@ def test_excerpts_from_audio_are_frames_of_nussls_transforms_of_whole_files(
     store, theirs = make_store(split, options), nussl_items(split, options)
     assert store.frames.tolist() == [len(item["mix_magnitude"]) for item in theirs]
     length = int(store.frames[2]) - 1
-    # the beginning, the middle and the very end of the files
+    # start, middle and end of the files
     items, starts = [0, 0, 0, 1, 2, 2], [0, 11, int(store.frames[0]) - length, 7, 0, 1]
     batch = store.excerpts(items, starts, length, BatchOptions.of(options))
     for row, (item, start) in enumerate(zip(items, starts, strict=True)):
@@ -110,7 +110,7 @@ def test_excerpts_from_audio_are_frames_of_nussls_transforms_of_whole_files(
                 np.testing.assert_allclose(batch[key][row], expected, rtol=1e-3, atol=2e-6 * peak, err_msg=key)
 
 
-def test_both_kinds_give_the_same_batches(tmp_path):
+def test_both_kinds_of_cache_give_the_same_batches(tmp_path):
     split = write_split(tmp_path / "train", lengths=(5000, 3001, 4096, 4097, 640))
     options = dataset_options(data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS, weight_threshold=-40)
     stores = {kind: make_store(split, dataclasses.replace(options, cache_kind=kind)) for kind in ("features", "audio")}
@@ -131,7 +131,7 @@ def test_both_kinds_give_the_same_batches(tmp_path):
                 assert features[key].shape == audio[key].shape
                 np.testing.assert_allclose(audio[key], features[key], rtol=2**-10, atol=1e-8, err_msg=key)
             assert_nearly_all_equal(audio["ideal_binary_mask"], features["ideal_binary_mask"])
-            # a bin at the threshold may fall on either side of it
+            # a bin at the threshold may be on either side of it
             assert_nearly_all_equal(audio["weights"] > 0, features["weights"] > 0, 1e-3)
             both = (audio["weights"] > 0) & (features["weights"] > 0)
             np.testing.assert_allclose(audio["weights"][both], features["weights"][both], rtol=2**-10)
@@ -141,7 +141,7 @@ def test_both_kinds_give_the_same_batches(tmp_path):
 
 @pytest.mark.parametrize("kind", ["features", "audio"])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_waveforms_are_laid_out_as_nussls_getaudio_and_exact(tmp_path, kind, channels):
+def test_waveforms_are_exact_and_have_the_layout_of_nussls_getaudio(tmp_path, kind, channels):
     options = dataset_options(data_keys_for_training=AUDIO_KEYS, cache_kind=kind, num_channels=channels)
     split = write_split(tmp_path / "train", channels=channels)
     store, theirs = make_store(split, options), nussl_items(split, options)
@@ -157,7 +157,7 @@ def test_waveforms_are_laid_out_as_nussls_getaudio_and_exact(tmp_path, kind, cha
     assert not batch["mix_audio"][2, :, 640:].any()
 
 
-def test_nussls_filter_bank_and_loss_take_the_waveforms(tmp_path):
+def test_nussls_filter_bank_and_loss_accept_the_waveforms(tmp_path):
     options = dataset_options(data_keys_for_training=AUDIO_KEYS, cache_kind="audio", num_channels=2)
     store = make_store(write_split(tmp_path / "train", channels=2), options)
     batch = store.excerpts([0, 1], [60, 40], 40, BatchOptions.of(options))
@@ -171,7 +171,7 @@ def test_nussls_filter_bank_and_loss_take_the_waveforms(tmp_path):
     assert loss(estimates, batch["source_audio"]) > -10
 
 
-def test_a_store_on_a_device_gives_the_batches_of_one_in_memory(tmp_path):
+def test_a_store_on_a_device_gives_the_same_batches_as_one_in_memory(tmp_path):
     options = dataset_options(data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS)
     split = write_split(tmp_path / "train")
     for kind in ("features", "audio"):
@@ -188,7 +188,7 @@ def test_a_store_on_a_device_gives_the_batches_of_one_in_memory(tmp_path):
                     torch.testing.assert_close(ours[key].cpu(), theirs[key], rtol=1e-3, atol=1e-6)
 
 
-def test_16_bit_audio_is_kept_exactly_and_finer_or_louder_audio_within_its_step():
+def test_16_bit_audio_is_stored_exactly_and_other_audio_within_its_step():
     rng = np.random.default_rng(0)
     coarse = (rng.integers(-32768, 32768, (2, 500)) / 32768).astype(np.float32)
     arrays, step = encode_audio(coarse, [coarse, coarse])
@@ -204,7 +204,7 @@ def test_16_bit_audio_is_kept_exactly_and_finer_or_louder_audio_within_its_step(
         encode_audio(np.full((1, 3), np.nan, np.float32), [coarse[:1, :3]])
 
 
-def test_a_mixture_that_is_far_from_the_sum_of_its_sources_is_kept_exactly_too(tmp_path):
+def test_a_mixture_far_from_the_sum_of_its_sources_is_stored_exactly(tmp_path):
     rng = np.random.default_rng(0)
     coarse = (rng.integers(-32768, 32768, (3, 2, 2000)) / 32768).astype(np.float32)
     mixture, *sources = coarse
@@ -223,7 +223,7 @@ def test_a_mixture_that_is_far_from_the_sum_of_its_sources_is_kept_exactly_too(t
     np.testing.assert_array_equal(batch["source_audio"][0], np.stack([one[:, : 40 * 32] for one in sources], axis=-1))
 
 
-def test_a_cache_of_audio_keeps_mixtures_that_are_sums_in_a_byte_and_others_in_two(tmp_path, monkeypatch):
+def test_mixtures_that_are_sums_take_one_byte_a_sample_and_others_two(tmp_path, monkeypatch):
     monkeypatch.setattr("separation.features.fill_cache.SHARD_ITEMS", 2)
     split = write_split(tmp_path / "train", lengths=(3000, 2000, 1000, 800))
     noise = 0.1 * np.random.default_rng(1).normal(size=(1000, 1))
@@ -237,7 +237,7 @@ def test_a_cache_of_audio_keeps_mixtures_that_are_sums_in_a_byte_and_others_in_t
     assert [(array["dtype"], array["bytes"]) for array in arrays] == [("int8", 5000), ("int16", 2 * 1800)]
     cached, computed = open_cache(manifest), make_store(split, options)
     for store in (cached, cached.in_memory()):
-        # from one shard into the next, past an end, and within
+        # across two shards, past the end, and inside
         for items, starts in (([1, 2, 3], [30, 0, 0]), ([0, 1], [80, 0]), ([3, 0], [20, 3])):
             ours = store.excerpts(items, starts, 40, BatchOptions.of(options))
             theirs = computed.excerpts(items, starts, 40, BatchOptions.of(options))
@@ -248,7 +248,7 @@ def remixed(items, starts, gains, chosen):
     return Remix(*(np.array(values) for values in (chosen, items, starts, gains)))
 
 
-def test_a_remix_is_the_sum_of_other_items_sources_and_of_what_no_source_explains(tmp_path):
+def test_a_remix_is_the_sum_of_its_new_sources_and_of_the_residual_noise(tmp_path):
     split = write_split(tmp_path / "train", lengths=(5000, 3001, 4000), channels=2)
     hum = np.round(np.tile(0.02 * np.sin(np.arange(5000) / 5)[:, None], 2) * 32768) / 32768
     path = tmp_path / "train" / "0_mixture.wav"
@@ -269,7 +269,7 @@ def test_a_remix_is_the_sum_of_other_items_sources_and_of_what_no_source_explain
     drums, vocals = 0.5 * cut(audio[2].sources["drums"], 10), 2 * cut(audio[1].sources["vocals"], 50)
     np.testing.assert_allclose(batch["source_audio"][0], np.stack([drums, vocals], axis=-1), atol=1e-7)
     np.testing.assert_allclose(batch["mix_audio"][0], drums + vocals + cut(hum.T, 7), atol=1e-6)
-    # features as those of a file that holds the new mixture, away from its ends
+    # features equal those of a file with the new mixture, except at its ends
     new = tmp_path / "new"
     new.mkdir()
     whole = {"drums": 0.5 * audio[2].sources["drums"][:, 320:], "vocals": 2 * audio[1].sources["vocals"][:, 1600:]}
@@ -286,13 +286,13 @@ def test_a_remix_is_the_sum_of_other_items_sources_and_of_what_no_source_explain
         expected = theirs[key][inner]
         np.testing.assert_allclose(batch[key][0][inner], expected, rtol=1e-3, atol=2e-6 * expected.max())
     assert_nearly_all_equal(batch["ideal_binary_mask"][0][inner], theirs["ideal_binary_mask"][inner], 1e-3)
-    # the excerpt weighs as a mixture of its own would
+    # weights equal those of the excerpt as a whole mixture
     magnitude = batch["mix_magnitude"][0]
     expected = torch.sqrt(magnitude / magnitude.mean() / 2) * (magnitude >= magnitude.max() * 0.01)
     np.testing.assert_allclose(batch["weights"][0], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_remix_goes_on_where_a_shorter_item_ends(tmp_path):
+def test_a_remix_may_be_longer_than_its_item(tmp_path):
     options = dataset_options(data_keys_for_training=FEATURE_KEYS + AUDIO_KEYS, cache_kind="audio")
     store = make_store(write_split(tmp_path / "train", lengths=(640, 5000)), options)
     remix = remixed([[1, 0]], [[100, 0]], [[1.0, 1.0]], [True])
@@ -307,7 +307,7 @@ def test_a_remix_goes_on_where_a_shorter_item_ends(tmp_path):
         torch.testing.assert_close(on_device[key].cpu(), batch[key], rtol=1e-3, atol=1e-6)
 
 
-def test_a_remixed_training_is_the_same_for_any_number_of_workers_and_another_than_without(tmp_path):
+def test_a_remix_changes_the_losses_and_the_number_of_workers_does_not(tmp_path):
     splits = {name: write_split(tmp_path / name, lengths=(5000, 3001, 4096, 4097)) for name in ("train", "val")}
 
     def losses(remix, num_workers):
@@ -322,14 +322,14 @@ def test_a_remixed_training_is_the_same_for_any_number_of_workers_and_another_th
     assert losses(None, 0) == losses(None, 2) != losses(remix, 0)
 
 
-def test_silence_has_a_batch(tmp_path):
+def test_silence_gives_a_batch(tmp_path):
     options = dataset_options(data_keys_for_training=FEATURE_KEYS, cache_kind="audio")
     store = make_store(write_split(tmp_path / "train", lengths=(700,), level=0), options)
     batch = store.excerpts([0], [0], 10, BatchOptions.of(options))
     assert not any(batch[key].any() for key in FEATURE_KEYS)
 
 
-def test_a_training_from_cached_audio_ends_in_the_weights_of_one_from_the_mixtures(tmp_path):
+def test_cached_audio_and_mixtures_train_the_same_weights(tmp_path):
     config = experiment(dataset={"cache_kind": "audio"}, num_epochs=2, num_workers=1)
     splits = {name: write_split(tmp_path / name) for name in ("train", "val")}
     spec = {

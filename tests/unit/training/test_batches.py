@@ -1,4 +1,4 @@
-"""Which excerpts are learned follows from (seed, epoch, item) alone."""
+"""(seed, epoch, item) alone determine the excerpts of a training."""
 
 import itertools
 
@@ -34,7 +34,7 @@ def by_item(plan):
     return dict(zip(plan.items.tolist(), plan.starts.tolist(), strict=True))
 
 
-def test_the_same_seed_and_epoch_give_the_same_plan_and_others_do_not():
+def test_seed_and_epoch_determine_the_plan():
     assert by_item(make_plan()) == by_item(make_plan())
     assert make_plan().items.tolist() == make_plan().items.tolist()
     orders = {tuple(make_plan(seed=seed, epoch=epoch).items) for seed in range(3) for epoch in range(3)}
@@ -42,7 +42,7 @@ def test_the_same_seed_and_epoch_give_the_same_plan_and_others_do_not():
     assert by_item(make_plan(epoch=1)) != by_item(make_plan())
 
 
-def test_every_item_is_learned_once_in_an_epoch_with_an_excerpt_inside_it():
+def test_an_epoch_has_one_excerpt_inside_every_item():
     for epoch in range(50):
         plan = make_plan(epoch=epoch)
         assert sorted(plan.items.tolist()) == list(range(len(FRAMES)))
@@ -76,7 +76,7 @@ def test_a_larger_fraction_of_the_dataset_contains_the_smaller():
         choose_subset(100, 0, seed=0)
 
 
-def test_only_the_subset_is_learned():
+def test_only_the_subset_is_used():
     plan = make_plan(subset=np.array([1, 4]))
     assert sorted(plan.items.tolist()) == [1, 4]
     assert by_item(plan).items() <= by_item(make_plan()).items()
@@ -87,7 +87,7 @@ def remixed(**changes):
     return make_plan(remix=RemixOptions(**remix), num_sources=2, **changes)
 
 
-def test_a_remix_draws_sources_of_the_subset_inside_their_items_with_gains_within_the_limits():
+def test_a_remix_draws_sources_of_the_subset_with_gains_within_the_limits():
     chosen, items, gains = [], set(), []
     for epoch in range(200):
         plan = remixed(epoch=epoch, subset=np.array([0, 2, 3, 5]))
@@ -104,7 +104,7 @@ def test_a_remix_draws_sources_of_the_subset_inside_their_items_with_gains_withi
     assert remixed(remix={"probability": 1}).remix.chosen.all()
 
 
-def test_a_remix_follows_from_seed_epoch_and_item_and_goes_with_its_excerpt():
+def test_seed_epoch_and_item_determine_a_remix():
     def by_excerpt(plan):
         parts = (plan.remix.chosen, plan.remix.items, plan.remix.starts, plan.remix.gains)
         return dict(zip(plan.items.tolist(), zip(*(part.tolist() for part in parts), strict=True), strict=True))
@@ -122,7 +122,7 @@ def test_a_remix_follows_from_seed_epoch_and_item_and_goes_with_its_excerpt():
 
 
 @pytest.mark.parametrize("key", ["sample_strategy", "excerpt_selection_strategy"])
-def test_an_unknown_strategy_is_refused_by_key(key):
+def test_an_unknown_strategy_is_an_error_that_names_the_key(key):
     with pytest.raises(UserError, match=key):
         make_plan(**{key: "balanced"})
 
@@ -147,7 +147,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(tmp_path, num_workers, k
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_epoch_can_be_gone_on_with_at_any_batch(tmp_path, num_workers):
+def test_an_epoch_resumes_at_any_batch(tmp_path, num_workers):
     options = dataset_options()
     store = make_store(tmp_path, options)
     plan = plan_epoch(

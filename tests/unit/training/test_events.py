@@ -1,4 +1,4 @@
-"""The event log: whole lines, whoever writes and whenever a job is killed; the last word stands."""
+"""The event log has complete lines after any kill, and its latest events count."""
 
 import json
 import multiprocessing
@@ -15,27 +15,27 @@ def path(tmp_path):
     return tmp_path / "state" / "events.jsonl"
 
 
-def test_an_event_comes_back_as_it_was_written(path):
+def test_an_event_is_read_as_it_was_written(path):
     EventLog(path).write("step", 3, loss=0.25, epoch=1, names=["a", "b"])
     (event,) = read_events(path)
     assert (event.kind, event.step, dict(event.values)) == ("step", 3, {"loss": 0.25, "epoch": 1, "names": ["a", "b"]})
     assert event.time > 1e9
 
 
-def test_numpy_scalars_are_numbers_and_what_is_not_finite_is_null(path):
+def test_numpy_scalars_become_numbers_and_infinite_ones_null(path):
     EventLog(path).write("step", np.int64(1), loss=np.float32(0.5), norm=float("nan"), other=np.float64("inf"))
     text = path.read_text()
     assert json.loads(text, parse_constant=pytest.fail)["loss"] == 0.5
     assert read_events(path)[0].values == {"loss": 0.5, "norm": None, "other": None}
 
 
-def test_what_is_no_number_and_no_text_is_refused(path):
+def test_other_types_are_an_error(path):
     with pytest.raises(TypeError, match="found object"):
         EventLog(path).write("step", 1, loss=object())
 
 
 @pytest.mark.parametrize("cut", range(1, 40))
-def test_a_job_killed_in_the_middle_of_a_line_costs_that_line_alone(path, cut):
+def test_a_job_killed_in_the_middle_of_a_line_loses_only_that_line(path, cut):
     log = EventLog(path)
     log.write("step", 1, loss=1.0)
     whole = path.stat().st_size
@@ -45,7 +45,7 @@ def test_a_job_killed_in_the_middle_of_a_line_costs_that_line_alone(path, cut):
     assert [event.step for event in read_events(path)] == [1, 3]
 
 
-def test_a_reader_gives_each_event_once_and_no_half_line(path):
+def test_a_reader_returns_each_complete_event_once(path):
     reader, log = EventReader(path), EventLog(path)
     assert reader.new() == []
     log.write("step", 1)
@@ -64,7 +64,7 @@ def write_many(path, name):
         log.write(name, step, text="x" * 200)
 
 
-def test_two_processes_write_whole_lines(path):
+def test_two_processes_write_complete_lines(path):
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=write_many, args=(path, name)) for name in ("a", "b")]
     for writer in writers:
@@ -75,7 +75,7 @@ def test_two_processes_write_whole_lines(path):
     assert sorted((event.kind, event.step) for event in events) == [(kind, n) for kind in "ab" for n in range(500)]
 
 
-def test_steps_repeated_after_a_resume_count_once_and_the_later_word_stands(path):
+def test_of_steps_repeated_after_a_resume_the_later_one_counts(path):
     log = EventLog(path)
     log.write("started")
     for step in range(1, 6):
@@ -89,7 +89,7 @@ def test_steps_repeated_after_a_resume_count_once_and_the_later_word_stands(path
     assert [e.step for e in events if e.kind == "epoch"] == [1], "of epoch 2 nothing stands until it is told again"
 
 
-def test_a_training_that_starts_anew_takes_everything_back(path):
+def test_a_restarted_training_revokes_earlier_events(path):
     log = EventLog(path)
     log.write("point", label="first")
     log.write("started", epochs=2)
@@ -99,7 +99,7 @@ def test_a_training_that_starts_anew_takes_everything_back(path):
     assert standing == [("point", {"label": "first"}), ("started", {"epochs": 3})]
 
 
-def test_scores_of_several_evaluations_stand_side_by_side(path):
+def test_scores_of_several_evaluations_are_kept(path):
     log = EventLog(path)
     for evaluation, value in (("a", 1.0), ("b", 2.0), ("a", 3.0)):
         log.write("scores", evaluation, metrics={"SI-SDR": value})
@@ -109,7 +109,7 @@ def test_scores_of_several_evaluations_stand_side_by_side(path):
     ]
 
 
-def test_metrics_leave_out_what_is_not_a_number(path):
+def test_metrics_skip_values_that_are_not_numbers(path):
     log = EventLog(path)
     log.write("step", 1, epoch=1, loss=float("nan"), gradient_norm=2)
     log.write("epoch", 1, train_loss=1.0, validation_loss=None)

@@ -1,4 +1,4 @@
-"""A training that is killed, asked to stop, or meets a full disk or a damaged checkpoint."""
+"""A training that is killed or asked to stop, or that finds a full disk or a damaged state, resumes exactly."""
 
 import csv
 import errno
@@ -23,7 +23,7 @@ from separation.training.progress_file import read_progress
 from training_examples import experiment, write_split
 
 KILLER = Path(__file__).with_name("killed_training.py")
-#: what makes an interruption hard: random numbers in every step, a learning rate and an excerpt length that change
+#: a hard case: random numbers in every step, a changing learning rate and excerpt length
 HARD = {
     "dropout": 0.3,
     "num_epochs": 6,
@@ -55,7 +55,7 @@ def splits(tmp_path_factory):
 
 
 def digests(folder):
-    """The bytes of both checkpoints, and of the history without its times."""
+    """Digests of both checkpoints, and the history without times."""
     found = [
         hashlib.sha256((folder / "checkpoints" / f"{name}.model.pth").read_bytes()).hexdigest()
         for name in ("best", "latest")
@@ -70,21 +70,21 @@ def digests(folder):
     ("options", "num_workers", "seed"), [(HARD, 1, 0), (EVERYTHING, 3, 2)], ids=["plain", "everything"]
 )
 def test_a_training_killed_at_many_random_moments_ends_in_the_same_bytes(splits, tmp_path, options, num_workers, seed):
-    # as both processes read it: equal strings of a literal are one object, which pickled metadata would show
+    # as the other process reads it: pickled metadata depends on which equal strings are one object
     config = json.loads(json.dumps(experiment(**options, num_workers=num_workers)))
     loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
     command = [sys.executable, KILLER, tmp_path / "killed", json.dumps(splits), json.dumps(config), str(seed), "12"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 3, "the training was over before it was killed often enough"
+    assert int(done.stdout) >= 3, "the training ended before enough kills"
     assert digests(tmp_path / "killed") == digests(tmp_path / "uninterrupted")
     rates = {row[3] for row in digests(tmp_path / "killed")[-1]}
-    assert len(rates) > 1, "the learning rate never fell, so that the schedule was not tried"
+    assert len(rates) > 1, "the learning rate never fell: the schedule was not tested"
 
 
 def interrupt(monkeypatch, moment, action):
-    """Calls `action` before the step of the optimizer with this number."""
+    """Calls `action` before step `moment` of the optimizer."""
     step, count = loop.Optimization.step, iter(range(1000))
 
     def step_and_act(self, compute_gradients):
@@ -97,7 +97,7 @@ def interrupt(monkeypatch, moment, action):
 
 @pytest.mark.parametrize("asking", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("moment", [0, 7])
-def test_a_signal_saves_the_step_and_stops(splits, tmp_path, monkeypatch, asking, moment):
+def test_a_signal_saves_the_state_and_stops(splits, tmp_path, monkeypatch, asking, moment):
     config, handler = experiment(dropout=0.3), signal.getsignal(asking)
     loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
     with monkeypatch.context() as patch:
@@ -113,11 +113,11 @@ def test_a_signal_saves_the_step_and_stops(splits, tmp_path, monkeypatch, asking
     counted = loop.Optimization.step
     monkeypatch.setattr(loop.Optimization, "step", lambda *given: (steps.append(1), counted(*given))[1])
     loop.train_point(PointOptions.read(config), folder=tmp_path / "stopped", splits=splits)
-    assert len(steps) == 20 - moment - 1, "no step is learned twice"
+    assert len(steps) == 20 - moment - 1, "no step is repeated"
     assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
 
 
-def test_a_signal_while_validating_keeps_the_epoch(splits, tmp_path, monkeypatch):
+def test_a_signal_during_validation_keeps_the_epoch(splits, tmp_path, monkeypatch):
     config = experiment(dropout=0.3)
     loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
     validate = loop._Training._validate
@@ -134,7 +134,7 @@ def test_a_signal_while_validating_keeps_the_epoch(splits, tmp_path, monkeypatch
     assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
 
 
-def test_a_full_disk_is_told_and_the_state_before_is_kept(splits, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_and_the_previous_state_is_kept(splits, tmp_path, monkeypatch):
     config = experiment(dropout=0.3)
     loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
 
@@ -167,7 +167,7 @@ def damage_bit(content):
 
 
 @pytest.mark.parametrize("damage", [damage_end, damage_bit, lambda content: b""], ids=["cut off", "a bit", "empty"])
-def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(splits, tmp_path, caplog, monkeypatch, damage):
+def test_a_damaged_state_is_logged_and_the_previous_one_resumed(splits, tmp_path, caplog, monkeypatch, damage):
     config = experiment(dropout=0.3)
     loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
@@ -182,8 +182,8 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(splits, tmp_path,
     assert digests(tmp_path / "damaged") == digests(tmp_path / "uninterrupted")
 
 
-def test_a_state_is_never_missing_between_two_writes(tmp_path, monkeypatch):
-    """Whatever the moment at which a write ends for ever, a whole state can be read."""
+def test_there_is_a_complete_state_at_any_moment(tmp_path, monkeypatch):
+    """A write that ends at any moment leaves a complete state."""
     state = {"fingerprint": "x", "number": torch.tensor(0)}
     checkpoints.save_state(tmp_path, state)
     real = os.replace

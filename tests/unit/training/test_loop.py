@@ -1,4 +1,4 @@
-"""A training can be stopped at any moment, gives the same weights each time, and ends in what nussl loads."""
+"""A training is reproducible, resumes after any interruption, and saves networks that nussl loads."""
 
 import csv
 import hashlib
@@ -50,14 +50,14 @@ def train(splits, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(splits, tmp_path_factory):
-    """An uninterrupted training, with dropout so that random numbers are drawn in each step."""
+    """An uninterrupted training with dropout, which draws random numbers in each step."""
     folder = tmp_path_factory.mktemp("points") / "uninterrupted"
     loop.train_point(point_options(**DROPOUT), folder=folder, splits=splits)
     return folder
 
 
 def digest(folder):
-    """The bytes of both checkpoints."""
+    """Digests of both checkpoints."""
     return [hashlib.sha256((folder / "checkpoints" / name).read_bytes()).hexdigest() for name in CHECKPOINTS]
 
 
@@ -89,7 +89,7 @@ def test_another_seed_gives_other_weights(trained, train):
 
 
 @pytest.mark.parametrize("finished", [0, 1, 3])
-def test_a_training_that_failed_goes_on_and_ends_in_the_same_bytes(trained, train, monkeypatch, tmp_path, finished):
+def test_a_failed_training_resumes_and_ends_in_the_same_bytes(trained, train, monkeypatch, tmp_path, finished):
     learn = loop._Training._train_epoch
 
     def fail(self, epoch, plan):
@@ -113,7 +113,7 @@ def test_a_training_that_failed_goes_on_and_ends_in_the_same_bytes(trained, trai
     assert history(stopped, *TIMES) == history(trained, *TIMES)
 
 
-def test_a_training_that_was_killed_goes_on_and_ends_in_the_same_bytes(trained, splits, train, tmp_path):
+def test_a_killed_training_resumes_and_ends_in_the_same_bytes(trained, splits, train, tmp_path):
     program = textwrap.dedent(
         f"""
         import os, signal, sys
@@ -137,7 +137,9 @@ def test_a_training_that_was_killed_goes_on_and_ends_in_the_same_bytes(trained, 
     assert digest(stopped) == digest(trained)
 
 
-def test_deleted_checkpoints_of_a_finished_training_come_back_without_training(trained, train, monkeypatch, tmp_path):
+def test_deleted_checkpoints_of_a_finished_training_are_restored_without_training(
+    trained, train, monkeypatch, tmp_path
+):
     train("point", experiment(**DROPOUT))
     for name in ("checkpoints/best.model.pth", "history.csv"):
         (tmp_path / "point" / name).unlink()
@@ -146,7 +148,7 @@ def test_deleted_checkpoints_of_a_finished_training_come_back_without_training(t
     assert history(tmp_path / "point", *TIMES) == history(trained, *TIMES)
 
 
-def test_the_state_of_another_configuration_is_not_taken_up(train, caplog):
+def test_a_state_with_other_settings_is_not_resumed(train, caplog):
     expected = digest(train("expected"))
     train("point", experiment(learning_rate=0.02))
     with caplog.at_level(logging.WARNING):
@@ -154,7 +156,7 @@ def test_the_state_of_another_configuration_is_not_taken_up(train, caplog):
     assert "other settings" in caplog.text
 
 
-def test_a_state_that_cannot_be_read_is_told_and_left_aside(train, caplog):
+def test_a_damaged_state_is_logged_and_skipped(train, caplog):
     expected = digest(train("point"))
     (train("broken") / "state" / "state.pt").write_bytes(b"PK not a state")
     with caplog.at_level(logging.WARNING):
@@ -162,7 +164,7 @@ def test_a_state_that_cannot_be_read_is_told_and_left_aside(train, caplog):
     assert "is damaged (checksum mismatch)" in caplog.text
 
 
-def test_weights_depend_on_neither_the_cache_nor_workers_nor_notes(train, splits, tmp_path):
+def test_weights_depend_neither_on_the_cache_nor_on_workers(train, splits, tmp_path):
     plain = digest(train("plain"))
     assert digest(train("workers", experiment(num_workers=2))) == plain
     config = dataset_config()
@@ -176,7 +178,7 @@ def test_weights_depend_on_neither_the_cache_nor_workers_nor_notes(train, splits
     for name, manifest in caches.items():
         cache.populate_cache(spec, splits[name], manifest)
     assert digest(train("cached", caches=caches)) == plain
-    # pruned: filled again by the training itself
+    # a pruned cache is filled again by the training
     for file in cache_store(caches["val"]).rglob("*"):
         if file.is_file():
             file.unlink()
@@ -184,7 +186,7 @@ def test_weights_depend_on_neither_the_cache_nor_workers_nor_notes(train, splits
     assert cache.find_damage(caches["val"], contents=True) is None
 
 
-def test_the_best_checkpoint_is_the_one_of_the_lowest_validation_loss(train, monkeypatch):
+def test_the_best_checkpoint_has_the_lowest_validation_loss(train, monkeypatch):
     losses = iter([0.5, 0.2, 0.4, 0.2])
     seen = []
 
@@ -206,15 +208,15 @@ def test_the_learning_rate_falls_after_patience_epochs_without_improvement(train
     assert rates == [0.01, 0.01, 0.01, 0.005, 0.005, 0.0025]
 
 
-def test_what_is_trained_becomes_better(trained):
+def test_training_reduces_the_losses(trained):
     rows = history(trained)
     assert float(rows[-1]["train_loss"]) < 0.8 * float(rows[0]["train_loss"])
     assert min(float(row["validation_loss"]) for row in rows) < float(rows[0]["validation_loss"])
     assert all(float(row["gradient_norm"]) > 0 for row in rows)
 
 
-def test_validation_loss_is_that_of_nussls_validation_closure(trained, splits):
-    """The mean over the middle excerpts, by nussl's loss, network and features, in evaluation mode."""
+def test_validation_loss_equals_that_of_nussls_validation_closure(trained, splits):
+    """The mean over the middle excerpts, with nussl's loss, network and features, in evaluation mode."""
     model, _ = nussl.ml.SeparationModel.load(str(trained / "checkpoints" / "latest.model.pth"))
     config = dataset_config()
     closure = nussl.ml.train.closures.ValidationClosure({"DeepClusteringLoss": {}}, model)
@@ -236,8 +238,8 @@ def test_validation_loss_is_that_of_nussls_validation_closure(trained, splits):
     assert float(history(trained)[-1]["validation_loss"]) == pytest.approx(np.mean(losses), rel=1e-4)
 
 
-def test_the_loss_curve_is_that_of_nussls_own_trainer(tmp_path):
-    """nussl's dataset, transforms, loader, closure and engine, from the same first weights, on the same batches."""
+def test_the_loss_curve_equals_that_of_nussls_trainer(tmp_path):
+    """nussl's dataset, transforms, loader, closure and engine, with the same initial weights and batches."""
     config = experiment(num_epochs=6, patience=9, sample_strategy="sequential", batch_size=2)
     # as long as an excerpt, so that both cut the same
     length = config["dataset_config"]["length"]
@@ -340,7 +342,7 @@ def test_tensorboard_shows_each_epoch_once_after_a_restart(train, monkeypatch, t
     assert [logged[epoch] for epoch in (1, 2, 3, 4)] == pytest.approx([float(row["validation_loss"]) for row in rows])
 
 
-def test_a_loss_that_is_no_finite_number_stops_with_epoch_and_learning_rate(train):
+def test_a_loss_that_is_not_finite_is_an_error_with_epoch_and_learning_rate(train):
     with pytest.raises(UserError, match=r"the loss is inf in epoch 1 at learning rate 0.01"):
         train("point", experiment(loss_function=[["dpcl", "embedding", 1e39]]))
 
@@ -358,14 +360,14 @@ def test_excerpt_lengths_follow_the_curriculum():
         excerpt_lengths(PointOptions.read(config).training, dataset_options())
 
 
-def test_a_training_leaves_the_settings_of_torch_as_they_were(train):
+def test_a_training_restores_the_settings_of_torch(train):
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.random.get_rng_state()
     train("point", experiment(num_epochs=1))
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before[:2]
     assert torch.equal(torch.random.get_rng_state(), before[2])
 
 
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+def test_a_missing_gpu_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert find_device("auto").type == "cpu"
     with pytest.raises(UserError, match="expected a GPU that torch can use for 'cuda', found none"):

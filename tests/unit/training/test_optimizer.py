@@ -1,4 +1,4 @@
-"""Every option of the optimization does what it says."""
+"""Every option of the optimizer has its documented effect."""
 
 import csv
 import math
@@ -53,9 +53,9 @@ def test_the_known_optimizers_are_those_of_torch():
 
 
 @pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name not in ("muon", "sparseadam")])
-def test_every_optimizer_of_torch_makes_the_loss_smaller(train, optimizer):
+def test_every_optimizer_of_torch_reduces_the_loss(train, optimizer):
     rates = {"adadelta": 50.0, "adafactor": 0.1, "asgd": 20.0, "lbfgs": 0.1, "radam": 0.5, "sgd": 20.0, "adagrad": 0.05}
-    # always the same excerpts, so that losses can be compared
+    # the same excerpts in every epoch, so that losses can be compared
     changes = {"dataset": {"excerpt_selection_strategy": "middle"}, "num_epochs": 3}
     losses = history(train("point", optimizer=optimizer, learning_rate=rates.get(optimizer, 0.01), **changes))
     assert losses[-1] < 0.95 * losses[0]
@@ -78,12 +78,12 @@ def test_every_optimizer_of_torch_makes_the_loss_smaller(train, optimizer):
         ({"optimizer": "sgd", "optimizer_args": {"momentum": -1}}, r"sgd cannot be used: Invalid momentum value: -1"),
     ],
 )
-def test_an_optimizer_that_cannot_be_used_is_told(changes, expected):
+def test_an_invalid_optimizer_is_an_error_that_names_the_cause(changes, expected):
     with pytest.raises(UserError, match=expected):
         make_optimizer(torch.nn.Linear(2, 2), options(**changes))
 
 
-def test_optimizer_arguments_arrive():
+def test_optimizer_arguments_are_passed():
     made = make_optimizer(
         torch.nn.Linear(2, 2),
         options(optimizer="AdamW", optimizer_args={"betas": [0.5, 0.6]}, learning_rate=0.3, weight_decay=0.1),
@@ -110,7 +110,7 @@ def test_schedules():
     assert rates(learning_rate_schedule="constant", warmup_steps=4) == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
 
 
-def test_plateau_is_torchs():
+def test_the_plateau_schedule_equals_torchs():
     losses = [1.0, 0.9, 0.95, 0.95, 0.95, 0.8, 0.8, 0.8]
     found = rates(1, 8, losses, patience=1, learning_rate_decay=0.1)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
@@ -123,15 +123,15 @@ def test_plateau_is_torchs():
     assert len(set(found)) > 1
 
 
-def test_the_history_tells_the_learning_rate_of_the_schedule(train):
+def test_the_history_holds_the_learning_rate_of_the_schedule(train):
     folder = train("point", learning_rate_schedule="exponential", learning_rate=0.01)
     assert history(folder, "learning_rate") == [0.01, 0.005, 0.0025, 0.00125]
 
 
-def test_accumulated_batches_are_one_large_batch(splits, tmp_path):
+def test_accumulated_batches_equal_one_large_batch(splits, tmp_path):
     for name, changes in (("large", {"batch_size": 3}), ("small", {"batch_size": 1, "gradient_accumulation": 3})):
         config = experiment(num_epochs=2, **changes)
-        # without batch normalization, whose statistics are those of each batch
+        # without batch normalization, whose statistics depend on the batch
         del config["model_config"]["modules"]["normalization"]
         config["model_config"]["connections"][1:3] = [["recurrent_stack", ["log_spectrogram"]]]
         loop.train_point(PointOptions.read(config), folder=tmp_path / name, splits=splits)
@@ -150,7 +150,7 @@ def test_clipping_bounds_the_step(train):
     learned = [key for key in before if "running" not in key and "num_batches" not in key]
     distance = math.sqrt(sum(float(((after[key] - before[key]) ** 2).sum()) for key in learned))
     assert distance == pytest.approx(1e-3, rel=1e-2)
-    assert history(moved, "gradient_norm")[0] > 1e-3, "the history tells the norm before clipping"
+    assert history(moved, "gradient_norm")[0] > 1e-3, "the history holds the norm before clipping"
 
 
 def test_averaged_weights_are_saved_and_validated(splits, train, monkeypatch):
@@ -175,32 +175,32 @@ def test_averaged_weights_are_saved_and_validated(splits, train, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_mixed_precision_learns_what_float32_learns(train, precision):
+def test_mixed_precision_gives_nearly_the_losses_of_float32(train, precision):
     mixed, plain = history(train("mixed", precision=precision)), history(train("plain"))
     assert mixed != plain
     assert mixed == pytest.approx(plain, rel=0.05)
     assert all(value.dtype == torch.float32 for key, value in weights(train("mixed")).items() if "num_" not in key)
 
 
-def test_early_stopping_ends_after_so_many_epochs_without_improvement(train, monkeypatch, caplog):
+def test_early_stopping_ends_after_its_patience(train, monkeypatch, caplog):
     losses = iter([0.5, 0.4, 0.45, 0.41, 0.3])
     monkeypatch.setattr(loop._Training, "_validate", lambda self, epoch: next(losses))
     with caplog.at_level("INFO"):
         folder = train("point", early_stopping=2, num_epochs=10)
     assert history(folder, "validation_loss") == [0.5, 0.4, 0.45, 0.41]
     assert "no better validation loss for 2 epochs" in caplog.text
-    # it has ended: run again, it learns nothing more
+    # a finished training does not continue
     assert len(history(train("point", early_stopping=2, num_epochs=10))) == 4
 
 
-def test_max_time_ends_a_training_with_what_it_has(train):
+def test_max_time_ends_a_training_with_its_finished_epochs(train):
     folder = train("point", max_time=1e-6, num_epochs=10)
     assert len(history(folder)) == 1
     assert (folder / "checkpoints" / "best.model.pth").exists()
     assert len(history(train("point", max_time=1e-6, num_epochs=10))) == 1
 
 
-def test_save_by_epoch_keeps_networks_that_nussl_loads(train):
+def test_save_by_epoch_saves_networks_that_nussl_loads(train):
     folder = train("point", save_by_epoch=2)
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert names == ["best.model.pth", "epoch2.model.pth", "epoch4.model.pth", "latest.model.pth"]
@@ -211,7 +211,7 @@ def test_save_by_epoch_keeps_networks_that_nussl_loads(train):
     )
 
 
-def test_a_gradient_that_is_no_number_is_told_at_once(train, monkeypatch):
+def test_a_gradient_that_is_not_finite_is_an_error_after_its_step(train, monkeypatch):
     def poison(parameters, limit):
         return torch.tensor(np.nan)
 
@@ -220,7 +220,7 @@ def test_a_gradient_that_is_no_number_is_told_at_once(train, monkeypatch):
         train("point")
 
 
-def test_several_losses_are_weighed(splits, tmp_path):
+def test_several_losses_are_weighted(splits, tmp_path):
     def config(*losses):
         made = experiment(
             dataset={"data_keys_for_training": ["mix_magnitude", "ideal_binary_mask", "weights", "source_magnitudes"]},

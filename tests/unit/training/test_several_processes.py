@@ -37,7 +37,7 @@ def losses(folder):
         return [float(row[key]) for row in csv.DictReader(source) for key in ("train_loss", "validation_loss")]
 
 
-def test_two_processes_learn_as_one_with_twice_the_batch(splits, tmp_path):
+def test_two_processes_equal_one_with_twice_the_batch(splits, tmp_path):
     loop.train_point(point_options(batch_size=4, num_epochs=3), folder=tmp_path / "one", splits=splits)
     train_together(
         point_options(batch_size=2, num_epochs=3), folder=tmp_path / "two", splits=splits, count=2, log=tmp_path / "log"
@@ -51,7 +51,7 @@ def test_two_processes_learn_as_one_with_twice_the_batch(splits, tmp_path):
     assert weights[0].keys() == weights[1].keys()
 
 
-def test_two_processes_that_are_killed_leave_no_orphan_and_go_on(splits, tmp_path):
+def test_two_killed_processes_leave_no_orphan_and_resume(splits, tmp_path):
     config = experiment(dropout=0.3, checkpoint_minutes=1e-9, num_epochs=2)
     train_together(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits, count=2)
     program = f"""
@@ -68,12 +68,12 @@ train_together(options, folder=Path(sys.argv[2]), splits=json.loads(sys.argv[3])
     with subprocess.Popen([sys.executable, "-c", program, *arguments]) as job:
         while not state.exists() and job.poll() is None:
             wait_a_moment(job)
-        assert job.poll() is None, "it ended before it was killed"
+        assert job.poll() is None, "the training ended before the kill"
         members = descendants(job.pid)
         assert len(members) >= 4, "the job, torchrun and two trainings"
         os.kill(job.pid, signal.SIGKILL)
         job.wait()
-    # the kernel ends them one after the other
+    # the kernel kills them one after the other
     for member in members[1:]:
         with contextlib.suppress(ProcessLookupError):
             select.select([os.pidfd_open(member)], [], [], 60)
@@ -88,7 +88,7 @@ def wait_a_moment(job):
 
 
 def descendants(ancestor):
-    """The process and all that it started, and these in turn."""
+    """The process and all its descendants."""
     parents = {}
     for entry in Path("/proc").iterdir():
         try:
@@ -109,7 +109,7 @@ def is_alive(pid):
         return False
 
 
-def test_a_mistake_is_told_in_one_line(splits, tmp_path):
+def test_an_error_of_several_processes_is_one_line(splits, tmp_path):
     config = experiment(loss_function=[["dpcl", "embedding", 1e39]])
     with pytest.raises(UserError, match="the loss is inf in epoch 1 at learning rate"):
         train_together(PointOptions.read(config), folder=tmp_path / "point", splits=splits, count=2)

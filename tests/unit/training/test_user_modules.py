@@ -1,6 +1,9 @@
 """Networks of other kinds: on waveforms, and with the user's own modules, losses and algorithms."""
 
 import csv
+import inspect
+import queue
+import sys
 import textwrap
 
 import numpy as np
@@ -16,6 +19,7 @@ from separation.experiment.user_classes import find_extras
 from separation.files.yaml_reader import read_yaml
 from separation.nussl_compat import nussl
 from separation.training import loop
+from separation.training.user_modules import load_extras
 from training_examples import dataset_options, experiment, write_split
 
 
@@ -30,13 +34,13 @@ def splits(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def without_own_classes():
-    """Takes what a test has registered with nussl away again."""
-    places = (nussl.ml.networks.modules, nussl.ml.train.loss)
-    before = [set(vars(place)) for place in places]
+    """Removes the classes that a test has registered with nussl."""
+    packages = (nussl.ml.networks.modules, nussl.ml.train.loss)
+    before = [set(vars(package)) for package in packages]
     yield
-    for place, names in zip(places, before, strict=True):
-        for name in set(vars(place)) - names:
-            delattr(place, name)
+    for package, names in zip(packages, before, strict=True):
+        for name in set(vars(package)) - names:
+            delattr(package, name)
 
 
 def history(folder):
@@ -80,7 +84,7 @@ OWN = '''
     from own_helpers import double
 
     class Doubled(torch.nn.Module):
-        """Hands on twice what it is given."""
+        """Doubles its input."""
         def forward(self, data):
             return double(data)
 
@@ -106,11 +110,11 @@ OWN = '''
 
 @pytest.fixture
 def folder(tmp_path):
-    place = tmp_path / "mine"
-    place.mkdir()
-    (place / "own.py").write_text(textwrap.dedent(OWN))
-    (place / "own_helpers.py").write_text("def double(data):\n    return 2 * data\n")
-    return place
+    path = tmp_path / "mine"
+    path.mkdir()
+    (path / "own.py").write_text(textwrap.dedent(OWN))
+    (path / "own_helpers.py").write_text("def double(data):\n    return 2 * data\n")
+    return path
 
 
 def own_experiment(folder):
@@ -124,7 +128,7 @@ def own_experiment(folder):
     return config
 
 
-def test_own_module_loss_and_algorithm_run_from_training_to_scores(splits, tmp_path, folder):
+def test_the_users_module_loss_and_algorithm_run_from_training_to_scores(splits, tmp_path, folder):
     config = own_experiment(folder)
     loop.train_point(PointOptions.read(config), folder=tmp_path / "point", splits=splits)
     # squares of unit-norm embeddings of 4 numbers, times the weights, times 3: about 3 / 4 of the mean weight
@@ -152,6 +156,14 @@ def test_own_module_loss_and_algorithm_run_from_training_to_scores(splits, tmp_p
     assert table.query("item == '000000' and source == 'vocals'")["SNR"].item() == pytest.approx(expected, abs=0.01)
 
 
+def test_a_file_with_the_name_of_a_python_module_is_imported(folder):
+    (folder / "own.py").rename(folder / "queue.py")
+    load_extras(PointOptions.read(own_experiment(folder)))
+    assert sys.modules["queue"] is queue, "Python's module stays in place"
+    assert nussl.ml.networks.modules.Doubled.__module__ == "extras_queue"
+    assert "Doubles its input" in inspect.getsource(nussl.ml.networks.modules.Doubled)
+
+
 def point_of(folder, loss="SquaredNorm"):
     """The ids of the point and of its evaluation."""
     content = experiments.experiment(
@@ -163,7 +175,7 @@ def point_of(folder, loss="SquaredNorm"):
     return point, evaluation
 
 
-def test_changed_code_is_another_point(folder):
+def test_changed_code_gives_another_point(folder):
     point, evaluation = point_of(folder)
     assert point_of(folder) == (point, evaluation)
     (folder / "unused.py").write_text("class Unused:\n    pass\n")
@@ -174,7 +186,7 @@ def test_changed_code_is_another_point(folder):
     assert changed[1] != evaluation
 
 
-def test_mistakes_in_own_code_are_told_in_one_line(folder, splits, tmp_path):
+def test_mistakes_in_the_users_code_are_errors_of_one_line(folder, splits, tmp_path):
     with pytest.raises(UserError, match=r"unknown loss 'SquaredNorn'; did you mean 'SquaredNorm'"):
         point_of(folder, loss="SquaredNorn")
     with pytest.raises(UserError, match=r"info.extras: no such folder: nowhere"):
