@@ -130,7 +130,7 @@ def _check_remix(section: Mapping[str, Any]) -> Mistake | None:
         return (
             "dataset_config",
             "remix",
-        ), "expected cache_kind: audio, because remixing needs the audio of the sources, found features"
+        ), "expected cache_kind: audio (remixing needs the audio of the sources), found features"
     least, largest = remix["gain"]
     if least > largest:
         return ("dataset_config", "remix", "gain"), f"expected the lower gain first, found [{least}, {largest}]"

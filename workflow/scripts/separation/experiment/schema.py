@@ -157,11 +157,10 @@ def _describe(error: jsonschema.ValidationError) -> tuple[KeyPath, str]:
     if error.validator == "type":
         return path, f"expected {_types(error.validator_value)}, found {found}"
     if error.validator == "enum":
-        hint = nearest(str(error.instance), [str(item) for item in error.validator_value])
-        return (
-            path,
-            f"expected one of {', '.join(format_value(item) for item in error.validator_value)}, found {found}{hint}",
-        )
+        allowed = error.validator_value
+        hint = nearest(str(error.instance), [str(item) for item in allowed])
+        choices = ("one of " if len(allowed) > 1 else "") + ", ".join(map(format_value, allowed))
+        return path, f"expected {choices}, found {found}{hint}"
     bounds = {
         "minimum": "at least",
         "maximum": "at most",
