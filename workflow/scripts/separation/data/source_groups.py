@@ -66,9 +66,9 @@ class Grouping:
         Raises:
             UserError: The dataset lacks a label; the message lists those it has.
         """
-        wanted = [(label, "group_sources") for members in self.groups.values() for label in members]
-        wanted += [(label, "ignore_sources") for label in sorted(self.ignored)]
-        for label, key in wanted:
+        expected = [(label, "group_sources") for members in self.groups.values() for label in members]
+        expected += [(label, "ignore_sources") for label in sorted(self.ignored)]
+        for label, key in expected:
             if label not in labels:
                 raise UserError(
                     f"the dataset has no source {label!r}, it has {', '.join(sorted(labels))}{nearest(label, labels)}",

@@ -1,4 +1,4 @@
-"""The settings of one point, typed and frozen: read once where a job begins, then handed to the parts that need them.
+"""Typed, frozen settings of one point, read once at the start of a job; each part takes those it needs.
 
 Fields have the names of the keys that users write; `class` is `class_`. Lists become tuples. The default of a missing
 key is that of the schema, except for keys that came after the first release: an older config.yml has their neutral

@@ -1,4 +1,4 @@
-"""The JSON schemas of what users write, and the defaults in them, without the library that checks files."""
+"""JSON schemas of users' files and the defaults in them, without jsonschema, which is slow to import."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class Decoder:
                 coded[:, 0] += source
         signals = coded.float().mul_(raw["step"][:, None, None, None])
         if "remix_rows" in raw:
-            # what the item's own sources leave of its mixture, noise for one, stays in the new mixture
+            # the part of the mixture that is none of its sources, such as noise, stays in the new mixture
             rows = raw["remix_rows"]
             new = (raw["remix_audio"] * raw["remix_scales"][:, None, None, :]).permute(0, 3, 2, 1)
             signals[rows, 0] += new.sum(dim=1) - signals[rows, 1:].sum(dim=1)
@@ -123,7 +123,7 @@ class Decoder:
     def _weigh(self, magnitude: torch.Tensor, raw: RawBatch, options: BatchOptions) -> torch.Tensor:
         gain, floor = raw["gain"], raw.get("floor")
         if "remix_rows" in raw:
-            # total and peak of the item do not hold for a new mixture: those of the excerpt take their place
+            # a new mixture has another total and peak than its item: use those of the excerpt
             rows = raw["remix_rows"]
             new = magnitude[rows].flatten(1)
             frames = magnitude.shape[1]
@@ -138,26 +138,28 @@ class Decoder:
 
     def _transform(self, signals: torch.Tensor, length: int, options: BatchOptions) -> dict[str, torch.Tensor]:
         samples = (length - 1) * self._framing["hop_length"] + self._framing["n_fft"]
-        wanted = [key for key in ("source_magnitudes", "ideal_binary_mask") if key in options.data_keys]
-        signals = signals if wanted else signals[:, :1]
+        target_keys = [key for key in ("source_magnitudes", "ideal_binary_mask") if key in options.data_keys]
+        signals = signals if target_keys else signals[:, :1]
         spectra = spectra_of_frames(signals[..., :samples], **self._framing)
         if spectra.device.type == "cpu":
-            return self._fill(spectra, wanted, options)
+            return self._fill(spectra, target_keys, options)
         targets = Targets(spectra[:, 0], spectra[:, 1:].transpose(0, 1), options.output_type)
         batch = {"mix_magnitude": targets.mix_magnitude().permute(0, 2, 3, 1).contiguous()}
-        for key in wanted:
+        for key in target_keys:
             # (sources, batch, channels, time, frequency)
             batch[key] = getattr(targets, key)().permute(1, 3, 4, 2, 0).float().contiguous()
         return batch
 
-    def _fill(self, spectra: torch.Tensor, wanted: Sequence[str], options: BatchOptions) -> dict[str, torch.Tensor]:
+    def _fill(
+        self, spectra: torch.Tensor, target_keys: Sequence[str], options: BatchOptions
+    ) -> dict[str, torch.Tensor]:
         """The values of Targets, in one pass on a CPU; spectra are (batch, 1 + sources, channels, time, frequency)."""
         count, signals, channels, frames, frequencies = spectra.shape
         shape = (count, frames, frequencies, channels)
-        batch = {"mix_magnitude": torch.empty(shape)} | {key: torch.empty(*shape, signals - 1) for key in wanted}
-        unwanted = np.empty((count, 0, 0, 0, 0), np.float32)
+        batch = {"mix_magnitude": torch.empty(shape)} | {key: torch.empty(*shape, signals - 1) for key in target_keys}
+        skipped = np.empty((count, 0, 0, 0, 0), np.float32)
         parts = [
-            batch[key].numpy() if key in batch else unwanted
+            batch[key].numpy() if key in batch else skipped
             for key in ("mix_magnitude", "source_magnitudes", "ideal_binary_mask")
         ]
         values = torch.view_as_real(spectra).flatten(-2).numpy()

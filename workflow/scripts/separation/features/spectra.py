@@ -140,7 +140,7 @@ class Targets:
         self._phase_sensitive = output_type == "psa"
         conjugate = mixture.conj().resolve_conj()
         self._power = (mixture * conjugate).real.contiguous()
-        # rises with the magnitude to be learned: in psa it is that times |M|, in msa its square
+        # monotonic in the target magnitude: in psa it is that times |M|, in msa its square
         if self._phase_sensitive:
             self._loudness = torch.minimum((sources * conjugate).real, self._power).clamp_(min=0)
         else:
@@ -173,7 +173,7 @@ def extract(
     mixture: np.ndarray,
     sources: Mapping[str, np.ndarray],
     options: DatasetOptions,
-    wanted: Collection[str] = ("source_magnitudes", "ideal_binary_mask"),
+    targets: Collection[str] = ("source_magnitudes", "ideal_binary_mask"),
 ) -> Features:
     """Features and targets of one mixture, in double precision, so that masks agree with nussl's bit for bit.
 
@@ -181,10 +181,10 @@ def extract(
         mixture: Audio, (channels, samples).
         sources: Audio of each source by name, (channels, samples) each, in the order of the targets.
         options: STFT parameters and type of the targets.
-        wanted: Targets to compute; mix_magnitude is always computed.
+        targets: Targets to compute; mix_magnitude is always computed.
     """
     n_fft, hop_length, framing = options.n_fft, options.hop_length, stft_options(options)
-    signals = [mixture, *(sources.values() if wanted else [])]
+    signals = [mixture, *(sources.values() if targets else [])]
     channels, samples = mixture.shape
     frames = int(count_frames(samples, n_fft=n_fft, hop_length=hop_length))
     # padded as in `stft`
@@ -194,15 +194,15 @@ def extract(
     shape = (frames, n_fft // 2 + 1, channels)
     arrays = {"mix_magnitude": np.empty(shape, np.float32)}
     for key, dtype in (("source_magnitudes", np.float32), ("ideal_binary_mask", np.bool_)):
-        arrays[key] = np.empty((*shape, len(sources)) if key in wanted else (0, 0, 0, 0), dtype)
+        arrays[key] = np.empty((*shape, len(sources)) if key in targets else (0, 0, 0, 0), dtype)
     # blocks that stay in the processor's cache take half the time
     for first in range(0, frames, BLOCK):
         last = min(first + BLOCK, frames)
         spectra = spectra_of_frames(audio[..., first * hop_length : (last - 1) * hop_length + n_fft], **framing)
         parts = [values[first:last] for values in arrays.values()]
         fill_targets(torch.view_as_real(spectra).flatten(-2).numpy(), options.output_type == "psa", *parts)
-    given = {key: values if key in wanted or key == "mix_magnitude" else None for key, values in arrays.items()}
-    return Features(sources=tuple(sources), **given)
+    requested = {key: values if key in targets or key == "mix_magnitude" else None for key, values in arrays.items()}
+    return Features(sources=tuple(sources), **requested)
 
 
 def stft_options(options: DatasetOptions) -> dict[str, Any]:

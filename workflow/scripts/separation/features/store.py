@@ -227,13 +227,13 @@ class FeatureStore:
     def _needs(self, length: int, options: BatchOptions) -> tuple[list[str], list[str], int, int]:
         """Frame arrays and sample arrays to read, and the samples to read before and after an excerpt's start."""
         spectral = [key for key in options.data_keys if key not in AUDIO_KEYS]
-        wanted = {"mix_magnitude" if key == "weights" else key for key in spectral}
-        if all(key in self.arrays for key in wanted):
-            frame_arrays, sample_arrays, before, after = [key for key in FRAME_ARRAYS if key in wanted], set(), 0, 0
+        needed = {"mix_magnitude" if key == "weights" else key for key in spectral}
+        if all(key in self.arrays for key in needed):
+            frame_arrays, sample_arrays, before, after = [key for key in FRAME_ARRAYS if key in needed], set(), 0, 0
         else:
             n_fft, hop_length = self.options.n_fft, self.options.hop_length
             frame_arrays, sample_arrays = [], {"mix_audio", "source_audio"}
-            if not wanted - {"mix_magnitude"}:
+            if not needed - {"mix_magnitude"}:
                 sample_arrays = {"mix_audio"}
             before, after = n_fft // 2, (length - 1) * hop_length + n_fft - n_fft // 2
         waveforms = [key for key in options.data_keys if key in AUDIO_KEYS]

@@ -1,7 +1,7 @@
-"""Magnitudes, targets and masks of spectra in one pass: several times as fast on a CPU as a tensor operation for each.
+"""Magnitudes, targets and masks of spectra in one pass, several times as fast on a CPU as separate tensor operations.
 
-It computes what separation.features.spectra.Targets does, in the precision of the spectra, row by row, so that what is
-computed for a frame stays in the processor's cache.
+The values equal those of separation.features.spectra.Targets, in the precision of the spectra. They are computed row by
+row, so that the values of a frame stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from separation.machine.jit import compiled
 
 
 def _fill_targets(spectra, phase_sensitive, mix_magnitude, source_magnitudes, ideal_binary_mask):
-    """Fills the arrays that are not empty.
+    """Fills the output arrays; an empty one is skipped.
 
     Args:
-        spectra: of the mixture and then each source, (1 + sources, channels, time, frequency x 2), float32 or float64,
-            real and imaginary parts in turn.
-        phase_sensitive: whether the targets are those of psa, else of msa.
-        mix_magnitude: (time, frequency, channels), float32.
-        source_magnitudes: (time, frequency, channels, sources), float32.
-        ideal_binary_mask: the same, bool or float32.
+        spectra: Spectra of the mixture and of each source, (1 + sources, channels, time, frequency x 2), float32 or
+            float64, with alternating real and imaginary parts.
+        phase_sensitive: Whether the targets are psa, else msa.
+        mix_magnitude: Output, (time, frequency, channels), float32.
+        source_magnitudes: Output, (time, frequency, channels, sources), float32.
+        ideal_binary_mask: Output, (time, frequency, channels, sources), bool or float32.
     """
     num_sources, num_frequencies = spectra.shape[0] - 1, spectra.shape[3] // 2
     power, size = np.empty(num_frequencies, spectra.dtype), np.empty(num_frequencies, spectra.dtype)
     inverse, loudest = np.empty(num_frequencies, spectra.dtype), np.empty(num_frequencies, spectra.dtype)
-    # rises with the magnitude to be learned: in psa it is that times |M|, in msa its square
+    # monotonic in the target magnitude: in psa it is that times |M|, in msa its square
     loudness = np.empty((num_sources, num_frequencies), spectra.dtype)
     for channel in range(spectra.shape[1]):
         for time in range(spectra.shape[2]):

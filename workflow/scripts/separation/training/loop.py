@@ -373,7 +373,7 @@ class _Training:
             return {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
 
     def _save_state(self) -> None:
-        """Replaces the state on disk; it includes what each process has for itself."""
+        """Replaces the state on disk, with the progress and the random state of every process."""
         progress = self.progress.state_dict(self.processes, self.device)
         if self.processes.is_main:
             save_state(
