@@ -14,7 +14,7 @@ with job(snakemake, once=True):
     options = RunOptions.of(snakemake.config)
     locations = dict(options.jobs.sources[snakemake.wildcards.source])
     if snakemake.input.script:
-        locations["made"] = script_output(snakemake.input.script[0])
+        locations["script_output"] = script_output(snakemake.input.script[0])
     access = Access(
         workers=snakemake.threads,
         downloads=Path(options.downloads),

@@ -1,4 +1,4 @@
-"""Runs a script of the user that makes a source. Called by Snakemake."""
+"""Runs a user's script that creates a source. Called by Snakemake."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Manifests: the files of a folder, their checksums, and what they were made from."""
+"""Manifests: the files of a folder, their checksums, and the recipe they were built from."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from separation.errors import UserError
 from separation.experiment.ids import text_number
 from separation.nussl_compat import scaper
 
-# what the events of a coherent mixture share: everything except the level
+# parameters that the events of a coherent mixture share: everything except the level
 SHARED = ("source_time", "event_time", "event_duration", "pitch_shift", "time_stretch")
 ATTEMPTS = 200
 

@@ -19,7 +19,7 @@ class Access:
         workers: Number of processes.
         downloads: Folder of downloaded files.
         offline: Whether downloads are forbidden.
-        locations: Paths and URLs of the source, as dataset_steps.Steps has them; `made` is the output of its script.
+        locations: Paths and URLs, see dataset_steps.Steps; `script_output` is the folder that its script wrote.
     """
 
     workers: int = 1
@@ -34,8 +34,8 @@ def folders_of(access: Access) -> dict[str, Path]:
     Raises:
         UserError: A download fails.
     """
-    if "made" in access.locations:
-        return {"": Path(access.locations["made"])}
+    if "script_output" in access.locations:
+        return {"": Path(access.locations["script_output"])}
     folders = {name: Path(path) for name, path in access.locations.get("folders", {}).items()}
     return folders or _downloaded_folders(access)
 
