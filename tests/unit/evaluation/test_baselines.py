@@ -35,14 +35,14 @@ def learn(split, config=PLAIN):
     return FixedMask(open_items(split, config), file=Path(split["folder"]))
 
 
-def test_every_baseline_is_a_point_of_the_table(table):
+def test_every_baseline_is_in_the_table(table):
     assert list(table["point"].unique()) == list(BASELINES)
     assert (table.groupby("point").size() == 8).all()
     assert set(table["evaluation"]) == {"e"} and set(table["source"]) == {"vocals", "accompaniment"}
     assert {"SI-SDR", "SI-SDRi", "SNR", "coherent", "snr_vocals"} <= set(table.columns)
 
 
-def test_the_mixture_improves_nothing_and_oracles_improve_more_than_the_fixed_mask(table):
+def test_the_mixture_has_no_improvement_and_oracles_improve_more_than_the_fixed_mask(table):
     improvement = table.groupby("point")["SI-SDRi"].mean()
     assert improvement["mixture"] == 0.0
     assert improvement["fixed_mask"] > 0.5
@@ -50,14 +50,14 @@ def test_the_mixture_improves_nothing_and_oracles_improve_more_than_the_fixed_ma
         assert improvement[oracle] > improvement["fixed_mask"] + 2
 
 
-def test_the_phase_sensitive_mask_has_the_highest_snr_of_all_masks_within_0_and_1(table):
+def test_the_phase_sensitive_mask_has_the_highest_snr_of_all_masks(table):
     # it leaves the least squared error in every bin, so that no mask of the same range can have less noise
     snr = table.pivot_table(index=["item", "source"], columns="point", values="SNR")
     for name in BASELINES:
         assert (snr["phase_sensitive_mask"] >= snr[name] - 0.1).all()
 
 
-def test_baselines_twice_give_the_same_table(tmp_path, splits, table):
+def test_baselines_are_reproducible(tmp_path, splits, table):
     evaluate_baselines(
         DatasetOptions.read(DATASET_CONFIG), TESTERS, **splits, scores=tmp_path / "scores.parquet", evaluation="e"
     )
@@ -65,7 +65,7 @@ def test_baselines_twice_give_the_same_table(tmp_path, splits, table):
     assert [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
 
 
-def test_the_fixed_mask_splits_sources_that_share_no_frequency(tmp_path):
+def test_the_fixed_mask_separates_sources_without_common_frequencies(tmp_path):
     time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     tones = {"low": 0.1 * np.sin(2 * np.pi * 500 * time), "high": 0.1 * np.sin(2 * np.pi * 2000 * time)}
     split = write_split(tmp_path, items=2, audio=lambda i: tones)
@@ -121,7 +121,7 @@ def test_sources_unseen_in_training_get_the_masks_of_their_positions(tmp_path):
         fixed(open_items(three, PLAIN)[0])
 
 
-def test_masks_put_sources_back_where_they_do_not_overlap(tmp_path):
+def test_ideal_masks_restore_sources_that_do_not_overlap(tmp_path):
     rng = np.random.default_rng(0)
     half = np.arange(SAMPLE_RATE) < SAMPLE_RATE // 2
     audio = {"first": source_audio("vocals", rng) * half, "second": source_audio("vocals", rng) * ~half}

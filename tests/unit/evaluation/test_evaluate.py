@@ -103,7 +103,7 @@ def test_the_table_has_a_row_per_item_and_source_with_all_metrics_and_conditions
     assert table["coherent"].dtype == bool and table["snr_vocals"].dtype == "float64"
 
 
-def test_evaluating_twice_gives_identical_tables_whatever_was_drawn_before(tmp_path, split, checkpoints):
+def test_evaluation_is_reproducible_whatever_the_global_random_state(tmp_path, split, checkpoints):
     first = evaluate(tmp_path / "1", split, checkpoints["clustering"])
     np.random.seed(99)
     np.random.random(7)
@@ -121,7 +121,7 @@ def test_several_processes_give_the_same_table_as_one(tmp_path, split, checkpoin
     pandas.testing.assert_frame_equal(whole, shared, check_exact=True)
 
 
-def test_an_items_scores_do_not_depend_on_the_items_before_it(tmp_path, split, checkpoints):
+def test_scores_of_an_item_do_not_depend_on_earlier_items(tmp_path, split, checkpoints):
     items = open_items(split, DATASET_CONFIG)
     make = {"checkpoint": checkpoints["clustering"], "seed": 3}
     after_others = Separator(CLUSTERING, items[0], **make)
@@ -132,12 +132,12 @@ def test_an_items_scores_do_not_depend_on_the_items_before_it(tmp_path, split, c
         assert np.array_equal(one, other)
 
 
-def test_seed_and_item_decide_where_clusters_begin():
+def test_seed_and_item_determine_the_random_state():
     assert item_seed(0, "a") == item_seed(0, "a")
     assert len({item_seed(seed, name) for seed in (0, 1) for name in ("a", "b")}) == 4
 
 
-def test_estimates_are_those_of_nussls_own_algorithm(split, checkpoints):
+def test_estimates_equal_those_of_nussl(split, checkpoints):
     item = open_items(split, DATASET_CONFIG)[0]
     algorithms = nussl.separation.deep
     plain = algorithms.DeepMaskEstimation(item.mixture, model_path=str(checkpoints["masks"]))()
@@ -166,7 +166,7 @@ def test_estimates_are_those_of_nussls_own_algorithm(split, checkpoints):
         (2, "audio", {}),
     ],
 )
-def test_a_batch_gives_what_nussls_algorithm_gives_for_each_item(tmp_path, checkpoints, channels, kind, args):
+def test_batches_equal_nussl_on_each_item(tmp_path, checkpoints, channels, kind, args):
     rng = np.random.default_rng(1)
     lengths = (SAMPLE_RATE, SAMPLE_RATE, 7001, SAMPLE_RATE)
 
@@ -193,7 +193,7 @@ def test_a_batch_gives_what_nussls_algorithm_gives_for_each_item(tmp_path, check
             assert np.allclose(one, other.audio_data, atol=1e-6)
 
 
-def test_soft_masks_of_a_mask_network_are_scored_without_permutation_where_none_is_asked(tmp_path, split, checkpoints):
+def test_mask_networks_can_be_scored_without_permutation(tmp_path, split, checkpoints):
     config = {
         **CONFIG,
         "algorithm_config": {"class": "DeepMaskEstimation"},
@@ -203,7 +203,7 @@ def test_soft_masks_of_a_mask_network_are_scored_without_permutation_where_none_
     assert len(table) == 10 and table["SI-SDR"].notna().all()
 
 
-def test_the_best_median_and_worst_item_are_kept_to_listen_to(tmp_path, split, checkpoints):
+def test_audio_of_the_best_median_and_worst_item_is_kept(tmp_path, split, checkpoints):
     table = evaluate(tmp_path, split, checkpoints["clustering"])
     ranked = table.groupby("item")["SI-SDR"].mean().sort_values(ascending=False)
     folder = tmp_path / "estimates"
@@ -247,7 +247,7 @@ def test_kept_audio_has_one_gain_per_item_and_never_clips(tmp_path, checkpoints)
     assert np.allclose(total, read[entry["mixture"]], atol=1e-3)
 
 
-def test_all_estimates_are_kept_where_asked(tmp_path, split, checkpoints):
+def test_all_estimates_are_kept_on_request(tmp_path, split, checkpoints):
     config = {**CONFIG, "test_config": {**CONFIG["test_config"], "keep_estimates": "all"}}
     evaluate(tmp_path, split, checkpoints["clustering"], config)
     kept = json.loads((tmp_path / "estimates" / "index.json").read_text())["items"]
@@ -257,7 +257,7 @@ def test_all_estimates_are_kept_where_asked(tmp_path, split, checkpoints):
             evaluate(tmp_path, split, checkpoints["clustering"], {**CONFIG, "test_config": {"keep_estimates": wrong}})
 
 
-def test_the_worst_or_a_number_of_items_are_kept_besides_the_examples():
+def test_more_items_are_kept_on_request():
     means = [float(index) for index in range(41)]
     examples = {40: "best", 20: "median", 0: "worst"}
     assert choose_items(means, "none") == choose_items(means, 0) == choose_items(means, 3) == examples
@@ -266,7 +266,7 @@ def test_the_worst_or_a_number_of_items_are_kept_besides_the_examples():
     assert set(choose_items(means, 1000)) == set(range(41))
 
 
-def test_items_without_a_score_are_not_taken_for_the_worst():
+def test_items_without_a_score_are_not_the_worst():
     nan = float("nan")
     assert choose_items([1.0, nan, 3.0, 2.0], "none") == {2: "best", 3: "median", 0: "worst"}
     assert choose_items([nan], "worst") == choose_items([nan], 2) == {}
@@ -283,7 +283,7 @@ def test_silence_in_a_mixture_does_not_stop_the_evaluation(tmp_path, checkpoints
 
 
 def killed_in_its_second_share(folder, split, checkpoint, config, monkeypatch):
-    """Evaluates in a process that is killed when it has separated its second share."""
+    """Evaluates in a process that is killed during its second share."""
     monkeypatch.setattr("separation.evaluation.evaluate.BATCH", 2)
     monkeypatch.setattr("separation.evaluation.evaluate.SHARE_BATCHES", 1)
     child = os.fork()
@@ -304,7 +304,7 @@ def killed_in_its_second_share(folder, split, checkpoint, config, monkeypatch):
 
 @pytest.fixture
 def separated(monkeypatch):
-    """The names of the items that go through the network from here on."""
+    """The names of the items that go through the network."""
     names, outputs = [], Separator.outputs
 
     def noted(self, items):
@@ -316,7 +316,7 @@ def separated(monkeypatch):
 
 
 @pytest.mark.parametrize("keep", ["none", "all"])
-def test_a_killed_evaluation_goes_on_where_it_stopped(tmp_path, split, checkpoints, separated, monkeypatch, keep):
+def test_interrupted_evaluations_resume(tmp_path, split, checkpoints, separated, monkeypatch, keep):
     config = {**CONFIG, "test_config": {**CONFIG["test_config"], "keep_estimates": keep}}
     killed_in_its_second_share(tmp_path / "killed", split, checkpoints["clustering"], config, monkeypatch)
     resumed = evaluate(tmp_path / "killed", split, checkpoints["clustering"], config)
@@ -333,9 +333,7 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(tmp_path, split, checkpoin
 
 
 @pytest.mark.parametrize("changed", ["checkpoint", "config", "data"])
-def test_what_a_killed_evaluation_left_is_not_taken_for_that_of_another(
-    tmp_path, split, checkpoints, separated, monkeypatch, changed
-):
+def test_the_state_of_another_evaluation_is_not_reused(tmp_path, split, checkpoints, separated, monkeypatch, changed):
     killed_in_its_second_share(tmp_path, split, checkpoints["clustering"], CONFIG, monkeypatch)
     checkpoint, config = checkpoints["clustering"], CONFIG
     if changed == "checkpoint":
@@ -349,12 +347,12 @@ def test_what_a_killed_evaluation_left_is_not_taken_for_that_of_another(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu_in_silence(tmp_path, split, checkpoints):
+def test_a_missing_gpu_is_an_error(tmp_path, split, checkpoints):
     with pytest.raises(UserError, match=r"expected a GPU.*found none"):
         evaluate(tmp_path, split, checkpoints["clustering"], device="cuda")
 
 
-def test_mistakes_are_one_line_that_names_the_cause(tmp_path, split, checkpoints):
+def test_errors_are_one_line_with_the_cause(tmp_path, split, checkpoints):
     clustering = checkpoints["clustering"]
     wrong = {
         "DeepClusterin": {"algorithm_config": {"class": "DeepClusterin"}},

@@ -30,20 +30,20 @@ def three_sources(seed=0, channels=1):
 
 
 def noisy(references, rng, leak=0.3):
-    """Estimates with interference, artifacts and a wrong gain, as a model makes them."""
+    """Estimates with interference, artifacts and a wrong gain, like those of a model."""
     total = sum(references)
     return [0.8 * s + leak * (total - s) + 0.01 * rng.normal(size=s.shape) for s in references]
 
 
 def si_sdr(reference, estimate):
-    """Le Roux et al. 2019, equation 5, written down once more."""
+    """Le Roux et al. 2019, equation 5, implemented independently."""
     s, e = reference - reference.mean(), estimate - estimate.mean()
     target = np.dot(e, s) / np.dot(s, s) * s
     return 10 * np.log10(np.sum(target**2) / np.sum((e - target) ** 2))
 
 
 @pytest.mark.parametrize("snr", [-12.0, 0.0, 7.5, 30.0])
-def test_a_known_amount_of_noise_gives_the_snr(snr):
+def test_snr_equals_the_level_of_added_noise(snr):
     rng = np.random.default_rng(0)
     source = source_audio("vocals", rng)
     noise = rng.normal(size=source.shape)
@@ -64,7 +64,7 @@ def test_a_mixture_of_two_sources_at_a_known_level_has_that_snr_and_no_improveme
         assert [row[f"{name}i"] for name in ("SI-SDR", "SI-SIR", "SD-SDR", "SNR")] == [0, 0, 0, 0]
 
 
-def test_si_sdr_is_the_papers_formula():
+def test_si_sdr_follows_the_formula_of_the_paper():
     references, rng = three_sources()
     estimates = noisy(references, rng)
     for row, reference, estimate in zip(score(references, estimates).scores, references, estimates, strict=True):
@@ -72,7 +72,7 @@ def test_si_sdr_is_the_papers_formula():
         assert row["SI-SDRi"] == pytest.approx(row["SI-SDR"] - si_sdr(reference[0], sum(references)[0]), abs=1e-6)
 
 
-def test_gain_and_offset_change_no_scale_invariant_metric():
+def test_scale_invariant_metrics_ignore_gain_and_offset():
     references, rng = three_sources()
     estimates = noisy(references, rng)
     plain = score(references, estimates).scores
@@ -94,7 +94,7 @@ def test_interference_lowers_sir_and_artifacts_lower_sar():
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_all_metrics_are_nussls_within_a_thousandth_of_a_decibel(channels, seed):
+def test_metrics_equal_those_of_nussl_within_a_thousandth_of_a_decibel(channels, seed):
     from separation.nussl_compat import nussl
 
     references, rng = three_sources(seed, channels)
@@ -113,7 +113,7 @@ def test_all_metrics_are_nussls_within_a_thousandth_of_a_decibel(channels, seed)
             assert row[name] == pytest.approx(np.mean(theirs[str(source)][name]), abs=1e-3), name
 
 
-def test_permuted_estimates_are_matched_and_in_order_ones_are_not_moved():
+def test_permuted_estimates_are_matched_and_ordered_ones_stay():
     references, rng = three_sources()
     estimates = noisy(references, rng)
     straight = score(references, estimates)
@@ -124,7 +124,7 @@ def test_permuted_estimates_are_matched_and_in_order_ones_are_not_moved():
     assert score(references, estimates[::-1]).scores[0]["SI-SDR"] < straight.scores[0]["SI-SDR"] - 5
 
 
-def test_the_best_of_more_estimates_than_sources_are_taken():
+def test_the_best_estimates_are_used_if_there_are_more_than_sources():
     references, rng = three_sources()
     estimates = [0.01 * rng.normal(size=references[0].shape), *noisy(references, rng)]
     assert score(references, estimates, testers=PERMUTED).assignment == [1, 2, 3]
@@ -134,7 +134,7 @@ def test_the_best_of_more_estimates_than_sources_are_taken():
         score(references, estimates[:2], testers=PERMUTED)
 
 
-def test_a_silent_reference_has_no_scores_and_leaves_the_others_as_they_are():
+def test_silent_references_have_no_scores_and_do_not_affect_others():
     references, rng = three_sources()
     estimates = noisy(references[:2], rng)
     alone = score(references[:2], estimates, testers=PERMUTED)
@@ -148,7 +148,7 @@ def test_a_silent_reference_has_no_scores_and_leaves_the_others_as_they_are():
         assert all(np.isnan(value) for value in row.values())
 
 
-def test_perfect_and_silent_estimates_have_finite_scores_at_the_ends_of_the_scale():
+def test_perfect_and_silent_estimates_have_scores_at_the_limits():
     references, _ = three_sources()
     perfect = score(references, references).scores[0]
     assert perfect["SI-SDR"] == perfect["SNR"] == LIMIT
@@ -164,7 +164,7 @@ def test_sir_and_sar_can_be_left_out():
     assert np.isnan(row["SI-SIR"]) and np.isnan(row["SI-SAR"]) and np.isfinite(row["SI-SDR"])
 
 
-def test_bss_eval_v4_stands_beside_the_scale_invariant_metrics():
+def test_bss_eval_v4_can_be_combined_with_scale_invariant_metrics():
     rng = np.random.default_rng(0)
     references = [source_audio(label, rng, 2 * SAMPLE_RATE)[None] for label in ("vocals", "bass")]
     estimates = noisy(references, rng, leak=0.1)[::-1]
@@ -179,7 +179,7 @@ def test_bss_eval_v4_stands_beside_the_scale_invariant_metrics():
 
 
 def spoken(rng, samples=16000):
-    """Something with the envelope of speech: STOI and PESQ measure what follows syllables; shape (1, samples)."""
+    """A signal with the envelope of speech, for STOI and PESQ; shape (1, samples)."""
     time = np.arange(samples) / SAMPLE_RATE
     syllables = np.clip(np.sin(2 * np.pi * 3 * time + rng.uniform(0, 6)), 0, None) ** 2
     voice = sum(np.sin(2 * np.pi * 140 * k * time + rng.uniform(0, 6)) / k for k in range(1, 20))
@@ -188,7 +188,7 @@ def spoken(rng, samples=16000):
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_scale_metrics_are_those_of_torchmetrics(channels, seed):
+def test_scale_metrics_equal_those_of_torchmetrics(channels, seed):
     from torch import from_numpy
     from torchmetrics.functional import audio
 
@@ -204,7 +204,7 @@ def test_scale_metrics_are_those_of_torchmetrics(channels, seed):
             assert row[metric] == pytest.approx(float(theirs.mean()), abs=1e-3)
 
 
-def test_the_permutation_is_that_of_torchmetrics():
+def test_permutations_equal_those_of_torchmetrics():
     from torch import from_numpy
     from torchmetrics.functional import audio
 
@@ -219,7 +219,7 @@ def test_the_permutation_is_that_of_torchmetrics():
     assert np.mean([row["SI-SDR"] for row in found.scores]) == pytest.approx(float(best), abs=1e-3)
 
 
-def test_bss_eval_v4_is_musevals():
+def test_bss_eval_v4_equals_museval():
     import museval
 
     rng = np.random.default_rng(2)
@@ -234,7 +234,7 @@ def test_bss_eval_v4_is_musevals():
             assert row[metric] == pytest.approx(np.median(theirs[index]), abs=1e-3)
 
 
-def test_bss_eval_of_whole_files_is_that_of_mir_eval():
+def test_bss_eval_of_whole_files_equals_mir_eval():
     import mir_eval
 
     rng = np.random.default_rng(2)
@@ -258,7 +258,7 @@ def test_bss_eval_of_whole_files_is_that_of_mir_eval():
         ("PESQ", {"PESQ": {}}, 4.549),  # P.862.1 ends there
     ],
 )
-def test_speech_metrics_fall_as_noise_rises(metric, tester, perfect):
+def test_speech_metrics_decrease_with_noise(metric, tester, perfect):
     rng = np.random.default_rng(0)
     speech, noise = spoken(rng), rng.normal(size=(1, 16000))
     testers = read_testers(tester, SAMPLE_RATE)
@@ -272,7 +272,7 @@ def test_speech_metrics_fall_as_noise_rises(metric, tester, perfect):
 
 
 @pytest.mark.parametrize(("metric", "name"), [("STOI", "STOI"), ("PESQ", "PESQ")])
-def test_speech_metrics_find_the_order_and_leave_silence_unscored(metric, name):
+def test_speech_metrics_find_the_order_and_skip_silence(metric, name):
     rng = np.random.default_rng(0)
     one, other = spoken(rng), spoken(rng)
     testers = read_testers({name: {"compute_permutation": True}})
@@ -292,7 +292,7 @@ def test_every_metric_is_described_and_documented():
     assert definitions() in documented, "generated by python -m separation.experiment.metric_descriptions"
 
 
-def test_testers_are_read_in_every_form_and_mistakes_are_named():
+def test_testers_are_read_in_every_form_and_errors_name_the_key():
     args = {"compute_permutation": True, "best_permutation_key": "SI-SDR"}
     for form in ([{"BSSEvalScale": args}], {"BSSEvalScale": args}, [["BSSEvalScale", args]]):
         assert read_testers(form) == PERMUTED

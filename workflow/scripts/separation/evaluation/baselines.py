@@ -1,11 +1,11 @@
-"""What a model's scores are held against: doing nothing, a mask that does not listen, and masks that know the answer.
+"""Baselines that points are compared with: the mixture, a fixed mask, and masks computed from the true sources.
 
 - `mixture`: the mixture as the estimate of every source.
-- `fixed_mask`: one number per source and frequency, learned from the training split, the same at every moment. What it
-  gains over the mixture is gained by a static equaliser; a model has to do better.
+- `fixed_mask`: one number per source and frequency, learned from the training split, the same at all times. A static
+  equalizer reaches this score; a model has to do better.
 - `ideal_binary_mask`: each time-frequency bin to the source whose magnitude is greatest (nussl's IdealBinaryMask).
 - `ideal_ratio_mask`: the source's share of the sum of all sources' magnitudes (nussl's IdealRatioMask, approach msa).
-- `phase_sensitive_mask`: |S|/|X| cos(arg S - arg X), kept within 0 and 1: the best real mask that does not amplify
+- `phase_sensitive_mask`: |S|/|X| cos(arg S - arg X), clipped to 0 to 1: the best real mask that does not amplify
   (H. Erdogan, J. R. Hershey, S. Watanabe, J. Le Roux: "Phase-sensitive and recognition-boosted speech separation using
   deep recurrent neural networks", ICASSP 2015, section 3).
 
@@ -51,12 +51,11 @@ def evaluate_baselines(
     Args:
         options: Audio format, STFT parameters and grouping of the sources.
         testers: test_config.testers, see `read_testers`.
-        train: the split from which `fixed_mask` is learned; see `Items`.
-        test: the split that is scored.
-        scores: where the table goes: as `evaluation.evaluate_point` writes it, `point` being the baseline's name. No
-            audio is kept.
-        evaluation: the evaluation's id, for the table.
-        threads: how many processes separate and score, each with one thread.
+        train: Split from which `fixed_mask` is learned; see `Items`.
+        test: Split to score.
+        scores: Table to write, as in `evaluate.evaluate_point`, with the baseline's name as `point`. No audio is kept.
+        evaluation: Id of the evaluation, for the table.
+        threads: Number of processes that separate and score, each with one thread.
 
     Raises:
         UserError: the config and the data do not fit.
@@ -91,7 +90,7 @@ def _score_share(
     fixed: FixedMask,
     indexes: Sequence[int],
 ) -> list[tuple[str, dict[str, Any], dict[str, ItemScores]]]:
-    """Name, conditions and each baseline's scores of some items; what one process does where there are several."""
+    """Name, conditions and scores by baseline of some items; one task of a worker process."""
     items = Items(test, options)
     scorers = read_testers(testers)
     estimators: dict[str, Callable[[Item], list[np.ndarray]]] = {
@@ -115,17 +114,17 @@ def _score_share(
 class FixedMask:
     """One soft mask per source, a number for each frequency, learned from training mixtures.
 
-    For source S and mixture X the mask at frequency f is the real number that leaves the least squared error over all
-    frames, channels and items of the training split,
+    For source S and mixture X, the mask at frequency f is the real number with the least squared error over all frames,
+    channels and items of the training split,
 
-        m(f) = sum Re(S(f,t) conj X(f,t)) / sum |X(f,t)|^2,    kept within 0 and 1:
+        m(f) = sum Re(S(f,t) conj X(f,t)) / sum |X(f,t)|^2,    clipped to 0 to 1:
 
-    the Wiener filter of the average spectrum. Masks are learned by the sources' names. Where an item has a source of
-    another name (an unseen speaker), the masks learned for the positions in the order of the sources serve instead.
+    the Wiener filter of the average spectrum. Masks are learned by the names of sources. For an item with a source of
+    another name (an unseen speaker), the masks learned for positions in the order of the sources are used.
 
     Args:
-        items: the training split.
-        file: the training split's place, for messages.
+        items: Training split.
+        file: Path of the training split, for messages.
 
     Raises:
         UserError: no training mixtures.
@@ -192,7 +191,7 @@ def phase_sensitive_mask(item: Item) -> list[np.ndarray]:
 
 
 def apply_masks(mixture: Any, masks: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The mixture through each mask (frequencies, frames, channels), back in time: arrays (channels, samples)."""
+    """Applies each mask (frequencies, frames, channels) to the mixture; returns audio (channels, samples)."""
     stft = mixture.stft()
     estimates = (mixture.make_copy_with_stft_data(stft * mask, verbose=False) for mask in masks)
     return [estimate.istft() for estimate in estimates]

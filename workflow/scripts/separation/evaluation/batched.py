@@ -1,7 +1,7 @@
-"""What nussl's deep algorithms do, for many items at a time: the network on batches, the rest as array operations.
+"""nussl's deep algorithms for many items at a time: the network on batches, the rest as array operations.
 
 Estimates equal those of nussl's DeepClustering, DeepMaskEstimation and DeepAudioEstimation to a few units of single
-precision; nussl's own runs one item at a time, takes each STFT four times, and copies signals as it goes.
+precision. nussl itself processes one item at a time, computes each STFT four times, and copies signals.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _KIND_OF = {"embedding": "deep clustering", "mask": "deep mask estimation", "aud
 
 
 class DeepSeparation:
-    """One of nussl's deep algorithms, already set up, on batches of items.
+    """One of nussl's deep algorithms, ready to use, on batches of items.
 
     Args:
-        algorithm: an instance for which `fits` is true.
+        algorithm: An instance for which `fits` is true.
     """
 
     def __init__(self, algorithm: Any):
@@ -40,22 +40,22 @@ class DeepSeparation:
         self._magnitude_only = _gives_magnitude_only(algorithm.transform)
         embedding = nussl.ml.networks.modules.Embedding
         for module in algorithm.model.modules():
-            # a class derived from it may do anything with its activation
+            # a derived class may use its activation differently
             if type(module) is embedding and set(module.activation) <= {"sigmoid", "unit_norm"}:
                 _activate_in_place(module)
 
     @staticmethod
     def fits(algorithm: Any) -> bool:
-        """Whether it is one of nussl's own deep algorithms; a class derived from one may do anything."""
+        """Whether it is one of nussl's own deep algorithms, and not of a derived class, which may differ."""
         from separation.nussl_compat import nussl
 
         return any(type(algorithm) is getattr(nussl.separation.deep, name, None) for name in OUTPUT_OF_ALGORITHM)
 
     def outputs(self, items: Sequence[Item]) -> list[np.ndarray]:
-        """What the network says of each item; items of one length go through it together.
+        """The output of the network for each item; items of the same length go through it together.
 
         Returns:
-            for each item (frequency, time, channels, n) of embeddings or masks, or (channels, samples, n) of audio.
+            For each item (frequency, time, channels, n) of embeddings or masks, or (channels, samples, n) of audio.
 
         Raises:
             UserError: the model is not of the kind that the algorithm needs.
@@ -69,23 +69,23 @@ class DeepSeparation:
             data = {key: torch.cat([inputs[index][key] for index in members]) for key in inputs[members[0]]}
             data = {key: value.to(self._algorithm.device) for key, value in data.items()}
             with torch.inference_mode():
-                told = self._algorithm.model(data)
-            if self._output not in told:
+                output = self._algorithm.model(data)
+            if self._output not in output:
                 raise UserError(
                     f"{self._name}: This model is not a {_KIND_OF[self._output]} model! "
                     f"Did not find '{self._output}' key in output dictionary.",
                     key="algorithm_config.class",
                 )
-            rows = told[self._output].cpu()
+            rows = output[self._output].cpu()
             each = len(rows) // len(members)
-            for place, index in enumerate(members):
-                found[index] = self._arranged(rows[place * each : (place + 1) * each])
+            for position, index in enumerate(members):
+                found[index] = self._arranged(rows[position * each : (position + 1) * each])
         return found
 
     def estimates(self, item: Item, output: np.ndarray, seed: int) -> list[np.ndarray]:
-        """The estimates of one item, each (channels, samples), from what `outputs` gave for it.
+        """The estimates of one item, each (channels, samples), from its output.
 
-        May be called by several threads at once. `seed` decides where clusters begin.
+        Safe to call from several threads. `seed` determines the initial cluster centres.
         """
         if self._output == "audio":
             return [np.ascontiguousarray(output[..., n]) for n in range(output.shape[-1])]
@@ -104,7 +104,7 @@ class DeepSeparation:
             masks = self._cluster(output, np.abs(spectrum), seed)
         if self._binary:
             masks = masks == masks.max(axis=-1, keepdims=True)
-        # (sources, channels, time, frequency): as masks lie, and as the inverse transform goes through them
+        # (sources, channels, time, frequency): the memory order of masks and of the inverse transform
         masked = masks.transpose(3, 2, 1, 0) * np.ascontiguousarray(spectrum.transpose(2, 1, 0), np.complex64)
         parameters = mixture.stft_params
         audio = istft(
@@ -117,7 +117,7 @@ class DeepSeparation:
         return list(audio)
 
     def _input(self, item: Item) -> dict[str, torch.Tensor]:
-        """The item as the network's transforms make it, each tensor with a batch axis in front."""
+        """The inputs of the network for one item, each tensor with a leading batch axis."""
         algorithm, mixture = self._algorithm, item.mixture
         mixture.stft_params = algorithm.metadata["stft_params"]
         if self._magnitude_only:
@@ -126,12 +126,12 @@ class DeepSeparation:
             data = algorithm.transform({"mix": mixture})
             tensors = {key: value.unsqueeze(0).float() for key, value in data.items() if torch.is_tensor(value)}
         if self._mono:
-            # each channel by itself, as one more item
+            # each channel separately, as another item
             tensors = {key: value.transpose(0, algorithm.channel_dim) for key, value in tensors.items()}
         return tensors
 
     def _arranged(self, rows: torch.Tensor) -> np.ndarray:
-        """One item's rows of the output, channels where its STFT or audio has them."""
+        """The output rows of one item, with the axes in the order of its STFT or audio."""
         if self._output == "audio":
             rows = rows.transpose(0, 1) if self._mono else rows
             return rows.squeeze(0).numpy()
@@ -142,11 +142,11 @@ class DeepSeparation:
         algorithm = self._algorithm
         clusterer = copy.copy(algorithm.clusterer)
         clusterer.random_state = seed
-        # (time, frequency, channels, n), as the network says it: in another order it would be copied
+        # (time, frequency, channels, n), the memory order of the output; another order would need a copy
         rows = np.ascontiguousarray(features.swapaxes(0, 1))
         flat = rows.reshape(-1, rows.shape[-1])
         if algorithm.fit_clusterer:
-            # in nussl's order, on which it depends where clusters begin
+            # in nussl's order, which the initial cluster centres depend on
             frequency, time, channel = np.nonzero(magnitude >= np.percentile(magnitude, algorithm.percentile))
             clusterer.fit(rows[time, frequency, channel])
         if "KMeans" in algorithm.clustering_type:
@@ -157,7 +157,7 @@ class DeepSeparation:
 
 
 def _gives_magnitude_only(transform: Any) -> bool:
-    """Whether all that nussl's transforms make of a mixture without its sources is `mix_magnitude`."""
+    """Whether nussl's transforms compute only `mix_magnitude` from a mixture without sources."""
     from separation.nussl_compat import nussl
 
     known = nussl.datasets.transforms
@@ -167,7 +167,7 @@ def _gives_magnitude_only(transform: Any) -> bool:
 
 
 def _magnitude(mixture: Any) -> torch.Tensor:
-    """(time, frequency, channels), single precision; the spectrum stays with the mixture, as after its own `stft`."""
+    """Magnitudes (time, frequency, channels), single precision; the mixture keeps the spectrum, as after `stft`."""
     parameters = mixture.stft_params
     spectrum = stft(
         torch.from_numpy(np.asarray(mixture.audio_data, np.float64)),
@@ -181,8 +181,10 @@ def _magnitude(mixture: Any) -> torch.Tensor:
 
 
 def _activate_in_place(embedding: torch.nn.Module) -> None:
-    """Gives nussl's Embedding the same activations without new memory, which takes as long as computing them; not for
-    training, which needs what they were computed from."""
+    """Replaces the activations of nussl's Embedding by in-place ones, because allocation takes as long as computing.
+
+    Not for training, which needs the inputs of the activations.
+    """
     activation, embedding.activation = embedding.activation, []
 
     def activate(module: torch.nn.Module, arguments: tuple, output: torch.Tensor) -> torch.Tensor:
@@ -196,15 +198,15 @@ def _activate_in_place(embedding: torch.nn.Module) -> None:
 
 
 def istft(spectra: np.ndarray, *, n_fft: int, hop_length: int, window_type: str, samples: int) -> np.ndarray:
-    """The inverse of `features.stft`: what scipy.signal.istft gives, for any number of spectra at once.
+    """The inverse of `features.spectra.stft`, equal to scipy.signal.istft, for any number of spectra at once.
 
     Args:
-        spectra: (..., frequency, time), complex.
-        n_fft, hop_length, window_type: of the transform.
-        samples: length of the result; it ends earlier where the spectra do.
+        spectra: Complex array (..., frequency, time).
+        n_fft, hop_length, window_type: Parameters of the transform.
+        samples: Length of the result, which is shorter if the spectra are.
 
     Returns:
-        (..., samples), of the spectra's precision.
+        Audio (..., samples) in the precision of the spectra.
     """
     taper = window(window_type, n_fft)
     frames = np.fft.irfft(np.swapaxes(spectra, -1, -2), n_fft)
@@ -218,7 +220,7 @@ def istft(spectra: np.ndarray, *, n_fft: int, hop_length: int, window_type: str,
 
 
 def _overlap_add(frames: np.ndarray, hop_length: int) -> np.ndarray:
-    """Frames (..., time, n_fft), each begun hop_length after the one before, summed; a few zeros may follow."""
+    """The overlap-add of frames (..., time, n_fft); a few zeros may follow."""
     count, n_fft = frames.shape[-2:]
     pieces = -(-n_fft // hop_length)
     if n_fft % hop_length:
@@ -231,15 +233,17 @@ def _overlap_add(frames: np.ndarray, hop_length: int) -> np.ndarray:
 
 
 def responsibilities(points: np.ndarray, centres: np.ndarray, beta: float) -> np.ndarray:
-    """Soft k-means: exp(-beta x distance) of each point to each centre, normalised to the sum 1 over the centres.
+    """Soft k-means: exp(-beta x distance) of each point to each centre, normalized to a sum of 1 over the centres.
 
     Args:
-        points: (n, dimensions); centres: (clusters, dimensions).
+        points: Shape (n, dimensions).
+        centres: Shape (clusters, dimensions).
+        beta: Stiffness of the assignment.
 
     Returns:
-        (n, clusters), of the precision of `points`.
+        Shape (n, clusters), in the precision of `points`.
     """
-    # clusters first: numpy is quick along the longer axis
+    # clusters first: numpy is fast along the longer axis
     weights = squared_distances(points, centres)
     np.sqrt(weights, out=weights)
     weights *= -beta

@@ -1,4 +1,4 @@
-"""Scores a trained point: separates every item of a test split with its checkpoint and compares with the sources."""
+"""Evaluation of a trained point: separates every item of a test split and scores the estimates."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from separation.evaluation.separator import Separator, resolve_device
 from separation.experiment.options import PointOptions
 from separation.experiment.testers import METRICS_OF, Tester, read_testers
 from separation.files.atomic import atomic_path, read_json, sha256_of, write_text
-from separation.files.layout import MANIFEST
+from separation.files.layout import MANIFEST, EvaluationFolder
 from separation.files.score_table import SCORE_KEYS
 from separation.machine.parallel import run_in_order
 from separation.machine.threads import limited_threads
 
 logger = logging.getLogger(__name__)
 
-ESTIMATES = "estimates"
-RANKING = ("SI-SDR", "SDR", "STOI", "ESTOI", "PESQ")  # the first that was measured ranks the items for listening
+ESTIMATES = "estimates"  # kept audio, in the folder that an interrupted evaluation resumes from
+RANKING = ("SI-SDR", "SDR", "STOI", "ESTOI", "PESQ")  # the first one measured ranks the items for listening
 
-BATCH = 4  # items that go through the network together, fewer where they are long
-BATCH_SECONDS = 60.0  # of audio in a batch: what a network makes of more would fill the memory
-SHARE_BATCHES = 3  # batches that one process takes at a time, and whose scores a killed evaluation loses at most
+BATCH = 4  # items that go through the network together, fewer if they are long
+BATCH_SECONDS = 60.0  # most audio in a batch, because the outputs of the network fill the memory
+SHARE_BATCHES = 3  # batches that one process takes at a time; an interrupted evaluation loses at most these scores
 SHARE_SECONDS = 100.0
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What every process of one evaluation is told."""
+    """Arguments of every process of one evaluation."""
 
     options: PointOptions
     test: dict[str, Any]
@@ -51,14 +51,14 @@ class _Job:
     device: str
     threads: int
     batch: int
-    folder: Path  # for what a killed evaluation goes on from
+    folder: Path  # state from which an interrupted evaluation resumes
     keep_all: bool
-    key: str  # tells what is evaluated with what; see _identity
+    key: str  # identifies the evaluation; see _identity
 
 
 @dataclass
 class _Scored:
-    """One item, scored; `entry` is what the index of the kept estimates says of it."""
+    """One scored item; `entry` is its entry in the index of estimates."""
 
     name: str
     conditions: dict[str, Any]
@@ -66,8 +66,8 @@ class _Scored:
     entry: dict[str, Any] | None = None
 
     @classmethod
-    def read(cls, told: Mapping[str, Any]) -> _Scored:
-        return cls(**{**told, "result": ItemScores(**told["result"])})
+    def read(cls, saved: Mapping[str, Any]) -> _Scored:
+        return cls(**{**saved, "result": ItemScores(**saved["result"])})
 
 
 def evaluate_point(
@@ -86,24 +86,24 @@ def evaluate_point(
 
     Args:
         options: Settings of the point; those in `dataset`, `evaluation` and `seed` determine the scores.
-        point: the point's id, for the table.
-        evaluation: the evaluation's id, for the table.
-        checkpoint: a nussl model file. Its metadata say which STFT the model sees.
-        test: the split; see `Items`.
+        point: Id of the point, for the table.
+        evaluation: Id of the evaluation, for the table.
+        checkpoint: A nussl model file. Its metadata have the STFT parameters of the model.
+        test: The test split; see `Items`.
         scores: Table to write (parquet): one row per item and source with the columns SCORE_KEYS, the testers' metrics
             in dB, and the mixing conditions of the item. Audio that `test_config.keep_estimates` keeps is written to
             the folder `estimates` beside it.
-        state: a folder for the scores of finished shares of the items, from which an evaluation that was killed goes
-            on; `.state` beside the table where left out. It is gone at the end.
-        threads: on a CPU how many processes separate and score, each with one thread; with a GPU how many threads
-            cluster and score what the network in this process says.
-        device: where the model runs: cpu, cuda, or auto.
+        state: Folder for the scores of finished shares of the items, from which an interrupted evaluation resumes; by
+            default `.state` beside the table. It is removed at the end.
+        threads: Number of processes that separate and score on a CPU, each with one thread; with a GPU, number of
+            threads that cluster and score the outputs of the network, which runs in this process.
+        device: Device of the model: cpu, cuda, or auto.
 
-    The same checkpoint, data and config give the same table, on a CPU whatever the number of threads, and whether or
-    not it was killed on the way.
+    The same checkpoint, data and config give the same table, whether or not the evaluation was interrupted, and on a
+    CPU for any number of threads.
 
     Raises:
-        UserError: what the config, the checkpoint and the data say does not fit.
+        UserError: the config, the checkpoint and the data do not fit together.
     """
     items = Items(test, options.dataset)
     read_testers(options.evaluation.testers, items[0].mixture.sample_rate if len(items) else None)
@@ -123,7 +123,7 @@ def evaluate_point(
     missing = [indexes for indexes in shares if indexes.start not in done]
     count = sum(map(len, missing))
     if count < len(items):
-        logger.info("%d of %d items were scored before", len(items) - count, len(items))
+        logger.info("%d of %d items were already scored", len(items) - count, len(items))
     began = time.perf_counter()
     arguments = [(job, indexes) for indexes in missing]
     scored = run_in_order(_score_share, arguments, workers=processes, items=f"shares of {share} items")
@@ -135,21 +135,21 @@ def evaluate_point(
 
     roles = choose_items([_mean(item.result) for item in results], keep)
     if roles and not job.keep_all:
-        # the estimates of all items are not held until it is known which one is the best
+        # the estimates of all items do not fit in memory, so the chosen items are separated again
         again = [(job, index, results[index].result) for index in roles]
         kept = run_in_order(_keep_item, again, workers=processes, items="items for listening")
         for index, entry in zip(roles, kept, strict=True):
             results[index].entry = entry
     if roles:
         entries = [{**results[index].entry, "role": role} for index, role in roles.items()]
-        publish_estimates(folder / ESTIMATES, scores.parent / ESTIMATES, entries)
+        publish_estimates(folder / ESTIMATES, EvaluationFolder(scores.parent).estimates, entries)
     ids = {"point": point, "evaluation": evaluation, "dataset": items.dataset, "split": items.split}
     write_scores([row for item in results for row in score_rows(item.name, item.conditions, item.result, ids)], scores)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sizes(seconds: float) -> tuple[int, int]:
-    """How many items of so many seconds make a batch and a share; never dependent on how many processes there are."""
+    """The number of items in a batch and in a share, from the length of an item alone."""
     batch = max(1, min(BATCH, int(BATCH_SECONDS // seconds)))
     return batch, batch * max(1, min(SHARE_BATCHES, int(SHARE_SECONDS // (batch * seconds))))
 
@@ -159,29 +159,29 @@ def _sample_rate(items: Items) -> int:
 
 
 def _identity(options: PointOptions, checkpoint: Path, items: Items) -> dict[str, Any]:
-    """What finished shares are worth: with another checkpoint, config or other data they are made anew."""
+    """The inputs of the scores: finished shares are reused only if all of them are the same."""
     keys = ("dataset_config", "algorithm_config", "test_config", "info")
     manifest = items.folder / MANIFEST
     return {
         "config": {key: options.written.get(key) for key in keys},
         "checkpoint": sha256_of(checkpoint) if checkpoint.is_file() else "",
-        # a dataset that was made anew has a new manifest, even where that says the same
+        # a rebuilt dataset has a new manifest, even if its content is the same
         "items": [manifest.stat().st_mtime_ns, sha256_of(manifest)] if manifest.is_file() else items.names,
         "folder": str(items.folder.resolve()),
     }
 
 
 def _resume(folder: Path, key: str) -> dict[int, list[_Scored]]:
-    """First item -> what an earlier evaluation of the same things finished, by share."""
+    """The finished shares of an interrupted evaluation with the same key, by their first item."""
     if not (folder / "key.json").is_file() or (folder / "key.json").read_text(encoding="utf-8") != key:
         shutil.rmtree(folder, ignore_errors=True)
         write_text(folder / "key.json", key)
         return {}
-    return {int(path.stem): [_Scored.read(told) for told in read_json(path)] for path in folder.glob("[0-9]*.json")}
+    return {int(path.stem): [_Scored.read(saved) for saved in read_json(path)] for path in folder.glob("[0-9]*.json")}
 
 
 def _score_share(job: _Job, indexes: Sequence[int]) -> list[_Scored]:
-    """Separates and scores some items and notes the result; what a process of its own does where there are several."""
+    """Separates and scores some items and saves the result; one task of a worker process."""
     items = Items(job.test, job.options.dataset)
     testers = read_testers(job.options.evaluation.testers)
     scored = []
@@ -199,7 +199,7 @@ def _score_share(job: _Job, indexes: Sequence[int]) -> list[_Scored]:
                 members = [items[index] for index in batch]
                 scored += map(finish, members, separate.outputs(members))
         else:
-            # the network is a batch ahead of what the threads cluster and score
+            # the network is one batch ahead of the threads that cluster and score
             with ThreadPoolExecutor(job.threads) as pool:
                 waiting: Iterator[_Scored] = iter(())
                 for batch in _batches(indexes, job.batch):
@@ -216,10 +216,9 @@ def _score_share(job: _Job, indexes: Sequence[int]) -> list[_Scored]:
 
 
 def _keep_item(job: _Job, index: int, result: ItemScores) -> dict[str, Any]:
-    """Writes the estimates of one item; what the index of the kept estimates says of it.
+    """Writes the estimates of one item and returns its entry in the index of estimates.
 
-    The item goes through the network by itself and not among its batch: what differs is far below a step of the audio
-    that is written.
+    The item goes through the network without its batch; the difference is far below the resolution of the audio.
     """
     item = Items(job.test, job.options.dataset)[index]
     with limited_threads(1):
@@ -235,7 +234,7 @@ _separators: dict[tuple[str, str], Separator] = {}
 
 
 def _separator(job: _Job, item: Item) -> Separator:
-    """This process's separator, kept for all shares of an evaluation: setting one up costs as much as several items."""
+    """The separator of this process, kept for all shares, because setup takes as long as several items."""
     from separation.training.user_modules import load_extras
 
     if (job.key, job.device) not in _separators:
@@ -259,8 +258,8 @@ def score_estimates(item: Item, estimates: Sequence[np.ndarray], testers: Sequen
 
 
 def conditions_of(item: Item) -> dict[str, Any]:
-    """What is known of the making of an item, and what can be measured of it: `num_sources`, and `overlap`, the share
-    of the sounding time in which two sources or more sound."""
+    """The mixing conditions of an item, and those measured from its audio: `num_sources`, and `overlap`, the share of
+    the active time in which two or more sources are active."""
     sources = [source.audio_data for source in item.sources.values()]
     measured = {"num_sources": len(sources), "overlap": overlap(sources, item.mixture.sample_rate)}
     return {**measured, **item.conditions}
@@ -271,8 +270,8 @@ def score_rows(
 ) -> list[dict[str, Any]]:
     """The rows of the table for one item, one per source: SCORE_KEYS, metrics, conditions.
 
-    `ids` gives `point`, `evaluation`, `dataset` and `split`. Numbers among the conditions become floats. A condition
-    that has the name of a column gets "condition_" in front.
+    `ids` has `point`, `evaluation`, `dataset` and `split`. Numbers among the conditions become floats. A condition
+    with the name of another column gets the prefix "condition_".
     """
     rows = []
     for source, metrics in result.scores.items():
@@ -286,7 +285,7 @@ def score_rows(
 
 
 def write_scores(rows: Sequence[Mapping[str, Any]], scores: Path) -> None:
-    """Writes rows as parquet, atomically: SCORE_KEYS, then metrics, then conditions in the order they first appear."""
+    """Writes rows as parquet, atomically: SCORE_KEYS, then metrics, then conditions in order of appearance."""
     table = pandas.DataFrame(list(rows))
     metrics = [name for names in METRICS_OF.values() for name in names if name in table]
     conditions = [name for name in table if name not in SCORE_KEYS and name not in metrics]

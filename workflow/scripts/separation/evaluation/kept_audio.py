@@ -1,4 +1,4 @@
-"""Keeps the audio of some items of an evaluation, for the ear to judge what the figures say."""
+"""Audio of some items of an evaluation, kept for listening."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from separation.errors import UserError
 from separation.files.atomic import write_json
 from separation.files.layout import estimate_index
 
-PEAK = 0.9  # of full scale
+PEAK = 0.9  # full scale is 1.0
 KEEP = ("none", "all", "worst")
 WORST = 10  # items that `keep_estimates: worst` keeps
 
@@ -53,12 +53,12 @@ def choose_items(means: Sequence[float], keep: str | int) -> dict[int, str]:
     """The items to keep, by index, with their roles.
 
     Args:
-        means: the mean score of each item over its sources, in dB; NaN where there is none.
-        keep: see `read_keep`.
+        means: Mean score of each item over its sources, in dB; NaN if it has none.
+        keep: See `read_keep`.
 
     Returns:
-        index -> "best", "median", "worst" or "other"; of a few items one may have several roles ("best, worst").
-        Equal scores are taken in the order of the items.
+        index -> "best", "median", "worst" or "other"; an item may have several roles ("best, worst"). Items with equal
+        scores are ranked in their order.
     """
     ranked = sorted(
         (index for index, mean in enumerate(means) if not math.isnan(mean)), key=lambda index: -means[index]
@@ -73,40 +73,40 @@ def choose_items(means: Sequence[float], keep: str | int) -> dict[int, str]:
     elif keep == "worst":
         others = ranked[::-1][:WORST]
     elif isinstance(keep, int) and ranked:
-        others = [ranked[int(place)] for place in np.linspace(0, len(ranked) - 1, min(keep, len(ranked))).round()]
+        others = [ranked[int(rank)] for rank in np.linspace(0, len(ranked) - 1, min(keep, len(ranked))).round()]
     return {index: ", ".join(names) for index, names in ({other: ["other"] for other in others} | roles).items()}
 
 
 def write_item(folder: Path, item: KeptItem) -> dict[str, Any]:
     """Writes `<item>/mixture.wav` and `<item>/<source>_{estimate,reference}.wav` into `folder`.
 
-    The files of an item are int16 and have one gain, which puts the loudest of them at PEAK: nothing clips, and levels
-    compare.
+    The files of an item are int16 and share one gain, at which the loudest of them peaks at PEAK: nothing clips, and
+    levels are comparable.
 
     Returns:
-        what the index says of it: `item`, `gain`, `mixture`, and `sources`: name -> `estimate`, `reference` (all paths
-        relative to `folder`) and `scores` (null where a metric is undefined).
+        Entry of the index: `item`, `gain`, `mixture`, and `sources`: name -> `estimate`, `reference` (all paths
+        relative to `folder`) and `scores` (null if a metric is undefined).
     """
-    place = _file_name(item.name)
-    files = {f"{place}/mixture.wav": item.mixture}
+    name = _file_name(item.name)
+    files = {f"{name}/mixture.wav": item.mixture}
     sources = {}
     for source, reference in item.references.items():
-        paths = {kind: f"{place}/{_file_name(source)}_{kind}.wav" for kind in ("estimate", "reference")}
+        paths = {kind: f"{name}/{_file_name(source)}_{kind}.wav" for kind in ("estimate", "reference")}
         files[paths["estimate"]], files[paths["reference"]] = item.estimates[source], reference
-        scores = {name: value if math.isfinite(value) else None for name, value in item.scores[source].items()}
+        scores = {metric: value if math.isfinite(value) else None for metric, value in item.scores[source].items()}
         sources[source] = {**paths, "scores": scores}
     loudest = max(float(np.abs(audio).max(initial=0.0)) for audio in files.values())
     gain = PEAK / loudest if loudest > 0 else 1.0
-    (folder / place).mkdir(parents=True, exist_ok=True)
+    (folder / name).mkdir(parents=True, exist_ok=True)
     for path, audio in files.items():
         soundfile.write(folder / path, audio.T * gain, item.sample_rate, subtype="PCM_16")
-    return {"item": item.name, "gain": gain, "mixture": f"{place}/mixture.wav", "sources": sources}
+    return {"item": item.name, "gain": gain, "mixture": f"{name}/mixture.wav", "sources": sources}
 
 
 def publish_estimates(written: Path, folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Puts a folder of items that `write_item` wrote in the place of `folder`, with its index.json.
+    """Writes the index of a folder of items and moves it to `folder`.
 
-    The index lists the `items`: what `write_item` said of each, and its `role`. What was in `folder` is gone.
+    The index lists the `items`: the entries of `write_item`, each with its `role`. Old content of `folder` is removed.
     """
     write_json(estimate_index(written), {"items": list(entries)})
     if folder.exists():

@@ -5,11 +5,11 @@ well done?", ICASSP 2019, as nussl.evaluation.BSSEvalScale computes them; here a
 scored at once from a few inner products. BSS Eval version 4 (F.-R. Stoeter, A. Liutkus, N. Ito: "The 2018 signal
 separation evaluation campaign", 2018) is nussl's and museval's own.
 
-What the numbers mean at the edges, where nussl returns NaN or infinities, or fails:
-- A reference that is silent (below SILENCE after its mean is removed) has no scores: its metrics are NaN, and it has no
-  say in the choice of the permutation. The other sources are scored as if it were not there.
-- A ratio is kept within +-LIMIT dB: a perfect estimate has an SI-SDR of LIMIT instead of infinity, and an estimate that
-  is silent where the source is not has -LIMIT. A model cannot gain by answering with silence.
+Edge cases, where nussl returns NaN or infinities, or fails:
+- A silent reference (below SILENCE after its mean is removed) has no scores: its metrics are NaN, and the permutation
+  ignores it. The other sources are scored as if it did not exist.
+- Ratios are limited to +-LIMIT dB: a perfect estimate has an SI-SDR of LIMIT instead of infinity, and a silent estimate
+  of an audible source has -LIMIT. A model cannot gain by returning silence.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from scipy.optimize import linear_sum_assignment
 from separation.errors import UserError
 from separation.experiment.testers import BSS_EVAL_METRICS, PESQ_MODES, SCALE_METRICS, Tester
 
-LIMIT = 100.0  # dB; beyond it int16 audio has nothing to tell
-SILENCE = 1e-12  # mean power, full scale 1.0: -120 dB, less than one step of 16 bits ever makes
+LIMIT = 100.0  # dB, beyond the range of int16 audio
+SILENCE = 1e-12  # mean power at full scale 1.0: -120 dB, below one step of 16 bits
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ItemScores:
 
     Attributes:
         scores: source -> metric -> value; see `experiment.metric_descriptions` for units, channels and windows.
-        assignment: source -> index of the estimate that the first tester took for it.
+        assignment: source -> index of its estimate, according to the first tester.
     """
 
     scores: dict[str, dict[str, float]]
@@ -54,12 +54,12 @@ def score_item(
     """Scores one item with every tester.
 
     Args:
-        sources: name -> the true source, the reference: (channels, samples).
-        estimates: the estimates, likewise; at least as many as sources. More are allowed with compute_permutation:
-            the best ones are taken.
-        mixture: (channels, samples); improvements (names ending in i) are over taking it for each estimate.
-        testers: see `read_testers`.
-        sample_rate: in Hz.
+        sources: name -> true source, the reference: (channels, samples).
+        estimates: Estimates (channels, samples), at least as many as sources. With compute_permutation there may be
+            more; the best ones are used.
+        mixture: Mixture (channels, samples); improvements (names ending in i) are relative to its own scores.
+        testers: See `read_testers`.
+        sample_rate: Sample rate in Hz.
 
     Raises:
         UserError: fewer estimates than sources, or a different number without compute_permutation.
@@ -90,8 +90,8 @@ def scale_metrics(references: np.ndarray, estimates: np.ndarray) -> dict[str, np
     """SI-SDR, SI-SIR, SI-SAR, SD-SDR, SNR and SRR in dB of every estimate as an estimate of every reference.
 
     Args:
-        references: (sources, samples), one channel.
-        estimates: (estimates, samples). The means of all signals are removed first.
+        references: One channel, shape (sources, samples).
+        estimates: Shape (estimates, samples). The means of all signals are removed first.
 
     Returns:
         For each metric an array (estimates, sources). The column of a silent reference is NaN.
@@ -106,11 +106,11 @@ def scale_metrics(references: np.ndarray, estimates: np.ndarray) -> dict[str, np
     safe = np.where(audible, energy, 1.0)
     alpha = shared / safe
     target = alpha**2 * safe
-    # the residual is summed over samples, not taken as total - target: at 60 dB and more that difference would be noise
+    # the residual is summed over samples: at 60 dB and more, total - target would be noise
     residual = np.stack([_energy(estimates - a[:, None] * r) for a, r in zip(alpha.T, references, strict=True)], 1)
     error = np.stack([_energy(estimates - r) for r in references], 1)
 
-    # what of the residual lies in the space of the audible references is interference, the rest artifacts
+    # the part of the residual in the space of the audible references is interference, the rest artifacts
     basis = references[audible]
     interference = np.zeros_like(target)
     if len(basis):
@@ -129,7 +129,7 @@ def scale_metrics(references: np.ndarray, estimates: np.ndarray) -> dict[str, np
         "SI-SAR": _decibel(target, artifacts),
         "SD-SDR": np.clip(snr + scale, -LIMIT, LIMIT),
         "SNR": snr,
-        # 1 / (1 - 1/alpha)^2, as nussl writes it
+        # 1 / (1 - 1/alpha)^2, as in nussl
         "SRR": _decibel(alpha**2, (alpha - 1.0) ** 2),
     }
     return {name: np.where(audible, values, np.nan) for name, values in found.items()}
@@ -143,9 +143,9 @@ def _energy(signals: np.ndarray) -> np.ndarray:
 def _score_scale(
     references: np.ndarray, estimates: np.ndarray, mixture: np.ndarray, tester: Tester, sample_rate: int
 ) -> tuple[list[int], list[dict[str, float]]]:
-    """All metrics of SCALE_METRICS; the mixture is scored as one more estimate.
+    """All metrics of SCALE_METRICS; the mixture is scored as another estimate.
 
-    SI-SAR has no improvement: a mixture holds no artifacts, its own SI-SAR is infinite but for rounding.
+    SI-SAR has no improvement: a mixture has no artifacts, so its own SI-SAR is infinite except for rounding.
     """
     channels = [
         scale_metrics(references[:, channel], np.concatenate([estimates[:, channel], mixture[None, channel]]))
@@ -204,7 +204,7 @@ def _score_v4(
 def _score_stoi(
     references: np.ndarray, estimates: np.ndarray, mixture: np.ndarray, tester: Tester, sample_rate: int
 ) -> tuple[list[int], list[dict[str, float]]]:
-    """Short-time objective intelligibility by pystoi; NaN where less than 0.4 s of a source is loud enough for it."""
+    """Short-time objective intelligibility by pystoi; NaN if less than 0.4 s of a source is loud enough."""
     import pystoi
 
     extended = bool(tester.args.get("extended", False))
@@ -223,7 +223,7 @@ def _score_stoi(
 def _score_pesq(
     references: np.ndarray, estimates: np.ndarray, mixture: np.ndarray, tester: Tester, sample_rate: int
 ) -> tuple[list[int], list[dict[str, float]]]:
-    """PESQ; NaN where it finds no utterance in a source or an estimate."""
+    """PESQ; NaN if it finds no utterance in a source or an estimate."""
     try:
         import pesq
     except ImportError as error:
@@ -233,7 +233,7 @@ def _score_pesq(
     mode = tester.args.get("mode") or PESQ_MODES[sample_rate][0]
 
     def score(reference: np.ndarray, estimate: np.ndarray) -> float:
-        # numbers of a failed comparison instead of exceptions: one silent estimate must not end an evaluation
+        # error codes instead of exceptions: one silent estimate must not stop an evaluation
         found = pesq.pesq(sample_rate, reference, estimate, mode, on_error=pesq.PesqError.RETURN_VALUES)
         return float(found) if found > 0 else float("nan")
 
@@ -268,7 +268,7 @@ _SCORE_OF = {"BSSEvalScale": _score_scale, "BSSEvalV4": _score_v4, "STOI": _scor
 
 
 def _decibel(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """10 log10(signal / noise) within +-LIMIT; no signal gives -LIMIT, whatever the noise."""
+    """10 log10(signal / noise) limited to +-LIMIT; without signal -LIMIT, whatever the noise."""
     ratio = np.divide(signal, noise, out=np.full(signal.shape, np.inf), where=noise > 0)
     ratio = np.where(signal > 0, ratio, 0.0)
     bound = 10 ** (LIMIT / 10)
@@ -280,7 +280,7 @@ def _is_audible(reference: np.ndarray) -> bool:
 
 
 def _nanmean(values: Any, axis: int | None = None) -> Any:
-    """The mean over what is not NaN; NaN, and no warning, where nothing is left."""
+    """The mean of all values that are not NaN; NaN without a warning if there are none."""
     values = np.asarray(values, dtype=np.float64)
     count = (~np.isnan(values)).sum(axis=axis)
     total = np.nansum(values, axis=axis)

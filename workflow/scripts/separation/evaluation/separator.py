@@ -1,4 +1,4 @@
-"""Separates mixtures with nussl's algorithms, the same way every time."""
+"""Reproducible separation with nussl's algorithms."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from separation.experiment.options import EvaluationOptions
 
 
 class Separator:
-    """A separation algorithm of nussl, set up once and called with one item after the other.
+    """A separation algorithm of nussl, set up once for many items.
 
     Args:
         options: Class of nussl.separation.deep (or another subpackage of nussl.separation) and its arguments.
-            `model_path` and `device` are filled in, `num_sources` where it is left out.
-        item: any item of the data, for the setting up.
-        checkpoint: the model file, for algorithms that take one.
+            `model_path` and `device` are filled in, and `num_sources` if missing.
+        item: Any item of the data, for the setup.
+        checkpoint: Model file, for algorithms that take one.
         device: cpu, cuda, or auto.
-        seed: decides, with the item's name, every random choice of the algorithm (where clusters begin). `random_state`
-            among the args takes its place.
+        seed: Determines, with the item's name, every random choice of the algorithm (initial cluster centres).
+            `random_state` among the args overrides it.
 
     Raises:
         UserError: an unknown class, arguments it does not take, a missing or unfit checkpoint.
@@ -87,7 +87,7 @@ class Separator:
         return self.estimates(item, self.outputs([item])[0])
 
     def outputs(self, items: Sequence[Item]) -> list[Any]:
-        """What the network says of some items, for `estimates`; of all at once in nussl's own deep algorithms.
+        """The network's output for some items; one batch for nussl's own deep algorithms.
 
         Raises:
             UserError: as `__call__`.
@@ -95,7 +95,7 @@ class Separator:
         return [None] * len(items) if self._deep is None else self._deep.outputs(items)
 
     def estimates(self, item: Item, output: Any) -> list[np.ndarray]:
-        """The estimates of one item from its output; several threads may call it at once."""
+        """The estimates of one item from its output; safe to call from several threads."""
         seed = item_seed(self._seed, item.name)
         if self._deep is not None:
             return self._deep.estimates(item, output, seed)
@@ -112,7 +112,7 @@ class Separator:
                 if self._clusters:
                     algorithm.clusterer.random_state = seed
                     features = algorithm.extract_features()
-                    # k-means adds up what its threads found in the order in which they finish: one thread, one result
+                    # k-means sums over threads in the order in which they finish: one thread is reproducible
                     with self._pools.limit(limits=1):
                         algorithm.run(features=features)
                 else:
@@ -123,17 +123,17 @@ class Separator:
 
 
 def item_seed(seed: int, name: str) -> int:
-    """A seed of 32 bits for one item, whatever the others are and in whatever order they come."""
+    """A 32-bit seed for one item, independent of the other items and their order."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
 
 
 def resolve_device(device: str) -> str:
-    """The device to run on, as nussl takes it; `auto` is a GPU where there is one.
+    """The device in the form that nussl takes; `auto` is a GPU if there is one.
 
     Raises:
-        UserError: a GPU is asked for and there is none (nussl would quietly take the CPU).
+        UserError: a GPU is requested and there is none (nussl would silently use the CPU).
     """
-    # torch takes seconds to import; reading scores does without it
+    # torch takes seconds to import, and reading scores does not need it
     from separation.machine.torch_device import find_device
 
     return str(find_device(device))
@@ -141,7 +141,7 @@ def resolve_device(device: str) -> str:
 
 @contextmanager
 def _global_numpy_seed(seed: int) -> Iterator[None]:
-    """nussl and what it calls draw from numpy's global generator; it is seeded for a while and then put back."""
+    """Seeds numpy's global generator, which nussl draws from, and restores its state afterwards."""
     before = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -151,7 +151,7 @@ def _global_numpy_seed(seed: int) -> Iterator[None]:
 
 
 def _failures(nussl: Any) -> tuple[type[Exception], ...]:
-    """What setting up an algorithm raises where its arguments or its model file are not what it needs."""
+    """The exceptions of an algorithm whose arguments or model file are wrong."""
     unfit = (TypeError, ValueError, AssertionError, nussl.separation.base.SeparationException)
     unreadable = (RuntimeError, KeyError, EOFError, pickle.UnpicklingError)
     return unfit + unreadable
