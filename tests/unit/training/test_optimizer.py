@@ -239,7 +239,7 @@ def test_several_losses_are_weighted(splits, tmp_path):
         return made
 
     def loss(name, *losses):
-        loop.train_point(config(*losses), folder=tmp_path / name, splits=splits)
+        loop.train_point(PointOptions.read(config(*losses)), folder=tmp_path / name, splits=splits)
         return history(tmp_path / name)[0]
 
     dpcl = loss("dpcl", ("dpcl", "embedding", 1.0))

@@ -80,14 +80,13 @@ def _licences(provenance: Mapping[str, Any], licence: str) -> str:
 def _model_card(
     point: TrainedPoint, provenance: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], licence: str
 ) -> str:
-    config = point.config
-    dataset, algorithm = config["dataset_config"], config["algorithm_config"]
-    lines = [f"# {point.name}", "", str(config["info"].get("notes") or "A source separation network."), ""]
+    dataset, evaluation = point.options.dataset, point.options.evaluation
+    lines = [f"# {point.name}", "", point.options.notes or "A source separation network.", ""]
     lines += ["| | |", "|---|---|"]
     facts = {
-        "separates": f"`nussl.separation.deep.{algorithm['class']}`",
-        "audio": f"{dataset['sample_rate']} Hz, {dataset['num_channels']} channel(s)",
-        "STFT": f"window {dataset['n_fft']}, hop {dataset['hop_length']}, {dataset['window_type']}",
+        "separates": f"`nussl.separation.deep.{evaluation.class_}`",
+        "audio": f"{dataset.sample_rate} Hz, {dataset.num_channels} channel(s)",
+        "STFT": f"window {dataset.n_fft}, hop {dataset.hop_length}, {dataset.window_type}",
         "trained on": ", ".join(provenance["datasets"].values()) or "the files in config.yml",
         "exported at commit": provenance["git_commit"] or "unknown",
         "exported with": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
@@ -95,14 +94,15 @@ def _model_card(
     }
     lines += [f"| {name} | {value} |" for name, value in facts.items()] + [""]
     lines += ["## Scores", "", *(_score_tables(metrics) or ["Not evaluated.", ""])]
-    args = algorithm.get("args") or {}
-    shown = ", ".join(f"{key}={value!r}" for key, value in args.items() if key not in ("model_path", "device"))
+    shown = ", ".join(
+        f"{key}={value!r}" for key, value in evaluation.args.items() if key not in ("model_path", "device")
+    )
     lines += [
         "## Use", "", "```python",
         "# nussl 1.1.9; with newer dependencies use `from separation.nussl_compat import nussl`",
         "import nussl", "",
         'mixture = nussl.AudioSignal("song.wav")',
-        f'separator = nussl.separation.deep.{algorithm["class"]}(mixture, {shown + ", " if shown else ""}'
+        f'separator = nussl.separation.deep.{evaluation.class_}(mixture, {shown + ", " if shown else ""}'
         f'model_path="{ExportFolder(Path()).checkpoint}")',
         "estimates = separator()", "```", "",
         "The checkpoint contains a pickle: load it only if you trust its origin.", "",

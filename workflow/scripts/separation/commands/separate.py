@@ -19,7 +19,6 @@ from separation.data.items import Item
 from separation.errors import UserError
 from separation.evaluation.separator import Separator, resolve_device
 from separation.experiment.config import default_config, load_settings
-from separation.experiment.options import PointOptions
 from separation.files.atomic import atomic_path
 from separation.files.layout import SEPARATED_AUDIO, ExportFolder
 from separation.machine.threads import limited_threads
@@ -52,8 +51,8 @@ def separate_file(point: TrainedPoint, audio: Path, folder: Path, *, device: str
         UserError: The file is not readable, is empty, or has a number of channels that the network cannot separate.
     """
     samples, rate = _read(audio)
-    dataset = point.config["dataset_config"]
-    model_rate, model_channels = int(dataset["sample_rate"]), int(dataset["num_channels"])
+    dataset = point.options.dataset
+    model_rate, model_channels = dataset.sample_rate, dataset.num_channels
     channels = samples.shape[1]
     if model_channels > 1 and channels not in (1, model_channels):
         raise UserError(
@@ -62,7 +61,7 @@ def separate_file(point: TrainedPoint, audio: Path, folder: Path, *, device: str
     mixture = np.repeat(samples, model_channels, axis=1) if channels < model_channels else samples
     mixture = soxr.resample(mixture, rate, model_rate, quality="VHQ") if rate != model_rate else mixture
     # an STFT needs at least one window
-    mixture = np.pad(mixture, [(0, max(0, int(dataset["n_fft"]) - len(mixture))), (0, 0)])
+    mixture = np.pad(mixture, [(0, max(0, dataset.n_fft - len(mixture))), (0, 0)])
     with limited_threads(os.cpu_count() or 1):
         model = _Model(point, resolve_device(device), audio.name)
         estimates = _separate_sections(model, mixture, model_rate, point.in_order)
@@ -101,15 +100,14 @@ class _Model:
     def __init__(self, point: TrainedPoint, device: str, name: str):
         from separation.training.user_modules import load_extras
 
-        self._options = PointOptions.read(point.config)
-        load_extras(self._options)
+        load_extras(point.options)
         self._point, self._device, self._name = point, device, name
         self._separate: Separator | None = None
 
     def __call__(self, samples: np.ndarray) -> list[np.ndarray]:
         from separation.nussl_compat import nussl
 
-        dataset = self._options.dataset
+        dataset = self._point.options.dataset
         mixture = nussl.AudioSignal(
             audio_data_array=np.ascontiguousarray(samples.T),
             sample_rate=dataset.sample_rate,
@@ -120,8 +118,8 @@ class _Model:
         item = Item(self._name, mixture, sources, {})
         if self._separate is None:
             self._separate = Separator(
-                self._options.evaluation, item, checkpoint=self._point.checkpoint, device=self._device,
-                seed=self._options.seed,
+                self._point.options.evaluation, item, checkpoint=self._point.checkpoint, device=self._device,
+                seed=self._point.options.seed,
             )  # fmt: skip
         return [estimate.T for estimate in self._separate(item)]
 

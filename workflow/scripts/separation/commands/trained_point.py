@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from separation.errors import UserError, nearest
+from separation.experiment.options import PointOptions
 from separation.files.layout import ExportFolder, PointFolder, point_folders
 from separation.files.yaml_reader import read_yaml
 
@@ -19,23 +19,22 @@ class TrainedPoint:
     Attributes:
         folder: Folder of the point or of its export.
         checkpoint: Network with the lowest validation loss.
-        config: Complete config.
+        options: Settings of the point.
     """
 
     folder: Path
     checkpoint: Path
-    config: dict[str, Any]
+    options: PointOptions
 
     @property
     def name(self) -> str:
         """The point's id."""
-        return str(self.config["info"].get("experiment_key") or self.folder.name)
+        return self.options.point or self.folder.name
 
     @property
     def in_order(self) -> bool:
         """Whether the estimates are in the order of the sources: the point was tested without permutations."""
-        testers = (self.config.get("test_config") or {}).get("testers") or []
-        args = [args or {} for tester in testers for args in tester.values()]
+        args = [args or {} for tester in self.options.evaluation.testers for args in tester.values()]
         return bool(args) and not any(each.get("compute_permutation") for each in args)
 
     @property
@@ -75,4 +74,4 @@ def find_point(model: str, artifacts: Path) -> TrainedPoint:
     config = read_yaml(point.config).value
     if not isinstance(config, Mapping) or "algorithm_config" not in config:
         raise UserError("expected the config.yml of a point", file=point.config)
-    return TrainedPoint(path, checkpoint, dict(config))
+    return TrainedPoint(path, checkpoint, PointOptions.read(config))

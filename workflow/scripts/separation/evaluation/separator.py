@@ -158,7 +158,7 @@ def _failures(nussl: Any) -> tuple[type[Exception], ...]:
 
 
 def _find_algorithm(nussl: Any, name: str) -> type:
-    from separation.training.user_modules import OWN_ALGORITHMS
+    from separation.training.user_modules import USER_ALGORITHMS
 
     packages = (nussl.separation.deep, nussl.separation.primitive, nussl.separation.factorization)
     packages += (nussl.separation.spatial, nussl.separation.composite, nussl.separation.benchmark)
@@ -168,7 +168,7 @@ def _find_algorithm(nussl: Any, name: str) -> type:
         for key, member in vars(package).items()
         if isinstance(member, type) and issubclass(member, nussl.separation.base.SeparationBase)
     }
-    known |= OWN_ALGORITHMS
+    known |= USER_ALGORITHMS
     if name not in known:
         raise UserError(
             "expected a class of nussl.separation such as DeepClustering or DeepMaskEstimation, "

@@ -16,7 +16,7 @@ from separation.experiment.user_classes import UserClass, find_extras
 from separation.nussl_compat import nussl
 
 #: separation algorithms from the user's files
-OWN_ALGORITHMS: dict[str, type] = {}
+USER_ALGORITHMS: dict[str, type] = {}
 #: prefix of the module names of the user's files: extras/queue.py must not shadow, or be shadowed by, Python's queue
 _PREFIX = "extras_"
 _LOADED: dict[Path, ModuleType] = {}
@@ -26,7 +26,7 @@ def load_extras(options: PointOptions) -> None:
     """Imports the files whose classes a point names, and registers these classes.
 
     Modules are registered by nussl.ml.register_module, losses (modules with DEFAULT_KEYS) by nussl.ml.register_loss,
-    algorithms in OWN_ALGORITHMS.
+    algorithms in USER_ALGORITHMS.
 
     Raises:
         UserError: A file cannot be imported, or its class is none of these.
@@ -40,7 +40,7 @@ def _register(own: UserClass, found: Any) -> None:
     if isinstance(found, type) and issubclass(found, torch.nn.Module):
         (nussl.ml.register_loss if hasattr(found, "DEFAULT_KEYS") else nussl.ml.register_module)(found)
     elif isinstance(found, type) and issubclass(found, nussl.separation.base.SeparationBase):
-        OWN_ALGORITHMS[own.name] = found
+        USER_ALGORITHMS[own.name] = found
     else:
         raise UserError(
             f"expected {own.name} to be a torch.nn.Module or one of nussl's SeparationBase, found {found}",
