@@ -95,6 +95,7 @@ def fill_cache(spec: dict[str, Any], split: dict[str, Any], manifest: Path, work
         "sources": list(first.sources),
         "columns": list(COLUMNS),
     }
+    # an existing group with other attributes is another cache: build a new one beside it
     store = cache_store(manifest)
     partial, old = (manifest.parent / f".{store.name}.{name}" for name in ("partial", "old"))
     group = store if attributes_of(store) == attributes else partial
@@ -102,6 +103,7 @@ def fill_cache(spec: dict[str, Any], split: dict[str, Any], manifest: Path, work
         shutil.rmtree(partial, ignore_errors=True)
         zarr.open_group(partial, mode="w", zarr_format=3, attributes=attributes)
     shards = _fill_shards(group, split, options, attributes["shard_items"], len(items), workers)
+    # from here on the group is complete; without its manifest it still counts as missing
     if group is partial:
         shutil.rmtree(old, ignore_errors=True)
         if store.exists():

@@ -187,10 +187,12 @@ class FeatureStore:
         raw: RawBatch = {}
         hop_length = self.options.hop_length
         frame_arrays, sample_arrays, before, after = self._needs(length, options)
+        # excerpts
         for name in frame_arrays:
             raw[name] = self._cut(name, 0, items, starts, length)
         for name in sample_arrays:
             raw[name] = self._cut(name, 1, items, starts * hop_length - before, before + after)
+        # constants of the items
         if sample_arrays:
             raw["step"] = torch.from_numpy(self.constants["step"][items].astype(np.float32))
         if "weights" in options.data_keys:
@@ -199,6 +201,7 @@ class FeatureStore:
             if options.weight_threshold is not None:
                 floors = weight_floors(self.constants["peak"][items], options.weight_threshold)
                 raw["floor"] = torch.from_numpy(floors.astype(np.float32))
+        # sources of a remix, and the frames up to the end of each excerpt's item
         left = self.frames[items] - starts
         if remix is not None and remix.chosen.any():
             raw |= self._read_remix(remix, before, before + after)

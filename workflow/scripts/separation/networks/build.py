@@ -46,7 +46,7 @@ def build_model(
             model = nussl.ml.SeparationModel(config)
         except (ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(f"the model cannot be built: {error}", key="model_config.modules") from error
-        _try_out(model, num_frequencies, num_channels, num_samples)
+        _check_size(model, num_frequencies, num_channels, num_samples)
     count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     logger.info("model %s with %d parameters", config["name"], count)
     return model.train()
@@ -90,7 +90,7 @@ def _check_classes(modules: Mapping[str, Any]) -> None:
             )
 
 
-def _try_out(model: torch.nn.Module, num_frequencies: int, num_channels: int, num_samples: int) -> None:
+def _check_size(model: torch.nn.Module, num_frequencies: int, num_channels: int, num_samples: int) -> None:
     """One forward pass without gradients, in evaluation mode so that running means do not change."""
     inputs = {
         "mix_magnitude": torch.rand(2, 4, num_frequencies, num_channels),

@@ -131,7 +131,7 @@ class _Training:
         self.network = torch.nn.DataParallel(self.model) if spread else processes.wrap(self.model, device)
         self.loss = CombinedLoss(self.training.loss_function).to(device)
         self.loss.check(options.network.output, self.dataset.data_keys_for_training)
-        # optimizer
+        # optimizer and learning-rate schedule
         batches = -(-len(self.subset) // (self.training.batch_size * processes.count))
         self.steps_per_epoch = -(-batches // self.training.gradient_accumulation)
         self.optimization = Optimization(self.model, self.training, device, self.steps_per_epoch)
@@ -200,6 +200,7 @@ class _Training:
         progress, began = self.progress, time.perf_counter()
         totals = self.processes.all_reduce_sum(progress.totals.clone())
         validation_loss = self._validate(epoch)
+        # the schedule `plateau` lowers the learning rate here
         self.optimization.learning_rate.end_epoch(validation_loss)
         return Epoch(
             epoch=epoch + 1,

@@ -19,6 +19,9 @@ OWN_KEYS = ("self", "params", "lr", "weight_decay")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+# optimizer -----------------------------------------------------------------------------------------------------------
+
+
 def make_optimizer(model: torch.nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
     """An optimizer of torch.optim, by its name in any case, with learning rate, weight decay and optimizer_args.
 
@@ -51,6 +54,9 @@ def make_optimizer(model: torch.nn.Module, options: TrainingOptions) -> torch.op
         return known[name](model.parameters(), lr=options.learning_rate, **arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"{name} cannot be used: {error}", key="train_config.optimizer") from error
+
+
+# learning-rate schedule ----------------------------------------------------------------------------------------------
 
 
 class LearningRateSchedule:
@@ -96,6 +102,9 @@ class LearningRateSchedule:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._plateau.load_state_dict(state["plateau"])
         self._holder.param_groups[0]["lr"] = state["rate"]
+
+
+# steps ---------------------------------------------------------------------------------------------------------------
 
 
 class Optimization:
