@@ -16,7 +16,7 @@ from separation.analysis.sweep_tables import mean_scores
 from separation.commands.trained_point import TrainedPoint, find_point
 from separation.errors import UserError
 from separation.experiment.config import default_config, load_settings
-from separation.experiment.metric_descriptions import DESCRIPTIONS
+from separation.experiment.metric_definitions import METRIC_DEFINITIONS
 from separation.files.atomic import sha256_of, write_json, write_text
 from separation.files.layout import ExportFolder, PointFolder
 from separation.files.yaml_reader import read_yaml
@@ -120,7 +120,11 @@ def _score_tables(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
         rows = {"all": means["metrics"], **means["sources"]}
         for name, row in rows.items():
             lines.append(f"| {name} | " + " | ".join(f"{row[key]:.2f}" for key in names) + " |")
-        lines += ["", *[f"- {key}: {DESCRIPTIONS[key].definition}" for key in names if key in DESCRIPTIONS], ""]
+        lines += [
+            "",
+            *[f"- {key}: {METRIC_DEFINITIONS[key].definition}" for key in names if key in METRIC_DEFINITIONS],
+            "",
+        ]
     return lines
 
 

@@ -35,7 +35,7 @@ class ItemScores:
     """Scores of one item.
 
     Attributes:
-        scores: source -> metric -> value; see `experiment.metric_descriptions` for units, channels and windows.
+        scores: source -> metric -> value; see `experiment.metric_definitions` for units, channels and windows.
         assignment: source -> index of its estimate, according to the first tester.
     """
 

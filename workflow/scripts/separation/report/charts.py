@@ -14,7 +14,7 @@ import pandas as pd
 
 from separation.analysis.sweep_tables import as_number, value_order, varying_keys
 from separation.experiment.key_paths import short_names
-from separation.experiment.metric_descriptions import DESCRIPTIONS
+from separation.experiment.metric_definitions import METRIC_DEFINITIONS
 from separation.files.score_table import BASELINES, ORACLE
 
 BEST, POINT, BASELINE = "best point", "other points", "baselines"
@@ -97,7 +97,7 @@ def unique_labels(rows: pd.DataFrame) -> pd.Series:
 
 def score_title(metric: str) -> str:
     """The axis title of a metric."""
-    unit = DESCRIPTIONS[metric].unit if metric in DESCRIPTIONS else "dB"
+    unit = METRIC_DEFINITIONS[metric].unit if metric in METRIC_DEFINITIONS else "dB"
     return "SI-SDR improvement (dB)" if metric == "SI-SDRi" else f"{metric} ({unit})"
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from separation.analysis.costs import BENCHMARKS, duration
 from separation.analysis.sweep_tables import metric_columns
-from separation.experiment import metric_descriptions
+from separation.experiment.metric_definitions import explain_metrics
 from separation.files.atomic import read_json, write_text
 from separation.files.layout import EvaluationFolder, PointFolder, SweepFiles
 from separation.files.score_table import BASELINES, ORACLE
@@ -78,7 +78,7 @@ def render_report(
             items=read_items(_evaluations_with_audio(data, artifacts)),
             notes=provenance.get("notes"),
             provenance={name: value for name, value in provenance.items() if name != "notes" and (value or value == 0)},
-            metrics=metric_descriptions.describe(metrics),
+            metrics=explain_metrics(metrics),
             improvements=[name for name in metrics if name.endswith("i") and name != "SI-SDRi"],
             downloads=[
                 (path.name, data_uri(path)) for path in downloads if path.stat().st_size <= MOST_BYTES_OF_A_TABLE

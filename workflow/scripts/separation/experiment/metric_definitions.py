@@ -1,4 +1,4 @@
-"""Descriptions of metrics, for the report and docs/metrics.md."""
+"""Definitions of metrics, for the report and docs/metrics.md."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
-class MetricDescription:
-    """Description of a metric, shown wherever its scores are.
+class MetricDefinition:
+    """Definition of a metric, shown wherever its scores are.
 
     Attributes:
         unit: Unit of the scores.
@@ -32,19 +32,19 @@ _LE_ROUX = 'Le Roux, Wisdom, Erdogan, Hershey: "SDR - half-baked or well done?",
 _ORDER = "with compute_permutation, that with the highest mean best_permutation_key ({}); otherwise the given order"
 
 
-def _scale(definition: str) -> MetricDescription:
-    return MetricDescription(
+def _scale(definition: str) -> MetricDefinition:
+    return MetricDefinition(
         "dB", definition, f"{_LE_ROUX}; computed as nussl.evaluation.BSSEvalScale", "1 (a gain)",
         _ORDER.format("SI-SDR"), "mean over channels; zero-mean signals; limited to +-100 dB",
     )  # fmt: skip
 
 
-def _improvement(metric: str) -> MetricDescription:
+def _improvement(metric: str) -> MetricDefinition:
     return _scale(f"{metric} of the estimate minus {metric} of the unprocessed mixture.")
 
 
-def _bss_eval(definition: str) -> MetricDescription:
-    return MetricDescription(
+def _bss_eval(definition: str) -> MetricDefinition:
+    return MetricDefinition(
         "dB",
         definition,
         'BSS Eval v4: Stoeter, Liutkus, Ito: "The 2018 Signal Separation Evaluation Campaign", LVA/ICA 2018; computed '
@@ -55,15 +55,15 @@ def _bss_eval(definition: str) -> MetricDescription:
     )
 
 
-def _stoi(definition: str, source: str) -> MetricDescription:
-    return MetricDescription(
+def _stoi(definition: str, source: str) -> MetricDefinition:
+    return MetricDefinition(
         "0 to 1", definition, f"{source}; computed by pystoi", "-", _ORDER.format("STOI"),
         "mean over channels; resampled to 10 kHz, silent frames of the source removed",
     )  # fmt: skip
 
 
-#: description by metric
-DESCRIPTIONS: Mapping[str, MetricDescription] = {
+#: definition by metric
+METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
     "SI-SDR": _scale("Energy of the optimally scaled source relative to the energy of the rest of the estimate."),
     "SI-SDRi": _improvement("SI-SDR"),
     "SI-SIR": _scale("As SI-SDR, relative to the part of the error that the other sources explain (interference)."),
@@ -88,7 +88,7 @@ DESCRIPTIONS: Mapping[str, MetricDescription] = {
         'Jensen, Taal: "An Algorithm for Predicting the Intelligibility of Speech Masked by Modulated Noise Maskers", '
         "IEEE/ACM TASLP 24(11), 2016",
     ),
-    "PESQ": MetricDescription(
+    "PESQ": MetricDefinition(
         "MOS-LQO, 1 to 4.6",
         "Perceptual evaluation of speech quality: predicted mean opinion score.",
         "ITU-T P.862, P.862.1 (narrow band) and P.862.2 (wide band); computed by pesq",
@@ -120,24 +120,24 @@ EXPLANATIONS: Mapping[str, str] = {
 }
 
 
-def describe(names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The `explanation` ("" if there is none) and the description fields of the known metrics among `names`."""
+def explain_metrics(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The `explanation` ("" if there is none) and the fields of the definition of the known metrics among `names`."""
     found = {}
     for name in names:
-        description = vars(DESCRIPTIONS[name]) if name in DESCRIPTIONS else {}
-        if name in EXPLANATIONS or description:
-            found[name] = {"explanation": EXPLANATIONS.get(name, ""), **description}
+        definition = vars(METRIC_DEFINITIONS[name]) if name in METRIC_DEFINITIONS else {}
+        if name in EXPLANATIONS or definition:
+            found[name] = {"explanation": EXPLANATIONS.get(name, ""), **definition}
     return found
 
 
-def definitions() -> str:
+def definitions_section() -> str:
     """The section "Definitions" of docs/metrics.md."""
     lines = ["| metric | unit | definition |", "|---|---|---|"]
-    lines += [f"| `{name}` | {metric.unit} | {metric.definition} |" for name, metric in DESCRIPTIONS.items()]
+    lines += [f"| `{name}` | {metric.unit} | {metric.definition} |" for name, metric in METRIC_DEFINITIONS.items()]
     shared: dict[tuple[str, ...], list[str]] = {}
-    for name, metric in DESCRIPTIONS.items():
+    for name, metric in METRIC_DEFINITIONS.items():
         shared.setdefault(tuple(vars(metric).values())[2:], []).append(f"`{name}`")
-    titles = [field.name.replace("_", " ").capitalize() for field in fields(MetricDescription)][2:]
+    titles = [field.name.replace("_", " ").capitalize() for field in fields(MetricDefinition)][2:]
     for values, names in shared.items():
         lines += ["", f"{', '.join(names)}:", ""]
         items = [f"- {title}: {value}." for title, value in zip(titles, values, strict=True) if value != "-"]
@@ -146,4 +146,4 @@ def definitions() -> str:
 
 
 if __name__ == "__main__":
-    print(definitions())
+    print(definitions_section())
