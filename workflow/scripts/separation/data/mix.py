@@ -14,15 +14,14 @@ import numpy as np
 
 from separation.data.audio.pcm import pcm_file
 from separation.data.manifests import finish_manifest, read_source_manifest, remove_strays, start_manifest
-from separation.data.scenes.draw import Scene, draw_scene, folder_labels
-from separation.data.scenes.jams import jams_text, polyphony
+from separation.data.scenes.draw import draw_scene
+from separation.data.scenes.jams import scene_document
 from separation.data.scenes.mixture_plan import Plan, make_plan
-from separation.data.scenes.rendering import FADE, render_event, with_reverb
+from separation.data.scenes.rendering import render_event, with_reverb
 from separation.errors import UserError
 from separation.files.atomic import read_json, write_json
 from separation.files.layout import MANIFEST, shard_records
 from separation.machine.parallel import run_in_order
-from separation.nussl_compat import scaper
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +158,7 @@ def mix_item(plan: Plan, index: int) -> dict[str, Any]:
         content = pcm_file(steps, plan.sample_rate, plan.bitdepth)
         digests[path] = hashlib.sha256(content).hexdigest()
         _write(f"{folder}/{path}", content)
-    _write(f"{folder}/{name}.jams", _document(scene, plan, name, list(sources.values()), scale).encode())
+    _write(f"{folder}/{name}.jams", scene_document(scene, plan, name, list(sources.values()), scale).encode())
     return {
         "name": name,
         "mixture": f"{name}.wav",
@@ -209,55 +208,3 @@ def _check_below_one(mixture: np.ndarray) -> np.ndarray:
     if _peak(mixture) > 1:
         raise UserError("mixtures with reverb must not clip; use a lower ref_db", key="ref_db")
     return mixture
-
-
-def _document(scene: Scene, plan: Plan, name: str, events: list[str], scale: float) -> str:
-    """The JAMS document of a scene, with the same fields that scaper writes."""
-    background, foreground = scene.specs
-    greatest, gini = polyphony(scene.events, plan.duration)
-    labels = folder_labels(plan)
-    repeated = True if plan.allow_repeated_label is None else plan.allow_repeated_label
-    # nussl.datasets.Scaper opens these paths as written: only absolute ones work from any working directory
-    mixture = str(plan.folder / f"{name}.wav")
-    change = 20 * math.log10(scale)
-    sandbox = {
-        "duration": plan.duration,
-        "original_duration": plan.duration,
-        "fg_path": plan.foreground,
-        "bg_path": plan.foreground,
-        "fg_spec": foreground,
-        "bg_spec": background,
-        "fg_labels": labels,
-        "bg_labels": labels,
-        "protected_labels": [],
-        "sr": plan.sample_rate,
-        "ref_db": plan.ref_db,
-        "n_channels": plan.num_channels,
-        "fade_in_len": FADE,
-        "fade_out_len": FADE,
-        "n_events": len(foreground),
-        "polyphony_max": greatest,
-        "polyphony_gini": gini,
-        "allow_repeated_label": repeated,
-        "allow_repeated_source": True,
-        "reverb": plan.reverb,
-        "scaper_version": scaper.__version__,
-        "soundscape_audio_path": mixture,
-        "isolated_events_audio_path": [str(plan.folder / event) for event in events],
-        "audio_path": mixture,
-        "jams_path": str(plan.folder / f"{name}.jams"),
-        "fix_clipping": True,
-        "peak_normalization": False,
-        "save_isolated_events": True,
-        "isolated_events_path": str(plan.folder / f"{name}_events"),
-        "disable_sox_warnings": True,
-        "no_audio": False,
-        "txt_path": None,
-        "txt_sep": "\t",
-        "disable_instantiation_warnings": True,
-        "peak_normalization_scale_factor": scale,
-        "ref_db_change": change,
-        "ref_db_generated": plan.ref_db + change,
-        "quick_pitch_time": False,
-    }
-    return jams_text(scene.events, sandbox)

@@ -274,6 +274,16 @@ def source_manifest(data: Path, source: str, step: str) -> Path:
     return Path(data) / source / step / MANIFEST
 
 
+def downloads_folder(data: Path) -> Path:
+    """Downloaded files and packages, which sources share."""
+    return Path(data) / "downloads"
+
+
+def debian_packages(downloads: Path) -> Path:
+    """Unpacked Debian packages with recordings, by name."""
+    return Path(downloads) / "debian"
+
+
 def attribution_file(manifest: Path) -> Path:
     """Authors and licence of the audio beside a manifest."""
     return Path(manifest).with_name("ATTRIBUTION.txt")

@@ -15,6 +15,7 @@ from typing import Any
 from separation.experiment.config import ROOT, Recipe, Settings
 from separation.experiment.ids import STAGE_VERSIONS, canonical_json, digest, slug, without_excluded
 from separation.files.atomic import read_json, sha256_of
+from separation.files.layout import debian_packages, downloads_folder
 from separation.files.listing import is_audio, listing
 from separation.planning.specs import Work
 
@@ -267,7 +268,7 @@ def _toy_speech(
 
 def unavailable(settings: Settings) -> str:
     """Why Debian's packages are unavailable here, judged without using the network; "" if nothing speaks against it."""
-    if (settings.data / "downloads" / "debian").is_dir():
+    if debian_packages(downloads_folder(settings.data)).is_dir():
         return ""
     if settings.offline:
         return "offline is set"

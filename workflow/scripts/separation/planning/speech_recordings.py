@@ -9,6 +9,7 @@ import urllib.request
 
 from separation.experiment.config import Settings
 from separation.files.atomic import write_json
+from separation.files.layout import debian_packages, downloads_folder
 from separation.planning.dataset_steps import RECORDINGS, unavailable
 
 _SECONDS = 8
@@ -22,7 +23,7 @@ def reachable_packages(settings: Settings) -> str:
     why = unavailable(settings)
     if settings.offline:
         return why
-    if not why and not (settings.data / "downloads" / "debian").is_dir():
+    if not why and not debian_packages(downloads_folder(settings.data)).is_dir():
         why = _cause()
     write_json(settings.data / RECORDINGS, {"recordings": "synthetic" if why else "debian", "why": why})
     return why

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from separation.experiment.config import Experiment, Settings
+from separation.files.layout import downloads_folder
 from separation.planning.dataset_steps import Dataset
 from separation.planning.points_table import PointRow
 from separation.planning.run_options import JobTable, RunOptions
@@ -78,7 +79,7 @@ class Workflow:
             sweep_file=self.experiment.document.file,
             overrides={override.key: override.value for override in self.settings.overrides},
             artifacts=str(self.settings.artifacts),
-            downloads=str(self.settings.data / "downloads"),
+            downloads=str(downloads_folder(self.settings.data)),
             offline=self.settings.offline,
             tracking=dict(self.settings.tracking),
             publishing=dict(self.settings.publishing),

@@ -4,13 +4,77 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from separation.data.scenes.draw import Scene, folder_labels
+from separation.data.scenes.mixture_plan import Plan
+from separation.data.scenes.rendering import FADE
 from separation.nussl_compat import scaper
+
+
+def scene_document(scene: Scene, plan: Plan, name: str, events: list[str], scale: float) -> str:
+    """The JAMS document of a scene, with the same fields that scaper writes.
+
+    Args:
+        scene: The events.
+        plan: The plan they were drawn from.
+        name: Name of the mixture.
+        events: Relative paths of the events' audio.
+        scale: Gain of the mixture and the events.
+    """
+    background, foreground = scene.specs
+    greatest, gini = _polyphony(scene.events, plan.duration)
+    labels = folder_labels(plan)
+    repeated = True if plan.allow_repeated_label is None else plan.allow_repeated_label
+    # nussl.datasets.Scaper opens these paths as written: only absolute ones work from any working directory
+    mixture = str(plan.folder / f"{name}.wav")
+    change = 20 * math.log10(scale)
+    sandbox = {
+        "duration": plan.duration,
+        "original_duration": plan.duration,
+        "fg_path": plan.foreground,
+        "bg_path": plan.foreground,
+        "fg_spec": foreground,
+        "bg_spec": background,
+        "fg_labels": labels,
+        "bg_labels": labels,
+        "protected_labels": [],
+        "sr": plan.sample_rate,
+        "ref_db": plan.ref_db,
+        "n_channels": plan.num_channels,
+        "fade_in_len": FADE,
+        "fade_out_len": FADE,
+        "n_events": len(foreground),
+        "polyphony_max": greatest,
+        "polyphony_gini": gini,
+        "allow_repeated_label": repeated,
+        "allow_repeated_source": True,
+        "reverb": plan.reverb,
+        "scaper_version": scaper.__version__,
+        "soundscape_audio_path": mixture,
+        "isolated_events_audio_path": [str(plan.folder / event) for event in events],
+        "audio_path": mixture,
+        "jams_path": str(plan.folder / f"{name}.jams"),
+        "fix_clipping": True,
+        "peak_normalization": False,
+        "save_isolated_events": True,
+        "isolated_events_path": str(plan.folder / f"{name}_events"),
+        "disable_sox_warnings": True,
+        "no_audio": False,
+        "txt_path": None,
+        "txt_sep": "\t",
+        "disable_instantiation_warnings": True,
+        "peak_normalization_scale_factor": scale,
+        "ref_db_change": change,
+        "ref_db_generated": plan.ref_db + change,
+        "quick_pitch_time": False,
+    }
+    return _jams_text(scene.events, sandbox)
 
 
 @functools.cache
@@ -26,7 +90,7 @@ def _empty() -> dict[str, Any]:
     return json.loads(document.dumps())
 
 
-def jams_text(events: Sequence[Mapping[str, Any]], sandbox: Mapping[str, Any]) -> str:
+def _jams_text(events: Sequence[Mapping[str, Any]], sandbox: Mapping[str, Any]) -> str:
     """The JAMS document of one scene.
 
     Args:
@@ -35,7 +99,7 @@ def jams_text(events: Sequence[Mapping[str, Any]], sandbox: Mapping[str, Any]) -
     """
     empty, duration = _empty(), sandbox["duration"]
     annotation = empty["annotations"][0] | {
-        "data": [observation(event) for event in events],
+        "data": [_observation(event) for event in events],
         "sandbox": {"scaper": sandbox},
         "duration": duration,
     }
@@ -47,7 +111,7 @@ def jams_text(events: Sequence[Mapping[str, Any]], sandbox: Mapping[str, Any]) -
     return json.dumps(document, default=_plain) + "\n"
 
 
-def observation(event: Mapping[str, Any]) -> dict[str, Any]:
+def _observation(event: Mapping[str, Any]) -> dict[str, Any]:
     """One event as an observation of the namespace `scaper`, with its duration after time stretching."""
     stretch = event["time_stretch"] or 1.0
     return {
@@ -58,14 +122,14 @@ def observation(event: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def polyphony(events: Sequence[Mapping[str, Any]], duration: float) -> tuple[int, float]:
+def _polyphony(events: Sequence[Mapping[str, Any]], duration: float) -> tuple[int, float]:
     """Maximum polyphony and its Gini coefficient, computed by scaper."""
-    times = ((each["time"], each["duration"], each["value"]["role"]) for each in map(observation, events))
-    return _polyphony(tuple(times), duration)
+    times = ((each["time"], each["duration"], each["value"]["role"]) for each in map(_observation, events))
+    return _cached_polyphony(tuple(times), duration)
 
 
 @functools.lru_cache(maxsize=1024)
-def _polyphony(times: tuple[tuple[float, float, str], ...], duration: float) -> tuple[int, float]:
+def _cached_polyphony(times: tuple[tuple[float, float, str], ...], duration: float) -> tuple[int, float]:
     data = [SimpleNamespace(time=time, duration=length, value={"role": role}) for time, length, role in times]
     intervals = np.array([[each.time, each.time + each.duration] for each in data])
     annotation = SimpleNamespace(

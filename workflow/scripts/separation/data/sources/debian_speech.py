@@ -14,6 +14,7 @@ from pathlib import Path
 
 from separation.errors import UserError
 from separation.files.atomic import sha256_of
+from separation.files.layout import debian_packages
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def recordings_of_packages(downloads: Path, *, offline: bool) -> dict[str, list[
     """
     found: dict[str, list[tuple[str, Path]]] = {}
     for package in PACKAGES:
-        folder = Path(downloads) / "debian" / package.name
+        folder = debian_packages(downloads) / package.name
         if not folder.is_dir():
             _fetch(package, folder, offline)
         files = _files(package, folder)
