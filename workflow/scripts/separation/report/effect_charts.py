@@ -1,4 +1,4 @@
-"""Charts of a whole sweep: all settings of all points, main effects, score against time, mixing conditions."""
+"""Charts of swept keys: all settings of all points, effects, and test score against validation loss or time."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from separation.analysis.costs import rate_unit
-from separation.analysis.sweep_tables import value_order, varying_keys
+from separation.analysis.sweep_tables import as_number, value_order, varying_keys
 from separation.experiment.key_paths import short_names
-from separation.files.score_table import BASELINES
 from separation.report.charts import (
     BASELINE,
     BEST,
     COLOURS,
+    NOT_SET,
     PALETTE,
     POINT,
     SweepData,
@@ -28,10 +28,6 @@ from separation.report.charts import (
 
 # Labels on a parallel axis; with more values, only every n-th is labelled
 MOST_TICKS = 9
-# Points drawn for each mixing condition: the first ones by validation loss
-MOST_LINES = 4
-MOST_CONDITIONS = 12
-NOT_SET = "(not set)"
 
 
 def parallel_coordinates(data: SweepData) -> alt.LayerChart | None:
@@ -167,63 +163,82 @@ def score_against_time(data: SweepData) -> alt.LayerChart | None:
     return finish(chart, 300, f"{title} against the training time of {len(frame)} points.")
 
 
-def conditions(data: SweepData) -> list[tuple[str, alt.LayerChart]]:
-    """A chart for each mixing condition: means of the best points and of baselines by range or value."""
-    if data.conditions.empty:
-        return []
-    table = data.conditions.dropna(subset="mean")
-    lines = condition_rows(data)
-    found = []
-    for condition, rows in list(table.groupby("condition", sort=False))[:MOST_CONDITIONS]:
-        frame = rows.merge(lines, on=["point", "evaluation"])
-        order = [label for label in lines["label"] if label in set(frame["label"])]
-        if frame["value"].nunique() > 1:
-            found.append((str(condition), _condition(data, str(condition), frame, order)))
-    return found
+def effect(data: SweepData, key: str) -> alt.LayerChart:
+    """The score against one swept key; thin lines join points with all other keys equal."""
+    title, name = score_title(data.metric), short_names(varying_keys(data.points))[key]
+    frame, values = _settings(data, key), data.trained[key]
+    order = value_order(values[values != ""])
+    numbers = [as_number(value) for value in order]
+    crowded = len(order) > 12 and all(number is not None for number in numbers)
+    y = alt.Y("score:Q", title=title)
+    if crowded:
+        frame["value"] = pd.to_numeric(frame["value"], errors="coerce")
+        wide = min(numbers) > 0 and max(numbers) / min(numbers) >= 50
+        scale = alt.Scale(type="log", nice=True) if wide else alt.Scale(zero=False, nice=False, padding=8)
+        x = alt.X("value:Q", title=name, scale=scale)
+    else:
+        frame["value"] = frame["value"].replace("", NOT_SET)
+        order = [*order, NOT_SET] if (values == "").any() else order
+        x = alt.X(
+            "value:N", title=name, sort=order, axis=alt.Axis(labelAngle=0, labelLimit=120), scale=alt.Scale(padding=0.6)
+        )
+    tooltip = [*interval_tooltip(title), alt.Tooltip("value:N", title=name)]
+    base = alt.Chart(frame).encode(x=x)
+    layers = reference_rules(data, "y")
+    if not crowded:
+        lines = base.mark_line(strokeWidth=1, opacity=0.5, color=COLOURS[POINT]).encode(y=y, detail="setting:N")
+        average = base.mark_tick(thickness=3, width=34, color=COLOURS[POINT], opacity=0.9).encode(
+            y=alt.Y("mean(score):Q", title=title)
+        )
+        layers += [*([lines] if len(frame) <= 60 else []), average]
+    many = len(frame) > 60
+    dots = base.mark_circle(size=30 if many else 60, opacity=0.7 if many else 0.9)
+    dots = dots.encode(y=y, color=kind_colour(), tooltip=tooltip)
+    if many and not crowded:
+        # Spread by the golden ratio: even and reproducible
+        frame["spread"] = ((frame.groupby("value").cumcount() * 0.618034) % 1).round(3)
+        dots = dots.encode(xOffset=alt.XOffset("spread:Q", scale=alt.Scale(domain=[-0.5, 1.5])))
+    layers.append(dots)
+    return finish(alt.layer(*layers), 280, f"{title} for each value of {name}.")
 
 
-def condition_rows(data: SweepData) -> pd.DataFrame:
-    """The rows drawn for each condition: the first points by validation loss, the fixed mask, the ideal ratio mask."""
-    best = data.trained.drop_duplicates("point").head(MOST_LINES)
-    oracle = data.baselines[data.baselines["point"].isin(["fixed_mask", "ideal_ratio_mask"])].drop_duplicates("point")
-    return pd.concat([best, oracle])[["point", "evaluation", "label", "kind"]]
+def _settings(data: SweepData, key: str) -> pd.DataFrame:
+    """Scores with the `value` of a key and the `setting`: the values of all other keys, and the seed."""
+    frame = data.trained[["label", "score", "low", "high", "kind", "point", "evaluation"]].round(3)
+    frame["value"] = data.trained[key]
+    others = [other for other in varying_keys(data.points) if other != key]
+    seeds = data.points.drop_duplicates(["point", "evaluation"]).set_index(["point", "evaluation"])
+    seed = [
+        str(seeds["seed"].get(row, "")) if "seed" in seeds else ""
+        for row in zip(frame["point"], frame["evaluation"], strict=True)
+    ]
+    settings = data.trained[others].agg(" / ".join, axis=1) if others else pd.Series("", index=frame.index)
+    frame["setting"] = settings + " / " + pd.Series(seed, index=frame.index)
+    return frame.drop(columns=["point", "evaluation"])
 
 
-def _condition(data: SweepData, condition: str, frame: pd.DataFrame, labels: list[str]) -> alt.LayerChart:
+def validation_against_test(data: SweepData) -> alt.LayerChart | None:
+    """Test score against validation loss."""
     title = score_title(data.metric)
-    bins = list(dict.fromkeys(frame["value"]))
-    kinds = dict(zip(frame["label"], frame["kind"], strict=True))
-    others = iter(PALETTE * 2)
-    greys = {BASELINES["fixed_mask"]: "#b0a48f", BASELINES["ideal_ratio_mask"]: "#7d8590"}
-    colours = [
-        COLOURS[BEST]
-        if kinds[label] == BEST
-        else next((grey for name, grey in greys.items() if label.startswith(name)), COLOURS[BASELINE])
-        if kinds[label] == BASELINE
-        else next(others)
-        for label in labels
-    ]
-    frame = frame[["value", "label", "mean", "low", "high", "items"]].round(3)
-    x = alt.X(
-        "value:N", sort=bins, title=condition, axis=alt.Axis(labelAngle=0, labelLimit=110), scale=alt.Scale(padding=0.5)
+    frame = (
+        data.trained[["label", "validation_loss", "score", "low", "high", "kind"]]
+        .dropna(subset="validation_loss")
+        .round(4)
     )
-    colour = alt.Color(
-        "label:N",
-        sort=labels,
-        scale=alt.Scale(domain=labels, range=colours),
-        legend=alt.Legend(title=None, orient="bottom", columns=2, labelLimit=330),
+    if len(frame) < 2:
+        return None
+    low, high = frame["validation_loss"].min(), frame["validation_loss"].max()
+    scale = (
+        alt.Scale(type="log", nice=True) if low > 0 and high / low > 20 else alt.Scale(zero=False, nice=True, padding=8)
     )
-    tooltip = [
-        alt.Tooltip("label:N", title="Point"),
-        alt.Tooltip("value:N", title=condition),
-        alt.Tooltip("mean:Q", title=title, format=".2f"),
-        alt.Tooltip("low:Q", title="95 % from", format=".2f"),
-        alt.Tooltip("high:Q", title="to", format=".2f"),
-        alt.Tooltip("items:Q", title="mixtures"),
-    ]
-    base = alt.Chart(frame).encode(x=x, color=colour, xOffset=alt.XOffset("label:N", sort=labels), tooltip=tooltip)
+    base = alt.Chart(frame).encode(
+        x=alt.X("validation_loss:Q", title="Lowest validation loss", scale=scale, axis=alt.Axis(tickCount=6)),
+        color=kind_colour(),
+        tooltip=[*interval_tooltip(title), alt.Tooltip("validation_loss:Q", title="Validation loss", format=".4f")],
+    )
     chart = alt.layer(
-        base.mark_rule(strokeWidth=1.6).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
-        base.mark_point(filled=True, size=60, opacity=1).encode(y=alt.Y("mean:Q", title=title)),
+        *reference_rules(data, "y"),
+        base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+        base.mark_circle(size=70, opacity=0.95).encode(y=alt.Y("score:Q", title=title)),
     )
-    return finish(chart, 260, f"Mean {title} by {condition} for {', '.join(labels)}.")
+    return finish(chart, 280, f"{title} on test against the lowest validation loss of {len(frame)} points.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import altair as alt
@@ -23,10 +23,9 @@ from separation.analysis.sweep_tables import (
 from separation.experiment.key_paths import short_names
 from separation.files.atomic import write_json, write_text
 from separation.files.layout import SweepFiles
-from separation.report import charts, effect_charts, score_charts
+from separation.report import charts, condition_charts, effect_charts, learning_charts, score_charts
 
-log = logging.getLogger(__name__)
-
+Figure = tuple[dict[str, str], alt.LayerChart | alt.Chart | None]
 SECTIONS = ("learning_curves", "distributions", "conditions", "effects", "cost")
 LIGHT = {
     "background": "white",
@@ -89,20 +88,27 @@ def vega_lite_version() -> str:
     return ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
 
-def _all(data: charts.SweepData):
+def _all(data: charts.SweepData) -> Iterator[Figure]:
     """Every figure as (its entry in the figure index, chart or None), in reading order."""
-    names = short_names(varying_keys(data.points))
-    many = len(data.trained) > charts.MOST_ROWS
-    coloured = len(data.trained) <= charts.MOST_COLOURS
-    thick = "The thick orange line is the best point." if coloured else "Orange is the best point, blue all others."
+    yield from _learning_curves(data)
+    if len(data.trained):
+        yield from _distributions(data)
+        yield from _conditions(data)
+        yield from _effects(data)
+        yield from _costs(data)
+
+
+def _learning_curves(data: charts.SweepData) -> Iterator[Figure]:
+    few = len(data.trained) <= charts.MOST_COLOURS
+    colours = "The thick orange line is the best point." if few else "Orange is the best point, blue all others."
     yield (
         _about(
             "validation_loss",
             "learning_curves",
             "Validation loss",
-            f"Loss on the validation mixtures after each epoch. {thick}",
+            f"Loss on the validation mixtures after each epoch. {colours}",
         ),
-        charts.loss_curves(data, "validation_loss", "Validation loss", legend=True),
+        learning_charts.loss_curves(data, "validation_loss", "Validation loss", legend=True),
     )
     yield (
         _about(
@@ -112,104 +118,109 @@ def _all(data: charts.SweepData):
             "Loss on the training excerpts, in the same colours. Where it keeps falling while the validation loss "
             "rises, the network overfits.",
         ),
-        charts.loss_curves(data, "train_loss", "Training loss", legend=False),
+        learning_charts.loss_curves(data, "train_loss", "Training loss", legend=False),
     )
-    if len(data.trained):
+
+
+def _distributions(data: charts.SweepData) -> Iterator[Figure]:
+    many = len(data.trained) > charts.MOST_ROWS
+    yield (
+        _about(
+            "score_distributions",
+            "distributions",
+            "Scores of the test mixtures",
+            "One bar per point, ordered by validation loss. The wide part covers the middle 50 % of the mixtures, the "
+            "narrow part 90 %, the dot is the mean. Orange is the best point; dashed lines are the baselines' means."
+            if many
+            else "The box covers the middle 50 % of the mixtures, the line 90 %, the diamond is the mean. If there are "
+            "few mixtures, each has a dot, the mean over its sources. Points are ordered by validation loss, baselines "
+            "below; dashed lines are the baselines' means.",
+        ),
+        score_charts.score_distributions(data),
+    )
+    yield (
+        _about(
+            "source_scores",
+            "distributions",
+            "Scores by source",
+            "Means with 95 % intervals"
+            + (f", of the {charts.MOST_ROWS} points with the lowest validation loss." if many else "."),
+        ),
+        score_charts.source_scores(data),
+    )
+    yield (
+        _about(
+            "improvement_against_input",
+            "distributions",
+            "Where the best point succeeds and fails",
+            "One mark per source and mixture. On the left the source is quiet in the mixture, on the right it is loud. "
+            "Below 0 dB the estimate is worse than the mixture itself.",
+        ),
+        score_charts.improvement_against_input(data),
+    )
+
+
+def _conditions(data: charts.SweepData) -> Iterator[Figure]:
+    for index, (condition, chart) in enumerate(condition_charts.conditions(data)):
+        caption = f"Means over the estimates in each range of {condition}, with 95 % intervals."
+        name = f"condition_{index:02d}_{_file_name(condition)}"
+        yield _about(name, "conditions", f"By {condition}", caption), chart
+
+
+def _effects(data: charts.SweepData) -> Iterator[Figure]:
+    yield (
+        _about(
+            "parallel_coordinates",
+            "effects",
+            "All settings and the score",
+            "One line per point, through its value of each swept key to its score on the right; greener lines have "
+            "higher scores, the thick orange line is the best point.",
+        ),
+        effect_charts.parallel_coordinates(data),
+    )
+    yield (
+        _about(
+            "main_effects",
+            "effects",
+            "Main effects",
+            "Effect of each value of a swept key on the score, compared with the best point's value of that key: the "
+            "mean over pairs of points with all other keys equal, with its 95 % interval.",
+        ),
+        effect_charts.main_effects(data),
+    )
+    for index, (key, name) in enumerate(short_names(varying_keys(data.points)).items()):
         yield (
             _about(
-                "score_distributions",
-                "distributions",
-                "Scores of the test mixtures",
-                "One bar per point, ordered by validation loss. The wide part covers the middle 50 % of the mixtures, "
-                "the narrow part 90 %, the dot is the mean. Orange is the best point; dashed lines are the baselines' "
-                "means."
-                if many
-                else "The box covers the middle 50 % of the mixtures, the line 90 %, the diamond is the mean. If there "
-                "are few mixtures, each has a dot, the mean over its sources. Points are ordered by validation loss, "
-                "baselines below; dashed lines are the baselines' means.",
-            ),
-            score_charts.score_distributions(data),
-        )
-        yield (
-            _about(
-                "source_scores",
-                "distributions",
-                "Scores by source",
-                "Means with 95 % intervals"
-                + (f", of the {charts.MOST_ROWS} points with the lowest validation loss." if many else "."),
-            ),
-            score_charts.source_scores(data),
-        )
-        yield (
-            _about(
-                "improvement_against_input",
-                "distributions",
-                "Where the best point succeeds and fails",
-                "One mark per source and mixture. On the left the source is quiet in the mixture, on the right it is "
-                "loud. Below 0 dB the estimate is worse than the mixture itself.",
-            ),
-            score_charts.improvement_against_input(data),
-        )
-        for index, (condition, chart) in enumerate(effect_charts.conditions(data)):
-            yield (
-                _about(
-                    f"condition_{index:02d}_{_file_name(condition)}",
-                    "conditions",
-                    f"By {condition}",
-                    f"Means over the estimates in each range of {condition}, with 95 % intervals.",
-                ),
-                chart,
-            )
-        yield (
-            _about(
-                "parallel_coordinates",
+                f"effect_{index:02d}_{_file_name(name)}",
                 "effects",
-                "All settings and the score",
-                "One line per point, through its value of each swept key to its score on the right; greener lines "
-                "have higher scores, the thick orange line is the best point.",
+                f"Effect of {name}",
+                "One dot per point, the best in orange. A bar is the mean over all points with that value; thin lines "
+                "join points with all other keys equal.",
             ),
-            effect_charts.parallel_coordinates(data),
+            effect_charts.effect(data, key),
         )
-        yield (
-            _about(
-                "main_effects",
-                "effects",
-                "Main effects",
-                "Effect of each value of a swept key on the score, compared with the best point's value of that key: "
-                "the mean over pairs of points with all other keys equal, with its 95 % interval.",
-            ),
-            effect_charts.main_effects(data),
-        )
-        for index, key in enumerate(names):
-            yield (
-                _about(
-                    f"effect_{index:02d}_{_file_name(names[key])}",
-                    "effects",
-                    f"Effect of {names[key]}",
-                    "One dot per point, the best in orange. A bar is the mean over all points with that value; thin "
-                    "lines join points with all other keys equal.",
-                ),
-                charts.effect(data, key),
-            )
-        yield (
-            _about(
-                "validation_against_test",
-                "effects",
-                "Does validation loss predict test score?",
-                "The best point is chosen by the horizontal axis alone.",
-            ),
-            charts.validation_against_test(data),
-        )
-        yield (
-            _about(
-                "score_against_time",
-                "cost",
-                "Score and training time",
-                "One dot per point with its 95 % interval, the best by validation loss in orange. No point that took "
-                "as long or less scores higher than one on the stepped line.",
-            ),
-            effect_charts.score_against_time(data),
-        )
+    yield (
+        _about(
+            "validation_against_test",
+            "effects",
+            "Does validation loss predict test score?",
+            "The best point is chosen by the horizontal axis alone.",
+        ),
+        effect_charts.validation_against_test(data),
+    )
+
+
+def _costs(data: charts.SweepData) -> Iterator[Figure]:
+    yield (
+        _about(
+            "score_against_time",
+            "cost",
+            "Score and training time",
+            "One dot per point with its 95 % interval, the best by validation loss in orange. No point that took as "
+            "long or less scores higher than one on the stepped line.",
+        ),
+        effect_charts.score_against_time(data),
+    )
 
 
 def _about(name: str, section: str, title: str, caption: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from separation.analysis.comparisons import MOST_POINTS_FOR_ALL_PAIRS
 from separation.analysis.costs import duration, rate_unit
 from separation.analysis.sweep_tables import as_number, value_order, varying_keys
 from separation.experiment.key_paths import short_names
-from separation.report import charts, effect_charts
+from separation.report import charts, condition_charts
 from separation.report.verdict import decibels
 
 # Metrics shown at first; the others are shown on request
@@ -127,8 +127,8 @@ def condition_tables(data: charts.SweepData) -> list[dict]:
     """The means by condition, as the charts show them, in tables."""
     if data.conditions.empty:
         return []
-    shown, found = effect_charts.condition_rows(data), []
-    for condition, rows in list(data.conditions.groupby("condition", sort=False))[: effect_charts.MOST_CONDITIONS]:
+    shown, found = condition_charts.condition_rows(data), []
+    for condition, rows in list(data.conditions.groupby("condition", sort=False))[: condition_charts.MOST_CONDITIONS]:
         values = list(dict.fromkeys(rows["value"]))
         lines = []
         for label, cells in shown.merge(rows, on=["point", "evaluation"]).groupby("label", sort=False):
@@ -149,7 +149,7 @@ def best_of_each_loss(points: pd.DataFrame, data: charts.SweepData, keys: list[s
     for values, rows in trained.groupby(keys, sort=False):
         # rows are ordered by validation loss
         first = rows.iloc[0]
-        loss = ", ".join(f"{names[key]} = {value or '(not set)'}" for key, value in zip(keys, values, strict=True))
+        loss = ", ".join(f"{names[key]} = {value or charts.NOT_SET}" for key, value in zip(keys, values, strict=True))
         found.append(
             {"loss": loss, "points": len(rows), "label": first["label"], "validation_loss": first["validation_loss"]}
             | {"score": first["score"], "low": first["low"], "high": first["high"]}
@@ -209,10 +209,17 @@ def effects_against_best(compared: pd.DataFrame, points: pd.DataFrame) -> list[d
     effects = []
     for key, rows in compared[compared["kind"] == "effect"].groupby("key", sort=False):
         values = [
-            difference(row) | {"value": row["label"] or "(not set)", "pairs": _pairs(row)}
+            difference(row) | {"value": row["label"] or charts.NOT_SET, "pairs": _pairs(row)}
             for row in rows.to_dict("records")
         ]
-        effects.append({"key": key, "name": names[key], "reference": rows["against_label"].iloc[0], "values": values})
+        effects.append(
+            {
+                "key": key,
+                "name": names[key],
+                "reference": rows["against_label"].iloc[0] or charts.NOT_SET,
+                "values": values,
+            }
+        )
     return effects
 
 
