@@ -1,5 +1,6 @@
 """What jobs get from their run: typed, of constant size, and each point's own settings."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -58,9 +59,20 @@ def test_another_table_is_another_file_and_the_same_table_is_written_once(workin
     other = plan(experiment(info={"notes": "b"}), working)
     assert one.run_options.table != other.run_options.table
     options = as_a_job_gets_it(one)
-    before = Path(options.table).stat().st_mtime_ns
+    before = Path(options.table).stat().st_ino
     as_a_job_gets_it(one)
-    assert Path(options.table).stat().st_mtime_ns == before
+    assert Path(options.table).stat().st_ino == before
+
+
+def test_tables_that_no_run_has_used_for_long_are_removed(working):
+    old, recent = (plan(experiment(info={"notes": notes}), working) for notes in ("old", "recent"))
+    tables = [Path(as_a_job_gets_it(each).table) for each in (old, recent)]
+    of_another_sweep = tables[0].with_name(f"other-{'0' * 12}.json")
+    of_another_sweep.touch()
+    for path in (tables[0], of_another_sweep):
+        os.utime(path, (0, 0))
+    as_a_job_gets_it(recent)
+    assert [path.exists() for path in (*tables, of_another_sweep)] == [False, True, True]
 
 
 def test_a_table_that_is_gone_is_one_line(working):

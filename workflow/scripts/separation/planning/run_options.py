@@ -6,17 +6,20 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from separation.errors import UserError
-from separation.experiment.ids import excluded_keys, with_neutral
+from separation.experiment.ids import HEX_DIGITS, excluded_keys, with_neutral
 from separation.files.atomic import write_text
 
 #: beside Snakemake's own records, so that jobs on other machines and in containers read it
 TABLES = Path(".snakemake/run_options")
+_DAYS_KEPT = 60
 
 
 @dataclass
@@ -61,13 +64,18 @@ class JobTable:
 
     def file(self, sweep: str) -> str:
         """The file of this table; another table is another file."""
-        return str(TABLES / f"{sweep}-{hashlib.sha256(self._text().encode()).hexdigest()[:12]}.json")
+        return str(TABLES / f"{sweep}-{hashlib.sha256(self._text().encode()).hexdigest()[:HEX_DIGITS]}.json")
 
     def write(self, sweep: str) -> None:
-        """Writes the file where it is missing. Complete once written."""
+        """Writes the file where it is missing; removes those of the sweep that no run has used for long."""
         path = Path(self.file(sweep))
-        if not path.exists():
+        if path.exists():
+            os.utime(path)
+        else:
             write_text(path, self._text())
+        for other in TABLES.glob(f"{sweep}-{'?' * HEX_DIGITS}.json"):
+            if other.stat().st_mtime < time.time() - _DAYS_KEPT * 86400:
+                other.unlink(missing_ok=True)
 
     def strings(self) -> Iterator[str]:
         """All strings in it, among them every path."""
