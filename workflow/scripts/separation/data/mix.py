@@ -44,9 +44,8 @@ def mix_dataset(
     paths in the JAMS files, as scaper writes them. The manifest has relative paths only.
 
     Args:
-        spec: Keys of a recipe: sample_rate, mixture_parameters, event_parameters, and optionally num_channels (default
-            1), ref_db (-40), bitdepth (16), seed (0), coherent (true), allow_repeated_label, background, reverb,
-            min_activity (0.25).
+        spec: Keys of a recipe: sample_rate, mixture_parameters, event_parameters, and optionally those in
+            mixture_plan.DEFAULTS.
         split: Key of mixture_parameters.
         resampled: Manifest of resample_source.
         manifest: Written last.

@@ -15,6 +15,11 @@ from separation.data.scenes.distributions import check_event_parameters, distrib
 from separation.data.scenes.rendering import Format
 from separation.errors import UserError
 
+# values of keys that a recipe omits
+DEFAULTS: dict[str, Any] = {
+    "num_channels": 1, "ref_db": -40.0, "bitdepth": 16, "seed": 0, "coherent": True, "allow_repeated_label": None,
+    "background": None, "reverb": None, "min_activity": 0.25,
+}  # fmt: skip
 # keys that a split may override
 OVERRIDES = (
     "coherent", "allow_repeated_label", "background", "reverb", "ref_db", "seed", "min_activity",
@@ -126,63 +131,43 @@ def make_plan(spec: dict[str, Any], split: str, source: dict[str, Any], resample
             f"expected a split {split!r}, found {_listed(spec['mixture_parameters'])}", key="mixture_parameters"
         )
     parameters, key = spec["mixture_parameters"][split], f"mixture_parameters.{split}"
-    spec = spec | {name: parameters[name] for name in OVERRIDES if name in parameters}
+    spec = DEFAULTS | spec | {name: parameters[name] for name in OVERRIDES if name in parameters}
     events = _merged(spec["event_parameters"], parameters.get("event_parameters"))
     available = by_split_and_class(source["files"])
     if split not in available:
         raise UserError(f"the source has no split of this name, only {_listed(available)}", key=key)
     classes = available[split]
-    background = spec.get("background") or {}
+    background = spec["background"] or {}
     background_labels = tuple(background.get("labels") or ())
     labels, num_sources = tuple(parameters.get("labels") or ()), parameters.get("num_sources")
     if bool(labels) == bool(num_sources):
         raise UserError("expected either labels (one event each) or num_sources (drawn from all classes)", key=key)
-    for names, names_key in ((labels, f"{key}.labels"), (background_labels, "background.labels")):
-        missing = [name for name in names if name not in classes]
-        if missing:
-            raise UserError(f"the source has no class {missing[0]!r}, only {_listed(classes)}", key=names_key)
-    repeated, coherent = spec.get("allow_repeated_label"), spec.get("coherent", True)
+    _check_classes(labels, classes, f"{key}.labels")
+    _check_classes(background_labels, classes, "background.labels")
     pool = _pool(events, [label for label in classes if label not in background_labels])
-    if len(set(labels)) < len(labels) and not repeated:
-        raise UserError("duplicate label; set allow_repeated_label: true to allow it", key=f"{key}.labels")
-    if num_sources and not repeated and num_sources > len(pool[0]):
-        raise UserError(
-            f"expected at most {len(pool[0])}, the classes of the source, or allow_repeated_label: true; "
-            f"found {num_sources}",
-            key=f"{key}.num_sources",
-        )
-    if coherent and (not labels or len(set(labels)) < len(labels)):
-        raise UserError(
-            "expected different labels, or coherent: false: classes drawn at random have no song in common", key=key
-        )
-    if coherent and not set.intersection(*(set(classes[label]) for label in labels)):
-        raise UserError(f"no song has all of {_listed(labels)}", key=f"{key}.labels")
+    _check_repeated_labels(labels, num_sources, pool[0], spec, key)
+    if spec["coherent"]:
+        _check_shared_songs(labels, classes, key)
+    fraction = parameters.get("incoherent_fraction", 0.0)
+    _check_values(spec, fraction, key)
     if len({entry["sample_rate"] for entry in source["files"]} | {spec["sample_rate"]}) > 1:
         raise UserError(f"expected files of {spec['sample_rate']} Hz in {resampled}", key="sample_rate")
-    fraction = parameters.get("incoherent_fraction", 0.0)
-    if not 0 <= fraction <= 1:
-        raise UserError(f"expected a share from 0 to 1, found {fraction}", key=f"{key}.incoherent_fraction")
-    if spec.get("bitdepth", 16) not in BITDEPTHS:
-        raise UserError(f"expected one of {_listed(BITDEPTHS)}, found {spec['bitdepth']}", key="bitdepth")
-    reverb = spec.get("reverb")
-    if reverb is not None and not 0 <= reverb <= 1:
-        raise UserError(f"expected a reverberance from 0 to 1, found {reverb}", key="reverb")
-    used = {*labels, *background_labels} if labels else {*pool[0], *background_labels}
+    used = {*(labels or pool[0]), *background_labels}
     plan = Plan(
         split=split,
         sample_rate=int(spec["sample_rate"]),
-        num_channels=spec.get("num_channels", 1),
+        num_channels=spec["num_channels"],
         duration=float(parameters["scene_duration"]),
-        ref_db=float(spec.get("ref_db", -40.0)),
-        bitdepth=spec.get("bitdepth", 16),
-        seed=spec.get("seed", 0),
+        ref_db=float(spec["ref_db"]),
+        bitdepth=spec["bitdepth"],
+        seed=spec["seed"],
         labels=labels,
         num_sources=len(labels) or num_sources,
-        allow_repeated_label=repeated,
+        allow_repeated_label=spec["allow_repeated_label"],
         pool=pool,
-        coherent=coherent,
+        coherent=spec["coherent"],
         incoherent_fraction=fraction,
-        min_activity=spec.get("min_activity", 0.25),
+        min_activity=spec["min_activity"],
         event_parameters=check_event_parameters(
             {name: value for name, value in events.items() if name not in ("label", "source_file")},
             list(classes),
@@ -190,7 +175,7 @@ def make_plan(spec: dict[str, Any], split: str, source: dict[str, Any], resample
         ),
         background_labels=background_labels,
         background_time=distribution(background.get("source_time") or ["const", 0]),
-        reverb=reverb,
+        reverb=spec["reverb"],
         songs={
             label: {song: str(resampled / path) for song, path in songs.items()}
             for label, songs in classes.items()
@@ -206,6 +191,48 @@ def make_plan(spec: dict[str, Any], split: str, source: dict[str, Any], resample
     )
     _check_repeats(plan, key)
     return plan
+
+
+def _check_classes(names: Iterable[str], classes: Iterable[str], key: str) -> None:
+    missing = [name for name in names if name not in classes]
+    if missing:
+        raise UserError(f"the source has no class {missing[0]!r}, only {_listed(classes)}", key=key)
+
+
+def _check_repeated_labels(
+    labels: tuple[str, ...], num_sources: int | None, pool: tuple[str, ...], spec: dict[str, Any], key: str
+) -> None:
+    """Raises UserError if labels repeat, or would have to, and the recipe does not allow it."""
+    if spec["allow_repeated_label"]:
+        return
+    if len(set(labels)) < len(labels):
+        raise UserError("duplicate label; set allow_repeated_label: true to allow it", key=f"{key}.labels")
+    if num_sources and num_sources > len(pool):
+        raise UserError(
+            f"expected at most {len(pool)}, the classes of the source, or allow_repeated_label: true; "
+            f"found {num_sources}",
+            key=f"{key}.num_sources",
+        )
+
+
+def _check_shared_songs(labels: tuple[str, ...], classes: dict[str, dict[str, str]], key: str) -> None:
+    """Raises UserError if coherent mixtures are impossible."""
+    if not labels or len(set(labels)) < len(labels):
+        raise UserError(
+            "expected different labels, or coherent: false: classes drawn at random have no song in common", key=key
+        )
+    if not set.intersection(*(set(classes[label]) for label in labels)):
+        raise UserError(f"no song has all of {_listed(labels)}", key=f"{key}.labels")
+
+
+def _check_values(spec: dict[str, Any], incoherent_fraction: float, key: str) -> None:
+    """Raises UserError if a value is out of range."""
+    if not 0 <= incoherent_fraction <= 1:
+        raise UserError(f"expected a share from 0 to 1, found {incoherent_fraction}", key=f"{key}.incoherent_fraction")
+    if spec["bitdepth"] not in BITDEPTHS:
+        raise UserError(f"expected one of {_listed(BITDEPTHS)}, found {spec['bitdepth']}", key="bitdepth")
+    if spec["reverb"] is not None and not 0 <= spec["reverb"] <= 1:
+        raise UserError(f"expected a reverberance from 0 to 1, found {spec['reverb']}", key="reverb")
 
 
 def _merged(general: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any]:
@@ -230,9 +257,7 @@ def _pool(events: dict[str, Any], classes: list[str]) -> tuple[tuple[str, ...], 
     if not isinstance(given, list | tuple) or len(given) != kinds.get(given[0]):
         raise UserError(f"expected a distribution of labels such as [choose, []], found {given!r}", key=key)
     names = tuple([given[1]] if given[0] == "const" else given[1])
-    missing = [name for name in names if name not in classes]
-    if missing:
-        raise UserError(f"the source has no class {missing[0]!r}, only {_listed(classes)}", key=key)
+    _check_classes(names, classes, key)
     weights = tuple(float(weight) for weight in given[2]) if given[0] == "choose_weighted" else None
     if weights and (len(weights) != len(names) or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6):
         raise UserError(f"expected {len(names)} probabilities with a sum of 1, found {given[2]!r}", key=key)
