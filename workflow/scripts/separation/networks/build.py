@@ -38,7 +38,7 @@ def build_model(
     if options.class_ != "SeparationModel":
         raise UserError(f"expected SeparationModel, found {options.class_!r}", key="model_config.class")
     config = {key: copy.deepcopy(getattr(options, key)) for key in ("modules", "connections", "output")}
-    config["name"] = options.name or "SeparationModel"
+    config["name"] = options.name
     _check_classes(config["modules"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
