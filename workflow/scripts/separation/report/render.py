@@ -52,11 +52,10 @@ def render_report(
         notices: Reasons for doubt besides those that follow from the numbers.
     """
     data = gather_sweep(files, artifacts, benchmarks)
-    metrics, metric, compared = metric_columns(data.scores), data.metric, data.comparisons
+    metrics = metric_columns(data.scores)
     optional = [path for path in (files.groups, files.conditions) if path.exists()]
     downloads = [files.summary, files.comparisons, files.points, *optional]
-    losses = verdict.loss_keys(data.points)
-    found = verdict.describe(data.points, data.rows, compared, data.scores, data.histories, metric)
+    found = verdict.describe_sweep(data)
     found.cautions[:0] = notices
     page = (
         environment()
@@ -65,13 +64,13 @@ def render_report(
             sweep=title,
             kind=kind,
             verdict=found,
-            losses=tables.best_of_each_loss(data.points, data, losses),
-            metric=metric,
+            losses=tables.best_of_each_loss(data),
+            metric=data.metric,
             oracle=BASELINES[ORACLE].lower(),
             table=tables.table_of_points(data, metrics),
             figures=read_figures(files),
-            compared=tables.comparisons(compared, data),
-            effects=tables.effects_against_best(compared, data.points),
+            compared=tables.comparisons(data),
+            effects=tables.effects(data),
             conditions=tables.condition_tables(data),
             costs=tables.costs(data),
             seeds=tables.seeds(data),

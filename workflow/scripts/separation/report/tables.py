@@ -9,10 +9,11 @@ import pandas as pd
 
 from separation.analysis.comparisons import MOST_POINTS_FOR_ALL_PAIRS
 from separation.analysis.costs import duration, rate_unit
+from separation.analysis.statistics import BETTER, WORSE
 from separation.analysis.sweep_tables import as_number, value_order, varying_keys
 from separation.experiment.key_paths import short_names
 from separation.report import charts, condition_charts
-from separation.report.verdict import decibels
+from separation.report.verdict import decibels, loss_keys
 
 # Metrics shown at first; the others are shown on request
 SHOWN_METRICS = ("SI-SDRi", "SI-SDR", "SI-SIR", "SI-SAR", "SDR", "SIR", "SAR")
@@ -139,8 +140,9 @@ def condition_tables(data: charts.SweepData) -> list[dict]:
     return found
 
 
-def best_of_each_loss(points: pd.DataFrame, data: charts.SweepData, keys: list[str]) -> list[dict]:
+def best_of_each_loss(data: charts.SweepData) -> list[dict]:
     """The point with the lowest validation loss of each loss, if losses differ."""
+    keys = loss_keys(data.points)
     if not keys:
         return []
     trained = data.rows[(data.rows["kind"] != charts.BASELINE) & data.rows["validation_loss"].notna()]
@@ -162,12 +164,12 @@ def _sortable(value: str) -> str:
     return value if number is None else repr(number)
 
 
-def comparisons(compared: pd.DataFrame, data: charts.SweepData) -> dict:
+def comparisons(data: charts.SweepData) -> dict:
     """The comparisons with the best in a list, and all pairs in a square for up to 20 points."""
     labels = {(row.point, row.evaluation): row.label for row in data.rows.itertuples()}
     order = {(row.point, row.evaluation): rank for rank, row in enumerate(data.rows.itertuples(), start=1)}
     with_best = []
-    for row in compared[compared["kind"] == "best"].to_dict("records"):
+    for row in data.comparisons[data.comparisons["kind"] == "best"].to_dict("records"):
         key = (row["point"], row["evaluation"])
         with_best.append(difference(row) | {"label": labels.get(key, row["label"]), "rank": order.get(key, 0)})
     with_best.sort(key=lambda row: row["rank"])
@@ -175,7 +177,7 @@ def comparisons(compared: pd.DataFrame, data: charts.SweepData) -> dict:
     square = []
     if 2 < len(ranked) <= MOST_POINTS_FOR_ALL_PAIRS:
         cells = {}
-        for row in compared[compared["kind"].isin(["best", "pair"])].to_dict("records"):
+        for row in data.comparisons[data.comparisons["kind"].isin(["best", "pair"])].to_dict("records"):
             one, other = (row["point"], row["evaluation"]), (row["against"], row["against_evaluation"])
             cells[one, other] = difference(row)
             cells[other, one] = difference(row, reverse=True)
@@ -187,32 +189,33 @@ def comparisons(compared: pd.DataFrame, data: charts.SweepData) -> dict:
 
 
 def difference(row: Mapping, reverse: bool = False) -> dict:
+    """A row of comparisons.csv as the template takes it; `reverse` exchanges its two points."""
     sign = -1 if reverse else 1
     ends = sorted([sign * row["difference_low"], sign * row["difference_high"]])
-    words = {"better": "worse", "worse": "better"}.get(row["verdict"], row["verdict"]) if reverse else row["verdict"]
-    look = words if words in ("better", "worse") else "none"
+    opposite = {BETTER: WORSE, WORSE: BETTER}
+    verdict = opposite.get(row["verdict"], row["verdict"]) if reverse else row["verdict"]
     return {
         "difference": sign * row["difference"],
         "low": ends[0],
         "high": ends[1],
-        "verdict": words,
-        "look": look,
+        "verdict": verdict,
+        "look": {BETTER: "better", WORSE: "worse"}.get(verdict, "none"),
         "effect_size": row["effect_size"],
         "share_better": row["share_better"],
         "items": row["items"],
     }
 
 
-def effects_against_best(compared: pd.DataFrame, points: pd.DataFrame) -> list[dict]:
+def effects(data: charts.SweepData) -> list[dict]:
     """The effects of the swept keys, a list of values for each key."""
-    names = short_names(varying_keys(points))
-    effects = []
-    for key, rows in compared[compared["kind"] == "effect"].groupby("key", sort=False):
+    names = short_names(varying_keys(data.points))
+    found = []
+    for key, rows in data.comparisons[data.comparisons["kind"] == "effect"].groupby("key", sort=False):
         values = [
             difference(row) | {"value": row["label"] or charts.NOT_SET, "pairs": _pairs(row)}
             for row in rows.to_dict("records")
         ]
-        effects.append(
+        found.append(
             {
                 "key": key,
                 "name": names[key],
@@ -220,7 +223,7 @@ def effects_against_best(compared: pd.DataFrame, points: pd.DataFrame) -> list[d
                 "values": values,
             }
         )
-    return effects
+    return found
 
 
 def _pairs(row: Mapping) -> str:

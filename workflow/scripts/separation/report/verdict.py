@@ -13,6 +13,7 @@ from separation.analysis import statistics
 from separation.analysis.sweep_tables import as_number, swept_keys, varying_keys
 from separation.experiment.key_paths import short_names
 from separation.files.score_table import BASELINES, ORACLE
+from separation.report.charts import SweepData
 
 # With fewer songs, intervals are rough
 FEW_SONGS = 10
@@ -75,32 +76,20 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def describe(
-    points: pd.DataFrame,
-    rows: pd.DataFrame,
-    comparisons: pd.DataFrame,
-    scores: pd.DataFrame,
-    histories: Mapping[str, pd.DataFrame],
-    metric: str,
-) -> Verdict:
-    """Describes the results of a sweep.
-
-    Args:
-        points, comparisons, scores, histories: Tables of the sweep.
-        rows: `separation.report.charts.SweepData.rows`: the summary, ordered by validation loss.
-        metric: Metric that points are compared by.
-    """
-    trained = rows[~rows["baseline"]]
+def describe_sweep(data: SweepData) -> Verdict:
+    """The verdict on a sweep."""
+    trained = data.rows[~data.rows["baseline"]]
     winners = trained[trained["best"]]
     if winners.empty:
         verdict = Verdict("No best point: no point has a validation loss")
-        verdict.cautions = list(_cautions(points, rows, comparisons, scores, histories, metric, None))
+        verdict.cautions = list(_cautions(data, None))
         return verdict
     best = winners.iloc[0]
-    what = "SI-SDR improvement" if metric == "SI-SDRi" else metric
-    verdict = Verdict(f"{best['label']}: {decibels(best['score'])} dB {what} on test")
+    score = f"{decibels(best['score'])} dB"
+    title = "SI-SDR improvement" if data.metric == "SI-SDRi" else data.metric
+    verdict = Verdict(f"{best['label']}: {score} {title} on test")
     span = interval_in_words(best["low"], best["high"])
-    verdict.tiles.append(Tile(f"{what}, test", f"{decibels(best['score'])} dB", span))
+    verdict.tiles.append(Tile(f"{title}, test", score, span))
     loss, number = f"{best['validation_loss']:.4g}", trained["point"].nunique()
     verdict.sentences.append(
         f"It was chosen by validation loss alone: its loss ({loss}) is the lowest of {number} points."
@@ -108,17 +97,16 @@ def describe(
         else f"The sweep has one point; its lowest validation loss is {loss}."
     )
     units = count(int(best["items"]), "test mixture")
-    if "songs" in scores:
-        units += f" from {count(_clusters(scores, best), 'song')}"
-    gain = (
-        "the SI-SDR of the estimates minus that of the unprocessed mixture is"
-        if metric == "SI-SDRi"
-        else f"the mean {what} is"
+    if "songs" in data.scores:
+        units += f" from {count(_clusters(data.scores, best), 'song')}"
+    verdict.sentences.append(
+        f"On {units}, the SI-SDR of the estimates minus that of the unprocessed mixture is {score} on average ({span})."
+        if data.metric == "SI-SDRi"
+        else f"On {units}, the mean {title} is {score} ({span})."
     )
-    verdict.sentences.append(f"On {units}, {gain} {decibels(best['score'])} dB on average ({span}).")
-    _against_baselines(verdict, best, rows, comparisons)
-    _against_points(verdict, best, trained, comparisons)
-    verdict.cautions = list(_cautions(points, rows, comparisons, scores, histories, metric, best))
+    _compare_with_baselines(verdict, best, data)
+    _compare_with_points(verdict, best, trained, data.comparisons)
+    verdict.cautions = list(_cautions(data, best))
     return verdict
 
 
@@ -126,8 +114,8 @@ def _clusters(scores: pd.DataFrame, row: pd.Series) -> int:
     return scores.loc[scores["point"] == row["point"], "cluster"].nunique()
 
 
-def _against_baselines(verdict: Verdict, best: pd.Series, rows: pd.DataFrame, comparisons: pd.DataFrame) -> None:
-    found = comparisons[comparisons["kind"] == "baseline"].set_index("against")
+def _compare_with_baselines(verdict: Verdict, best: pd.Series, data: SweepData) -> None:
+    found = data.comparisons[data.comparisons["kind"] == "baseline"].set_index("against")
     if "mixture" in found.index and found.loc["mixture", "verdict"] != statistics.BETTER:
         verdict.sentences.append("This is not shown to be better than the unprocessed mixture.")
     if "fixed_mask" in found.index:
@@ -145,7 +133,7 @@ def _against_baselines(verdict: Verdict, best: pd.Series, rows: pd.DataFrame, co
         verdict.tiles.append(Tile("compared with the fixed mask", difference, span))
     if math.isfinite(best["oracle_share"]):
         share = f"{100 * best['oracle_share']:.0f} %".replace("-", "−")
-        means = rows[rows["baseline"]].drop_duplicates("point").set_index("point")["score"]
+        means = data.baselines.drop_duplicates("point").set_index("point")["score"]
         reached = f"{decibels(means.get(ORACLE, math.nan))} dB"
         name = BASELINES[ORACLE].lower()
         verdict.sentences.append(
@@ -155,7 +143,7 @@ def _against_baselines(verdict: Verdict, best: pd.Series, rows: pd.DataFrame, co
         verdict.tiles.append(Tile(f"of the gap to the {name}", share, f"the mask reaches {reached}"))
 
 
-def _against_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, comparisons: pd.DataFrame) -> None:
+def _compare_with_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, comparisons: pd.DataFrame) -> None:
     others = trained[(trained["point"] != best["point"]) & trained["validation_loss"].notna()]
     found = comparisons[(comparisons["kind"] == "best") & (comparisons["point"] != best["point"])]
     for _, second in others.head(1).iterrows():
@@ -182,43 +170,35 @@ def _against_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, co
         )
 
 
-def _cautions(
-    points: pd.DataFrame,
-    rows: pd.DataFrame,
-    comparisons: pd.DataFrame,
-    scores: pd.DataFrame,
-    histories: Mapping[str, pd.DataFrame],
-    metric: str,
-    best: pd.Series | None,
-) -> Iterator[str]:
+def _cautions(data: SweepData, best: pd.Series | None) -> Iterator[str]:
     """Every reason in the numbers to doubt the verdict."""
-    trained = rows[~rows["baseline"]]
+    trained = data.rows[~data.rows["baseline"]]
     missing = trained[trained["score"].isna()]
     if len(missing):
         names = ", ".join(missing["label"].head(5)) + (" and others" if len(missing) > 5 else "")
         yield f"{len(missing)} of {count(len(trained), 'point')} have no test score: {names}."
-    losses = loss_keys(points)
+    losses = loss_keys(data.points)
     if losses:
         yield (
             f"The points differ in {' and '.join(losses)}, so their validation losses measure different things and are "
             "not comparable. The ranking and the choice of the best point are meaningful only among points with the "
             "same loss; the best point of each loss is listed below."
         )
-    changers = [key for key in varying_keys(points) if key.startswith(LOSS_CHANGERS) and key not in losses]
+    changers = [key for key in varying_keys(data.points) if key.startswith(LOSS_CHANGERS) and key not in losses]
     if changers:
         yield (
             f"The points differ in {' and '.join(changers)}, so their validation losses may measure different "
             "things: treat the ranking with caution."
         )
     if best is not None:
-        yield from _cautions_on_best(points, scores, histories, best)
-    lost = int((~np.isfinite(scores[metric].astype(float))).sum())
+        yield from _cautions_on_best(data.points, data.scores, data.histories, best)
+    lost = int((~np.isfinite(data.scores[data.metric].astype(float))).sum())
     if lost:
         yield (
-            f"{lost} of {count(len(scores), 'score')} in {metric} are not finite (a silent source or estimate) and "
-            "are excluded from all means."
+            f"{lost} of {count(len(data.scores), 'score')} in {data.metric} are not finite (a silent source or "
+            "estimate) and are excluded from all means."
         )
-    shown = int(comparisons["kind"].isin(["best", "pair"]).sum())
+    shown = int(data.comparisons["kind"].isin(["best", "pair"]).sum())
     if shown >= 10:
         yield (
             f"{shown} pairs of points were compared, each at 95 %: about {max(1, round(shown / 20))} would show a "
