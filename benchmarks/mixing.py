@@ -68,8 +68,8 @@ def spec(count: int) -> dict:
 def original(plan: mixture_plan.Plan, index: int, folder: Path) -> None:
     """One mixture as in cookiecutter-nussl: scaper draws, renders and saves it."""
     state = draw._random_state(plan, index, 0)
-    labels = draw._drawn_labels(plan, state)
-    songs = draw._drawn_songs(plan, labels, state)
+    labels = draw._draw_labels(plan, state)
+    songs = draw._draw_songs(plan, labels, state)
     soundscape = scaper.Scaper(plan.duration, plan.foreground, plan.foreground, random_state=state)
     soundscape.sr, soundscape.ref_db, soundscape.n_channels = plan.sample_rate, plan.ref_db, 1
     for label, song in zip(labels, songs, strict=True):

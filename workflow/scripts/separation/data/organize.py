@@ -53,18 +53,18 @@ def organize_source(spec: dict[str, Any], fetched: Path, manifest: Path, access:
     folder = start_manifest(manifest)
     files, counts = source["files"], {}
     if guards is not None:
-        files, empty = _assigned(source, organize, guards["splits"], Path(fetched).parent, access or Access())
+        files, empty = _assign_files(source, organize, guards["splits"], Path(fetched).parent, access or Access())
         problems = find_problems(files, guards, empty)
         write_problems(problem_table(manifest), problems)
         files, counts = settle(files, problems, source["name"])
     copy = bool(organize.get("copy"))
-    entries = [_place(entry, Path(fetched).parent, folder, copy=copy) for entry in _with_file_names(files)]
+    entries = [_link_or_copy(entry, Path(fetched).parent, folder, copy=copy) for entry in _with_file_names(files)]
     if guards is not None:
         write_times(manifest, entries)
     finish_source_manifest(manifest, spec, entries, source["attribution"], problems=counts)
 
 
-def _assigned(
+def _assign_files(
     source: dict[str, Any], organize: dict[str, Any], splits: list[str], fetched: Path, access: Access
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The files of the splits with class, song and speaker; and the folders without audio, with their class."""
@@ -117,7 +117,7 @@ def _with_file_names(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return result
 
 
-def _place(entry: dict[str, Any], fetched: Path, folder: Path, *, copy: bool) -> dict[str, Any]:
+def _link_or_copy(entry: dict[str, Any], fetched: Path, folder: Path, *, copy: bool) -> dict[str, Any]:
     """Links or copies one file into the folder of its split and class; its entry in the manifest."""
     target = fetched / entry["path"]
     relative = f"{entry['split']}/{entry['class']}/{entry['song']}{target.suffix}"

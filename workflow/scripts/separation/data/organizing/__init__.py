@@ -1,4 +1,4 @@
-"""Which class, split and song a file belongs to.
+"""Classes, splits and songs of a source's files, and checks of the files.
 
-In: files of a source. Out: files by class and split, and a table of those that are unfit.
+In: files of a source. Out: files by class and split, and a table of problems.
 """

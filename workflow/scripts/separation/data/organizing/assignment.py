@@ -189,7 +189,7 @@ def _with_splits(
     numbers = {split: float(value) for split, value in shares.items() if not isinstance(value, list)}
     if numbers and not patterns and abs(sum(numbers.values()) - 1) > 1e-6:
         raise UserError(f"expected shares with a sum of 1, found {sum(numbers.values()):g}", key="organize.splits")
-    drawn = _drawn(without, numbers, int(organize.get("seed", 0))) if numbers else {}
+    drawn = _draw_splits(without, numbers, int(organize.get("seed", 0))) if numbers else {}
     result = []
     for entry in found:
         if "split" in entry:
@@ -209,7 +209,7 @@ def _unit(entry: Mapping[str, str]) -> str:
     return f"speaker {entry['speaker']}" if "speaker" in entry else f"{entry['song']}"
 
 
-def _drawn(entries: list[dict[str, str]], shares: dict[str, float], seed: int) -> dict[str, str]:
+def _draw_splits(entries: list[dict[str, str]], shares: dict[str, float], seed: int) -> dict[str, str]:
     """The split of each speaker or song, drawn separately for each class."""
     drawn: dict[str, str] = {}
     for name in sorted({entry["class"] for entry in entries}):

@@ -48,7 +48,7 @@ def draw_scene(plan: Plan, index: int) -> Scene:
         state = _random_state(plan, index, attempt)
         foreground = _foreground(plan, coherent, state)
         background = _background(plan, state)
-        drawn = [_instantiated(plan, spec, state) for spec in (*background, *foreground)]
+        drawn = [_draw_event(plan, spec, state) for spec in (*background, *foreground)]
         events = drawn[len(background) :]
         if coherent and len({event["source_time"] for event in events}) > 1:
             continue  # one of the files is too short for the common start
@@ -81,7 +81,7 @@ def folder_labels(plan: Plan) -> list[str]:
     return list(_soundscape(plan.duration, plan.foreground).fg_labels)
 
 
-def _instantiated(plan: Plan, spec: Any, state: np.random.RandomState) -> dict[str, Any]:
+def _draw_event(plan: Plan, spec: Any, state: np.random.RandomState) -> dict[str, Any]:
     """The values of one event, drawn by scaper."""
     soundscape = _soundscape(plan.duration, plan.foreground)
     soundscape.random_state = state
@@ -101,14 +101,14 @@ def _spec(label: str, file: str, parameters: dict[str, Any], role: str = "foregr
 
 def _foreground(plan: Plan, coherent: bool, state: np.random.RandomState) -> list[Any]:
     """One event per label, from one song at one time if coherent."""
-    labels = plan.labels or _drawn_labels(plan, state)
+    labels = plan.labels or _draw_labels(plan, state)
     common: dict[str, Any] = {}
     if coherent:
         shared_songs = plan.shared_songs(tuple(labels))
         songs = [shared_songs[state.randint(len(shared_songs))]] * len(labels)
         common = _common_values(plan, labels[0], songs[0], state)
     else:
-        songs = _drawn_songs(plan, labels, state)
+        songs = _draw_songs(plan, labels, state)
     return [
         _spec(
             label,
@@ -119,7 +119,7 @@ def _foreground(plan: Plan, coherent: bool, state: np.random.RandomState) -> lis
     ]
 
 
-def _drawn_labels(plan: Plan, state: np.random.RandomState) -> tuple[str, ...]:
+def _draw_labels(plan: Plan, state: np.random.RandomState) -> tuple[str, ...]:
     """The classes of a mixture, drawn from the pool; all different unless labels may repeat."""
     pool, weights = plan.pool
     if plan.allow_repeated_label:
@@ -131,7 +131,7 @@ def _drawn_labels(plan: Plan, state: np.random.RandomState) -> tuple[str, ...]:
     return tuple(pool[index] for index in indices)
 
 
-def _drawn_songs(plan: Plan, labels: tuple[str, ...], state: np.random.RandomState) -> list[str]:
+def _draw_songs(plan: Plan, labels: tuple[str, ...], state: np.random.RandomState) -> list[str]:
     """A song for each label; sources with the same label have different speakers, or different files."""
     songs: list[str] = []
     taken: dict[str, set[str]] = {}
@@ -163,7 +163,7 @@ def _background(plan: Plan, state: np.random.RandomState) -> list[Any]:
 
 def _common_values(plan: Plan, label: str, song: str, state: np.random.RandomState) -> dict[str, Any]:
     """The values shared by the events of a coherent mixture, drawn once: excerpt, time in the scene, pitch, tempo."""
-    drawn = _instantiated(plan, _spec(label, plan.songs[label][song], plan.event_parameters[None]), state)
+    drawn = _draw_event(plan, _spec(label, plan.songs[label][song], plan.event_parameters[None]), state)
     return {name: None if drawn[name] is None else ("const", drawn[name]) for name in SHARED}
 
 

@@ -132,7 +132,7 @@ def make_plan(spec: dict[str, Any], split: str, source: dict[str, Any], resample
         )
     parameters, key = spec["mixture_parameters"][split], f"mixture_parameters.{split}"
     spec = DEFAULTS | spec | {name: parameters[name] for name in OVERRIDES if name in parameters}
-    events = _merged(spec["event_parameters"], parameters.get("event_parameters"))
+    events = _merge_events(spec["event_parameters"], parameters.get("event_parameters"))
     available = by_split_and_class(source["files"])
     if split not in available:
         raise UserError(f"the source has no split of this name, only {_listed(available)}", key=key)
@@ -235,7 +235,7 @@ def _check_values(spec: dict[str, Any], incoherent_fraction: float, key: str) ->
         raise UserError(f"expected a reverberance from 0 to 1, found {spec['reverb']}", key="reverb")
 
 
-def _merged(general: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any]:
+def _merge_events(general: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any]:
     """event_parameters, overridden by those of a split."""
     own = own or {}
     by_label = {**(general.get("by_label") or {})}
