@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from separation.analysis.sweep_tables import read_history
-from separation.files.layout import PointFolder
+from separation.files.layout import BENCHMARKS, PointFolder, evaluation_benchmark
 
-BENCHMARKS = Path("results/benchmarks")
 COST_COLUMNS = [
     *("point", "evaluation", "epochs", "train_seconds", "device", "memory_mb", "evaluate_seconds"),
 ]
@@ -35,7 +34,7 @@ def read_costs(points: pd.DataFrame, artifacts: Path, benchmarks: Path = BENCHMA
     trained = {point: _training(PointFolder(artifacts / point)) for point in points["point"].unique()}
     rows = []
     for row in points.drop_duplicates(["point", "evaluation"]).itertuples():
-        job = benchmarks / "evaluate_point" / row.point / f"{row.evaluation}.tsv"
+        job = evaluation_benchmark(benchmarks, row.point, row.evaluation)
         rows.append(
             {
                 "point": row.point,

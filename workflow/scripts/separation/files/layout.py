@@ -8,6 +8,7 @@ from pathlib import Path
 #: environment variables of the three directories that clones can share
 DIRECTORY_VARIABLES = {"data": "DATA_DIRECTORY", "cache": "CACHE_DIRECTORY", "artifacts": "ARTIFACTS_DIRECTORY"}
 
+BENCHMARKS = Path("results/benchmarks")
 SWEEPS = Path("results/sweeps")
 COMPARISONS = Path("results/comparisons")
 EXPORTS = Path("results/exports")
@@ -264,6 +265,11 @@ class SweepFiles:
     def receipt(self, service: str) -> Path:
         """What a service (sheet, or a tracker) was sent."""
         return self.path / "published" / f"{service}.json"
+
+
+def evaluation_benchmark(benchmarks: Path, point: str, evaluation: str) -> Path:
+    """Run time and memory of the job of an evaluation, as Snakemake measures them."""
+    return Path(benchmarks) / "evaluate_point" / point / f"{evaluation}.tsv"
 
 
 # datasets and caches -------------------------------------------------------------------------------------------------

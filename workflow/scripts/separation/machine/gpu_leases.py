@@ -28,6 +28,7 @@ from typing import Any
 
 from separation.errors import UserError
 from separation.files import atomic
+from separation.files.layout import BENCHMARKS
 from separation.files.locks import FileLock, describe_process, lock_folder
 from separation.machine.gpus import Device, devices_for_jobs, scheduler_job
 
@@ -64,7 +65,7 @@ def gpus_for(snakemake: Any, device: str, count: int = 1) -> Iterator[str]:
         yield "cpu"
         return
     log = Path(str(snakemake.log[0]))
-    record = Path("results/benchmarks", *log.parts[1:]).with_name(f"{log.stem}.devices.tsv")
+    record = Path(BENCHMARKS, *log.parts[1:]).with_name(f"{log.stem}.devices.tsv")
     config = snakemake.config
     devices = _requested_devices(device, devices_for_jobs(config.get("gpus", "auto"), os.environ), count)
     if not devices:

@@ -9,7 +9,7 @@ from pathlib import Path
 import altair as alt
 import vl_convert
 
-from separation.analysis.costs import BENCHMARKS, read_costs
+from separation.analysis.costs import read_costs
 from separation.analysis.sweep_tables import (
     metric_columns,
     primary_metric,
@@ -22,7 +22,7 @@ from separation.analysis.sweep_tables import (
 )
 from separation.experiment.key_paths import short_names
 from separation.files.atomic import write_json, write_text
-from separation.files.layout import SweepFiles
+from separation.files.layout import BENCHMARKS, SweepFiles
 from separation.report import charts, condition_charts, effect_charts, learning_charts, score_charts
 
 Figure = tuple[dict[str, str], alt.LayerChart | alt.Chart | None]

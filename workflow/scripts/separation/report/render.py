@@ -13,11 +13,11 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from separation.analysis.costs import BENCHMARKS, duration
+from separation.analysis.costs import duration
 from separation.analysis.sweep_tables import metric_columns
 from separation.experiment.metric_definitions import explain_metrics
 from separation.files.atomic import read_json, write_text
-from separation.files.layout import EvaluationFolder, PointFolder, SweepFiles
+from separation.files.layout import BENCHMARKS, EvaluationFolder, PointFolder, SweepFiles
 from separation.files.score_table import BASELINES, ORACLE
 from separation.report import charts, tables, verdict
 from separation.report.figures import SECTIONS, gather_sweep, vega_lite_version
