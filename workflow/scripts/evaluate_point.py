@@ -43,8 +43,8 @@ with job(snakemake, once=True):
             threads=snakemake.threads,
             device=device,
         )
-        told = mean_scores(results.scores)
-        EventLog(folder.events).write("scores", evaluation, **told)
-        write_scores(folder, evaluation, told["metrics"], point_options.training.num_epochs)
+        means = mean_scores(results.scores)
+        EventLog(folder.events).write("scores", evaluation, **means)
+        write_scores(folder, evaluation, means["metrics"], point_options.training.num_epochs)
     write_yaml(snakemake.output.config, config)
     write_json(results.spec, spec)
