@@ -94,7 +94,7 @@ def _read_verified(path: Path) -> dict[str, Any] | None:
     content = path.read_bytes()
     digest, content = content[:32], content[32:]
     if hashlib.sha256(content).digest() != digest:
-        logger.warning("%s is damaged (checksum mismatch); resuming from the previous state", path)
+        logger.warning("%s is damaged (checksum mismatch); falling back to the previous state", path)
         return None
     # plain tensors and containers only: nothing in a state file is executed
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
