@@ -86,7 +86,7 @@ def test_of_steps_repeated_after_a_resume_the_later_one_counts(path):
     log.write("step", 4, loss=40.0)
     events = latest_events(read_events(path))
     assert [(e.step, e.values["loss"]) for e in events if e.kind == "step"] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
-    assert [e.step for e in events if e.kind == "epoch"] == [1], "of epoch 2 nothing stands until it is told again"
+    assert [e.step for e in events if e.kind == "epoch"] == [1], "epoch 2 is revoked until it is logged again"
 
 
 def test_a_restarted_training_revokes_earlier_events(path):
@@ -95,8 +95,8 @@ def test_a_restarted_training_revokes_earlier_events(path):
     log.write("started", epochs=2)
     log.write("step", 1, loss=1.0)
     log.write("started", epochs=3)
-    standing = [(event.kind, dict(event.values)) for event in latest_events(read_events(path))]
-    assert standing == [("point", {"label": "first"}), ("started", {"epochs": 3})]
+    events = [(event.kind, dict(event.values)) for event in latest_events(read_events(path))]
+    assert events == [("point", {"label": "first"}), ("started", {"epochs": 3})]
 
 
 def test_scores_of_several_evaluations_are_kept(path):

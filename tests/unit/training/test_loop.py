@@ -251,9 +251,9 @@ def test_the_loss_curve_equals_that_of_nussls_trainer(tmp_path):
     for name in splits:
         for index in range(6):
             for source, folder in (("mixture", "mix"), ("vocals", "vocals"), ("drums", "drums")):
-                place = tmp_path / "folders" / name / folder
-                place.mkdir(parents=True, exist_ok=True)
-                shutil.copy(tmp_path / name / f"{index:06d}_{source}.wav", place / f"{index:06d}.wav")
+                target = tmp_path / "folders" / name / folder
+                target.mkdir(parents=True, exist_ok=True)
+                shutil.copy(tmp_path / name / f"{index:06d}_{source}.wav", target / f"{index:06d}.wav")
     transforms = nussl.datasets.transforms
     prepare = transforms.Compose(
         [

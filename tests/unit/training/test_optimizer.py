@@ -147,8 +147,8 @@ def test_clipping_bounds_the_step(train):
     start = train("start", **sgd | {"learning_rate": 1e-30})
     moved = train("moved", gradient_clipping=1e-3, **sgd)
     before, after = weights(start), weights(moved)
-    learned = [key for key in before if "running" not in key and "num_batches" not in key]
-    distance = math.sqrt(sum(float(((after[key] - before[key]) ** 2).sum()) for key in learned))
+    trained = [key for key in before if "running" not in key and "num_batches" not in key]
+    distance = math.sqrt(sum(float(((after[key] - before[key]) ** 2).sum()) for key in trained))
     assert distance == pytest.approx(1e-3, rel=1e-2)
     assert history(moved, "gradient_norm")[0] > 1e-3, "the history holds the norm before clipping"
 
