@@ -1,5 +1,7 @@
-"""Real services, brought up for a session of tests and taken down after it. Where one cannot be had, its tests are
-skipped, and the summary says by name what was missing."""
+"""Real services, started for a test session and stopped after it.
+
+Where one is unavailable, its tests are skipped, and the summary names what is missing.
+"""
 
 import importlib.util
 import os
@@ -26,7 +28,7 @@ def slurm() -> Iterator[slurm_service.Slurm]:
     why = slurm_service.missing()
     if why:
         pytest.skip(why)
-    # munge and mariadb run as users of their own, who may not look into pytest's folders
+    # munge and mariadb run as their own users, who cannot read pytest's folders
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     folder.chmod(0o755)
     cluster = slurm_service.Slurm(folder / "cluster")
@@ -34,7 +36,7 @@ def slurm() -> Iterator[slurm_service.Slurm]:
         cluster.up()
         yield cluster
         cluster.down()
-        assert not cluster.processes(), "processes of the cluster are left"
+        assert not cluster.processes(), "processes of the cluster are still running"
     finally:
         if cluster.folder.exists():
             cluster.down()
@@ -43,7 +45,7 @@ def slurm() -> Iterator[slurm_service.Slurm]:
 
 @pytest.fixture(scope="session")
 def submitter(tmp_path_factory) -> Path:
-    """The Python of an environment that can plan and submit, and nothing else: envs/submit.lock."""
+    """The Python of an environment that can only plan and submit: envs/submit.lock."""
     folder = tmp_path_factory.mktemp("submitter")
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     install = ["install", "--quiet", "--no-compile", "--no-deps", "--disable-pip-version-check"]
@@ -54,5 +56,5 @@ def submitter(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def session_environment() -> dict[str, str]:
-    """The environment without what the tester uses."""
+    """The environment without the tester's own settings."""
     return {name: value for name, value in os.environ.items() if name not in UNSET}

@@ -1,9 +1,9 @@
 """A real Slurm of several nodes on this one machine: munge, slurmctld, slurmd, and slurmdbd for sacct.
 
-As a program: `python tests/services/slurm.py up FOLDER` says which variables to set, `down FOLDER` takes it down again.
-Nothing outside FOLDER is written but links in /etc/slurm, where the srun of a job looks, whose environment holds no
-SLURM_CONF; daemons listen on free ports of loopback. GPUs are device files that do nothing; Slurm hands them out by
-CUDA_VISIBLE_DEVICES as it does real ones.
+As a program: `python tests/services/slurm.py up FOLDER` starts it and prints the variables to set; `down FOLDER` stops
+it. Nothing outside FOLDER is written except links in /etc/slurm: srun looks there, because a job's environment has no
+SLURM_CONF. Daemons listen on free ports of loopback. GPUs are device files that do nothing; Slurm assigns them like real
+ones, by CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import psutil
 PACKAGES = ("slurm-wlm", "slurmdbd", "munge", "mariadb-server")
 _PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "mariadb-install-db", "sbatch", "sacct")
 _SYSTEM = Path("/etc/slurm")
-# the first line of the configuration, by which a cluster that was left behind is told from a real one
-_MARK = "# made by tests/services/slurm.py, which takes it down again\n"
+# first line of the configuration; it distinguishes a cluster that was left behind from a real one
+_MARK = "# written by tests/services/slurm.py, which removes it again\n"
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -34,8 +34,9 @@ class Slurm:
     """A cluster.
 
     Args:
-        folder: everything of it lies there; it must not exist yet where `up` is called.
-        nodes, gpus: how many nodes, and GPUs on each.
+        folder: Folder of all its files; `up` creates it.
+        nodes: Number of nodes.
+        gpus: Number of GPUs on each node.
     """
 
     def __init__(self, folder: Path, nodes: int = 2, gpus: int = 2):
@@ -45,11 +46,11 @@ class Slurm:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What clients need in their environment."""
+        """The environment variables that clients need."""
         return {"SLURM_CONF": str(self.conf)}
 
     def call(self, *command: str, check: bool = True) -> str:
-        """What a Slurm command prints; none is waited for more than half a minute."""
+        """The output of a Slurm command, which may take at most half a minute."""
         done = subprocess.run(
             command, env={**os.environ, **self.variables}, capture_output=True, text=True, timeout=30, check=False
         )
@@ -63,14 +64,14 @@ class Slurm:
         """Starts all daemons and waits until every node can take jobs.
 
         Raises:
-            RuntimeError: one does not start; the end of its log is the message.
+            RuntimeError: A daemon does not start; the message is the end of its log.
         """
         for name in ("etc", "log", "spool", "ctld", "db", "dev", "munge"):
             (self.folder / name).mkdir(parents=True)
         try:
             self._write_conf()
             for name in ("slurm.conf", "gres.conf"):
-                # where another Slurm is set up, it stays
+                # fails if another Slurm is set up, which stays as it is
                 (_SYSTEM / name).symlink_to(self.conf.with_name(name))
             self._start_munge()
             self._start_accounting()
@@ -83,7 +84,7 @@ class Slurm:
             raise
 
     def down(self) -> None:
-        """Cancels all jobs, then ends every daemon by its process id, last started first."""
+        """Cancels all jobs, then stops every daemon by its process id, last started first."""
         if (self.folder / "slurmctld.pid").exists():
             self.call("scancel", "--full", "--user", "root", check=False)
             deadline = time.monotonic() + 20
@@ -91,10 +92,10 @@ class Slurm:
                 time.sleep(0.2)
         processes = []
         for file in sorted(self.folder.glob("*.pid"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
-            told = json.loads(file.read_text())
+            daemon = json.loads(file.read_text())
             try:
-                process = psutil.Process(told["pid"])
-                if process.create_time() == told["created"]:
+                process = psutil.Process(daemon["pid"])
+                if process.create_time() == daemon["created"]:
                     process.send_signal(signal.SIGTERM)
                     processes.append(process)
                     psutil.wait_procs([process], timeout=10)
@@ -107,7 +108,7 @@ class Slurm:
         self.remove()
 
     def remove(self) -> None:
-        """Takes away the files of a cluster that does not run."""
+        """Deletes the files of a cluster that does not run."""
         for name in ("slurm.conf", "gres.conf"):
             link = _SYSTEM / name
             if link.is_symlink() and link.readlink() == self.conf.with_name(name):
@@ -115,7 +116,7 @@ class Slurm:
         shutil.rmtree(self.folder)
 
     def processes(self) -> list[psutil.Process]:
-        """Whatever runs with this cluster in its environment: daemons, jobs' steps, jobs."""
+        """All processes with this cluster in their environment: daemons, jobs and their steps."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -125,7 +126,7 @@ class Slurm:
                 pass
         return found
 
-    # what it does ------------------------------------------------------------------------------------------------
+    # nodes and jobs -----------------------------------------------------------------------------------------------
 
     def states(self) -> dict[str, str]:
         """The state of each node: idle, mixed, allocated, drained, draining, ..."""
@@ -133,10 +134,10 @@ class Slurm:
         return dict(line.split() for line in lines if line)
 
     def queued(self) -> list[str]:
-        """The ids of jobs that wait or run."""
+        """The ids of pending and running jobs."""
         return self.call("squeue", "--noheader", "--format=%i").split()
 
-    # parts -------------------------------------------------------------------------------------------------------
+    # daemons -----------------------------------------------------------------------------------------------------
 
     def _start(self, name: str, *command: str, **options) -> None:
         with open(self.folder / "log" / f"{name}.log", "ab") as log:
@@ -152,37 +153,37 @@ class Slurm:
         created = psutil.Process(process.pid).create_time()
         (self.folder / f"{name}.pid").write_text(json.dumps({"pid": process.pid, "created": created}))
 
-    def _await(self, what: str, ready, log: str) -> None:
+    def _await(self, name: str, ready, log: str) -> None:
         deadline = time.monotonic() + 60
         while not ready():
             if time.monotonic() > deadline:
                 tail = (self.folder / "log" / f"{log}.log").read_text(errors="replace").splitlines()[-8:]
-                raise RuntimeError(f"{what} did not come up:\n" + "\n".join(tail))
+                raise RuntimeError(f"{name} did not start:\n" + "\n".join(tail))
             time.sleep(0.1)
 
     def _start_munge(self) -> None:
-        user, place = pwd.getpwnam("munge"), self.folder / "munge"
-        (place / "key").write_bytes(os.urandom(1024))
-        (place / "key").chmod(0o400)
-        os.chown(place / "key", user.pw_uid, user.pw_gid)
-        os.chown(place, user.pw_uid, user.pw_gid)
+        user, folder = pwd.getpwnam("munge"), self.folder / "munge"
+        (folder / "key").write_bytes(os.urandom(1024))
+        (folder / "key").chmod(0o400)
+        os.chown(folder / "key", user.pw_uid, user.pw_gid)
+        os.chown(folder, user.pw_uid, user.pw_gid)
         files = {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
-        options = [f"--{option}={place / file}" for option, file in files.items()]
-        # --force: folders of other users lie above its own
+        options = [f"--{option}={folder / file}" for option, file in files.items()]
+        # --force: its parent folders belong to other users
         self._start("munged", "munged", "--foreground", "--force", *options, user="munge", group="munge")
-        probe = ("munge", "--no-input", f"--socket={place / 'socket'}")
+        probe = ("munge", "--no-input", f"--socket={folder / 'socket'}")
         self._await("munged", lambda: subprocess.run(probe, capture_output=True).returncode == 0, "munged")
 
     def _start_accounting(self) -> None:
-        place, mysql = self.folder / "db", pwd.getpwnam("mysql")
-        os.chown(place, mysql.pw_uid, mysql.pw_gid)
+        folder, mysql = self.folder / "db", pwd.getpwnam("mysql")
+        os.chown(folder, mysql.pw_uid, mysql.pw_gid)
         log = self.folder / "log" / "mariadb-install.log"
-        made = subprocess.run(
+        done = subprocess.run(
             [
                 "mariadb-install-db",
                 "--no-defaults",
                 "--user=mysql",
-                f"--datadir={place}",
+                f"--datadir={folder}",
                 "--skip-test-db",
                 "--auth-root-authentication-method=normal",
             ],
@@ -190,12 +191,12 @@ class Slurm:
             text=True,
             env={**os.environ, "PATH": _PATH},
         )
-        log.write_text(made.stdout + made.stderr)
-        if made.returncode:
-            raise RuntimeError(f"mariadb-install-db: {made.stderr[-500:]}")
-        # its socket lies in its own folder: the name of one may have 107 characters, and pytest's folders are deep
-        options = [f"--datadir={place}", "--socket=s", f"--port={self._ports['database']}", "--bind-address=127.0.0.1"]
-        options += [f"--pid-file={place / 'pid'}", "--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900"]
+        log.write_text(done.stdout + done.stderr)
+        if done.returncode:
+            raise RuntimeError(f"mariadb-install-db: {done.stderr[-500:]}")
+        # a relative socket: its path may have 107 characters, and pytest's folders are deep
+        options = [f"--datadir={folder}", "--socket=s", f"--port={self._ports['database']}", "--bind-address=127.0.0.1"]
+        options += [f"--pid-file={folder / 'pid'}", "--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900"]
         self._start("mariadb", "mariadbd", "--no-defaults", "--user=mysql", *options)
         client = ("mariadb", "--no-defaults", "--protocol=tcp", "--host=127.0.0.1", f"--port={self._ports['database']}")
         grant = "create database slurm_acct_db; create user slurm@localhost identified by 'x';"
@@ -234,7 +235,7 @@ class Slurm:
         database.chmod(0o600)
 
 
-# Without cgroups, which a container may not have; decisions as soon as they can be made, so that tests need not wait.
+# Without cgroups, which a container may lack. Short intervals, so that tests need not wait for the scheduler.
 _SLURM_CONF = """\
 ClusterName=sim
 SlurmctldHost={host}(127.0.0.1)
@@ -295,26 +296,26 @@ PidFile={folder}/log/slurmdbd.pid
 
 
 def missing(environment: Mapping[str, str] = os.environ) -> str:
-    """Why there can be no Slurm here, "" where there can: for root, apt installs the packages that are missing."""
+    """Why Slurm is unavailable here; "" if it is available. As root, apt installs missing packages."""
     if os.getuid() != 0:
         return "Slurm: starting its daemons needs root"
     conf = _SYSTEM / "slurm.conf"
     if conf.is_symlink() and conf.exists() and conf.read_text().startswith(_MARK):
         left = Slurm(conf.readlink().parents[1])
         if not left.processes():
-            # whoever started it was killed, and could not take it down
+            # the process that started it was killed and could not stop it
             left.remove()
     if os.path.lexists(conf):
-        return f"Slurm: {conf} is there already; another Slurm stays as it is"
+        return f"Slurm: {conf} exists; the installed Slurm is left alone"
     if all(shutil.which(name, path=_PATH) for name in _PROGRAMS):
         return ""
     return install(*PACKAGES)
 
 
 def install(*packages: str) -> str:
-    """Installs Debian packages; why that is not possible, "" where it was."""
+    """Installs Debian packages; returns why that fails, or ""."""
     if os.getuid() != 0 or shutil.which("apt-get") is None:
-        return f"missing: {' '.join(packages)}; there is no apt-get to install it with, or no right to"
+        return f"missing: {' '.join(packages)}; installing them needs root and apt-get"
     options = ["-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
     variables = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "-q", "update"], env=variables, capture_output=True, timeout=300)

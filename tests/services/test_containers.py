@@ -1,8 +1,8 @@
 """The workflow in its container image: built without a registry, run by apptainer here and on Slurm, and by docker.
 
-The base is made from Debian's packages, and what envs/requirements.lock names is mounted into the image instead of
-installed in it, which would take minutes; all else of the Dockerfile and the apptainer definition is as users have it.
-Jobs are started from an environment without torch: where they finish, they ran in the image.
+The base is built from Debian's packages, and the packages of envs/requirements.lock are mounted into the image, because
+installing them would take minutes. The rest of the Dockerfile and of the apptainer definition is as users have it.
+Jobs start from an environment without torch: those that finish ran in the image.
 """
 
 import json
@@ -22,12 +22,12 @@ from conftest import ROOT, TINY, Project
 from notebook_server import read_until_running
 
 INSIDE = "/opt/separation/.venv/lib/python3.11/site-packages"
-PLACES = ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY")
+FOLDERS = ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY")
 
 
 @pytest.fixture(scope="module")
-def place():
-    """A folder that other users may look into, as pytest's own are not."""
+def public_folder():
+    """A folder that other users may read, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix="images-"))
     folder.chmod(0o755)
     yield folder
@@ -36,18 +36,18 @@ def place():
 
 @pytest.fixture(scope="module")
 def packages():
-    """The site-packages of this environment, where they fit into the image's."""
+    """The site-packages of this environment, if they fit the image's Python."""
     if sys.version_info[:2] != (3, 11):
         pytest.skip("images: the packages of this Python do not fit Debian 12's, which is 3.11")
     return sysconfig.get_path("purelib")
 
 
 @pytest.fixture(scope="module")
-def base(place):
-    why = images.make_base(place / "base")
+def base(public_folder):
+    why = images.make_base(public_folder / "base")
     if why:
         pytest.skip(why)
-    return place / "base"
+    return public_folder / "base"
 
 
 def build(program, environment, **variables):
@@ -61,21 +61,24 @@ def build(program, environment, **variables):
 
 
 @pytest.fixture(scope="module")
-def apptainer_image(place, base, session_environment):
+def apptainer_image(public_folder, base, session_environment):
     """The image of containers/separation.def, as a folder."""
     why = images.install_apptainer()
     if why:
         pytest.skip(why)
-    image = place / "image.sif"
+    image = public_folder / "image.sif"
     variables = {"BOOTSTRAP": "localimage", "BASE_IMAGE": str(base), "BUILD_OPTIONS": "--sandbox"}
     build("apptainer", session_environment, DOCKER_IMAGE_NAME=str(image), **variables)
     return image
 
 
 @pytest.fixture(scope="module")
-def elsewhere(place, session_environment):
+def elsewhere(public_folder, session_environment):
     """DATA, CACHE and ARTIFACTS outside the repository."""
-    return {**session_environment, **{name: str(place / "shared" / name.split("_")[0].lower()) for name in PLACES}}
+    return {
+        **session_environment,
+        **{name: str(public_folder / "shared" / name.split("_")[0].lower()) for name in FOLDERS},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -115,25 +118,26 @@ def in_apptainer(apptainer_image, packages):
 
 @pytest.fixture(scope="module")
 def finished(project, submitter, elsewhere, in_apptainer):
-    """The tiny experiment from nothing to its report, by apptainer."""
+    """The tiny experiment up to its report, by apptainer."""
     snakemake(project, submitter, elsewhere, "--profile", "local", *in_apptainer, f"sweep={TINY}")
     return project
 
 
-def test_the_whole_workflow_runs_in_apptainer_with_its_folders_elsewhere(finished, elsewhere):
+def test_the_whole_workflow_runs_in_apptainer_with_folders_outside_the_repository(finished, elsewhere):
     assert (finished.folder / "results/sweeps/tiny_dpcl/report.html").stat().st_size > 0
     assert len(list(Path(elsewhere["ARTIFACTS_DIRECTORY"]).glob("dpcl-*/checkpoints/best.model.pth"))) == 2
     assert not (finished.folder / "results/data").exists()
 
 
-def test_a_container_switched_on_or_off_plans_nothing(finished, submitter, elsewhere, in_apptainer):
+def test_switching_the_container_on_or_off_plans_nothing(finished, submitter, elsewhere, in_apptainer):
     for arguments in (in_apptainer, ["--config"]):
         assert "Nothing to be done" in snakemake(finished, submitter, elsewhere, "-n", *arguments, f"sweep={TINY}")
 
 
-def test_the_image_says_what_it_is_and_its_user_is_not_root(apptainer_image, base):
-    told = subprocess.run(["apptainer", "inspect", apptainer_image], capture_output=True, text=True, check=True).stdout
-    assert "org.opencontainers.image.title: separation-workflow" in told and "separation.variant: cpu" in told
+def test_the_image_has_labels_and_a_user_other_than_root(apptainer_image, base):
+    command = ["apptainer", "inspect", apptainer_image]
+    labels = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "org.opencontainers.image.title: separation-workflow" in labels and "separation.variant: cpu" in labels
     assert "researcher:x:1000:" in (apptainer_image / "etc/passwd").read_text()
 
 
@@ -154,8 +158,8 @@ def test_jobs_of_slurm_run_in_apptainer(finished, slurm, submitter, elsewhere, i
 
 
 @pytest.fixture(scope="module")
-def docker(place):
-    folder = place / "docker"
+def docker(public_folder):
+    folder = public_folder / "docker"
     folder.mkdir()
     try:
         with images.dockerd(folder) as variables:
@@ -166,7 +170,7 @@ def docker(place):
 
 @pytest.fixture(scope="module")
 def docker_image(docker, base, session_environment):
-    """The image of containers/Dockerfile, on a base that no registry gave."""
+    """The image of containers/Dockerfile, on a base built without a registry."""
     environment = {**session_environment, **docker}
     packed = subprocess.Popen(["tar", "-C", str(base), "-c", "."], stdout=subprocess.PIPE)
     subprocess.run(["docker", "import", "-", "base:test"], stdin=packed.stdout, env=environment, check=True)
@@ -177,16 +181,16 @@ def docker_image(docker, base, session_environment):
     return name
 
 
-def test_the_docker_image_says_what_it_is_and_its_user_is_not_root(docker, docker_image, session_environment):
+def test_the_docker_image_has_labels_and_a_user_other_than_root(docker, docker_image, session_environment):
     command = ["docker", "inspect", "--format", "{{json .Config}}", docker_image]
-    told = subprocess.run(command, env={**session_environment, **docker}, capture_output=True, text=True, check=True)
-    config = json.loads(told.stdout)
+    done = subprocess.run(command, env={**session_environment, **docker}, capture_output=True, text=True, check=True)
+    config = json.loads(done.stdout)
     assert config["User"] == "researcher"
     assert config["Labels"]["org.opencontainers.image.version"] and config["Labels"]["separation.variant"] == "cpu"
 
 
-def test_a_whole_run_inside_docker(docker, docker_image, project, elsewhere, packages):
-    """`make ... in=docker`: mixtures and caches are there where another run has made them; all else runs in docker."""
+def test_make_runs_an_experiment_inside_docker(docker, docker_image, project, elsewhere, packages):
+    """`make ... in=docker` reuses the mixtures and caches of an earlier run; the rest runs in docker."""
     own = {**elsewhere, **docker, "DOCKER_IMAGE_NAME": docker_image}
     own["ARTIFACTS_DIRECTORY"] = f"{elsewhere['ARTIFACTS_DIRECTORY']}-docker"
     own["CONTAINER_OPTIONS"] = f"--network host --volume {packages}:{INSIDE}:ro"
@@ -202,12 +206,12 @@ def test_a_whole_run_inside_docker(docker, docker_image, project, elsewhere, pac
         timeout=900,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
-    made = list(Path(own["ARTIFACTS_DIRECTORY"]).glob("dpcl-*/checkpoints/best.model.pth"))
-    assert len(made) == 2
-    assert {path.owner() for path in made} == {Path.home().owner()}
+    checkpoints = list(Path(own["ARTIFACTS_DIRECTORY"]).glob("dpcl-*/checkpoints/best.model.pth"))
+    assert len(checkpoints) == 2
+    assert {path.owner() for path in checkpoints} == {Path.home().owner()}
 
 
-# what a browser would do, from inside the container: no other network reaches it
+# a browser's requests, sent from inside the container, which no other network reaches
 _LOG_IN = """
 import os, sys, requests
 url = "http://127.0.0.1:" + os.environ["JUPYTER_HOST_PORT"]
@@ -226,14 +230,14 @@ def test_notebooks_are_served_from_docker(docker, docker_image, project, package
     command = [sys.executable, "-m", "separation.commands.jupyter", "--name", "notebooks"]
     server = subprocess.Popen(command, cwd=project.folder, env=own, stderr=subprocess.PIPE, text=True)
     try:
-        said = read_until_running(server)
+        output = read_until_running(server)
         inside = ["docker", "exec", "notebooks", "python", "-c", _LOG_IN, "a good password"]
         done = subprocess.run(inside, env=own, capture_output=True, text=True, check=False)
     finally:
         subprocess.run(["docker", "stop", "--time", "5", "notebooks"], env=own, capture_output=True, check=False)
         server.kill()
         server.wait()
-    assert done.returncode == 0, "".join(said) + done.stderr
+    assert done.returncode == 0, "".join(output) + done.stderr
     refused, let_in, listed = done.stdout.splitlines()
     assert (refused, let_in) == ("403", "200")
     assert "Snakefile" in listed

@@ -1,4 +1,4 @@
-"""The whole workflow on a real Slurm of two nodes: submitted, killed, drained, tried again."""
+"""The whole workflow on a real Slurm of two nodes: submission, a cancelled job, a drained node, a retry."""
 
 import csv
 import re
@@ -13,7 +13,7 @@ from conftest import TINY, Project
 
 PARTITIONS = ["--default-resources", "mem_mb=1000", "runtime=60", "slurm_partition=cpu"]
 PARTITIONS += ["--set-resources", "train_point:slurm_partition=gpu", "evaluate_point:slurm_partition=gpu"]
-# what a machine that only submits has to say: jobs take their Python from an environment of their own
+# options for a machine that only submits: jobs take their Python from another environment
 SUBMIT_ONLY = ["--shared-fs-usage", "persistence", "input-output", "sources", "source-cache", "storage-local-copies"]
 _SUBMITTED = re.compile(r"submitted with SLURM jobid (?P<id>\d+) \(log: \S*/logs/slurm/(?:rule|group)_(?P<rule>\w+?)/")
 
@@ -22,8 +22,8 @@ class Run:
     """A run of Snakemake in a project, on the cluster.
 
     Attributes:
-        submitted: (Slurm's job id, rule or rules of the group), in their order.
-        text: all that Snakemake said.
+        submitted: (Slurm's job id, rule or rules of the group), in order of submission.
+        text: Output of Snakemake.
     """
 
     def __init__(self, project, slurm, environment, *arguments, python=sys.executable, disturb=None):
@@ -52,21 +52,21 @@ class Run:
 
     @staticmethod
     def _watch(slurm, disturb, ended):
-        """Tells of each job that is seen running, with its rule and node."""
+        """Calls `disturb` with the id, node and comment of every running job."""
         while not ended.wait(0.1):
             for line in slurm.call("squeue", "--noheader", "--states=R", "--format=%i|%N|%k", check=False).splitlines():
                 disturb(*line.split("|"))
 
 
 def accounted(slurm, jobs):
-    """What Slurm kept of some jobs: a mapping by id."""
+    """Slurm's accounting of some jobs, by id."""
     keys = ("JobIDRaw", "State", "NodeList", "Partition", "AllocTRES", "Submit", "Start")
     lines = slurm.call("sacct", "-X", "-n", "-P", f"--jobs={','.join(jobs)}", f"--format={','.join(keys)}").splitlines()
     return {line.split("|")[0]: dict(zip(keys, line.split("|"), strict=True)) for line in lines}
 
 
 class Disturbance:
-    """Cancels the first training that is seen running, and drains the node of the first filling of a cache."""
+    """Cancels the first running training, and drains the node of the first job that fills a cache."""
 
     def __init__(self, slurm):
         self.slurm, self.cancelled, self.drained, self.before = slurm, "", "", ""
@@ -92,7 +92,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(slurm, submitter, project, environment):
-    """The tiny experiment from nothing to its report, seen by squeue, submitted from where torch is not installed."""
+    """The tiny experiment up to its report, tracked by squeue, submitted from an environment without torch."""
     disturbance = Disturbance(slurm)
     run = Run(
         *(project, slurm, environment, *PARTITIONS, *SUBMIT_ONLY),
@@ -111,20 +111,20 @@ def test_the_submitting_machine_has_neither_torch_nor_nussl(submitter):
     assert subprocess.run([submitter, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
-def test_the_whole_workflow_ends_in_its_report(whole, project):
+def test_the_whole_workflow_builds_its_report(whole, project):
     report = project.folder / "results/sweeps/tiny_dpcl/report.html"
     assert report.stat().st_size > 0
     assert len(list(project.folder.glob("results/artifacts/dpcl-*/checkpoints/best.model.pth"))) == 2
 
 
-def test_short_jobs_share_a_place_in_the_queue(whole):
+def test_short_jobs_are_submitted_as_one(whole):
     rules = [rule for _, rule in whole.submitted]
     assert rules.count("source_fetch_source_organize_source_resample_source") == 1
     assert rules.count("report_plot_sweep_render_report_summarize_sweep") == 1
     assert not {"fetch_source", "organize_source", "plot_sweep", "render_report"} & set(rules)
 
 
-def test_each_job_is_in_its_partition_with_the_gpus_it_asked_for(whole):
+def test_every_job_gets_its_partition_and_gpus(whole):
     for job, rule in whole.submitted:
         on_gpu = rule in ("train_point", "evaluate_point")
         kept = whole.jobs[job]
@@ -132,7 +132,7 @@ def test_each_job_is_in_its_partition_with_the_gpus_it_asked_for(whole):
         assert ("gres/gpu=1" in kept["AllocTRES"]) == on_gpu
 
 
-def test_a_cancelled_job_is_submitted_again_with_more_memory_and_succeeds(whole):
+def test_a_cancelled_job_is_resubmitted_with_more_memory(whole):
     jobs = [job for job, rule in whole.submitted if rule == "train_point"]
     states = {job: whole.jobs[job]["State"] for job in jobs}
     assert states.pop(whole.disturbance.cancelled).startswith("CANCELLED")
@@ -143,14 +143,14 @@ def test_a_cancelled_job_is_submitted_again_with_more_memory_and_succeeds(whole)
     assert {whole.jobs[job]["State"] for job in others} == {"COMPLETED"}
 
 
-def test_a_drained_node_gets_no_new_jobs_and_finishes_those_it_has(whole):
+def test_a_drained_node_finishes_its_jobs_and_gets_no_new_ones(whole):
     drained, last = whole.disturbance.drained, whole.disturbance.before
     assert whole.jobs[last]["State"] == "COMPLETED" and whole.jobs[last]["NodeList"] == drained
     later = [job for job, rule in whole.submitted if rule in ("train_point", "evaluate_point", "collect_scores")]
     assert {whole.jobs[job]["NodeList"] for job in later} == set(whole.disturbance.slurm.nodes) - {drained}
 
 
-def test_a_training_computes_on_the_device_that_slurm_gave_it(whole, project):
+def test_a_training_runs_on_the_device_that_slurm_assigned(whole, project):
     rows = []
     for path in project.folder.glob("results/benchmarks/train_point/*.devices.tsv"):
         with open(path, newline="") as file:
@@ -159,14 +159,14 @@ def test_a_training_computes_on_the_device_that_slurm_gave_it(whole, project):
     finished = [row for row in rows if row["end"]]
     assert len(finished) == 2
     first, second = sorted(finished, key=lambda row: row["begin"])
-    # both on the node that was not drained: on one device only one after the other
+    # both ran on the node that was not drained, so on one device only one after the other
     assert first["device"] != second["device"] or first["end"] <= second["begin"]
 
 
-def test_nothing_is_left_running(whole, slurm):
+def test_no_process_is_left_running(whole, slurm):
     assert slurm.queued() == []
     daemons = {"munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd"}
-    # the last step of a job that is told as finished may still be closing
+    # the last step of a job that is reported as finished may still be closing
     deadline = time.monotonic() + 30
     left = {"?"}
     while left and time.monotonic() < deadline:
@@ -176,7 +176,7 @@ def test_nothing_is_left_running(whole, slurm):
 
 @pytest.fixture(scope="module")
 def starved(whole, slurm, project, environment):
-    """One more point, seen by sacct, whose training asks for too little memory the first time."""
+    """One more point, tracked by sacct, whose training first requests too little memory."""
     config = project.folder / "config/config.yaml"
     config.write_text(config.read_text().replace("resources: {}", "resources: {train_point: {mem_mb: 450}}"))
     experiment = project.folder / TINY
@@ -186,12 +186,12 @@ def starved(whole, slurm, project, environment):
     return run
 
 
-def test_a_training_that_took_too_much_memory_gets_more_and_succeeds(starved):
+def test_a_training_that_ran_out_of_memory_is_retried_with_more(starved):
     assert starved.code == 0, starved.text[-6000:]
     states = [starved.jobs[job]["State"] for job, rule in starved.submitted if rule == "train_point"]
     assert states[0] in ("OUT_OF_MEMORY", "FAILED") and states[-1] == "COMPLETED"
 
 
-def test_other_resources_make_nothing_finished_again(starved):
+def test_changed_resources_rebuild_nothing(starved):
     rules = [rule for _, rule in starved.submitted if rule != "train_point"]
     assert rules == ["evaluate_point", "collect_scores", "report_plot_sweep_render_report_summarize_sweep"]
