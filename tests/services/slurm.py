@@ -2,8 +2,8 @@
 
 As a program: `python tests/services/slurm.py up FOLDER` starts it and prints the variables to set; `down FOLDER` stops
 it. Nothing outside FOLDER is written except links in /etc/slurm: srun looks there, because a job's environment has no
-SLURM_CONF. Daemons listen on free ports of loopback. GPUs are device files that do nothing; Slurm assigns them like real
-ones, by CUDA_VISIBLE_DEVICES.
+SLURM_CONF. Daemons listen on free ports of loopback. GPUs are device files that do nothing; Slurm assigns them like
+real ones, by CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations

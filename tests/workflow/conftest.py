@@ -12,7 +12,7 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "tests/experiments/tiny_dpcl.yml"
-# a run must not depend on what the tester uses
+# a run must not depend on the tester's environment
 UNSET = (
     *(
         "DATA_DIRECTORY",
@@ -31,7 +31,7 @@ _PARTS = (
 
 
 class Project:
-    """A clone of the repository in which snakemake is run as a user would."""
+    """A clone of the repository in which snakemake runs as for a user."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -50,13 +50,13 @@ class Project:
         return cls(folder)
 
     def copy(self, folder: Path) -> "Project":
-        """Everything as it stands, time stamps included."""
+        """A copy of everything, with time stamps."""
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(["cp", "-a", f"{self.folder}/.", str(folder)], check=True)
         return Project(folder)
 
     def run(self, *arguments: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess:
-        """Runs snakemake with its messages in `stderr`, what it prints in `stdout`."""
+        """Runs snakemake; its messages are in `stderr`, its printed output in `stdout`."""
         environment = {**os.environ, **variables}
         for name in UNSET:
             if name not in variables:
@@ -76,7 +76,7 @@ class Project:
         return done
 
     def planned(self, *arguments: str, **variables: str) -> dict[str, int]:
-        """How many jobs of each rule a dry run plans; target rules are left out."""
+        """The number of jobs of each rule in a dry run, without target rules."""
         done = self.run("-n", *arguments, **variables)
         text = done.stdout + done.stderr
         if "Nothing to be done" in text:
@@ -87,14 +87,14 @@ class Project:
         return {name: count for name, count in counts.items() if name not in targets}
 
     def path(self, pattern: str) -> Path:
-        """The one file that a pattern names."""
+        """The only file that matches a pattern."""
         (found,) = self.folder.glob(pattern)
         return found
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
-    """The tiny experiment, run to its end once. Tests that change it work on a copy.
+    """The tiny experiment, run once to the end. Tests that change it work on a copy.
 
     Where several processes test, the first one runs it, and each has a copy.
     """
@@ -110,7 +110,7 @@ def finished(tmp_path_factory) -> Project:
 
 @pytest.fixture
 def project(finished, tmp_path) -> Project:
-    """A copy of the finished run, to be changed."""
+    """A copy of the finished run that a test may change."""
     return finished.copy(tmp_path / "project")
 
 
@@ -122,7 +122,7 @@ def fresh(tmp_path) -> Project:
 
 @pytest.fixture
 def apptainer_for_planning(tmp_path) -> Path:
-    """A folder for PATH. Planning asks apptainer for its version and nothing else; no job runs, so none is needed."""
+    """A folder for PATH. Planning only asks apptainer for its version; no job runs, so a fake program is enough."""
     program = tmp_path / "programs" / "apptainer"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\necho apptainer version 1.4.5\n")

@@ -20,7 +20,7 @@ def compare(project, sweeps):
 
 @pytest.fixture(scope="module")
 def swept(finished, tmp_path_factory) -> Project:
-    """The tiny sweep, one that shares a point with it, and one with that point on other mixtures, without training."""
+    """The tiny sweep, one that shares a point with it, and one that tests this point on other mixtures."""
     project = finished.copy(tmp_path_factory.mktemp("compare") / "project")
     text = (project.folder / TINY).read_text().replace("[0.01, 0.001]", "[0.001]")
     for name, test in (
@@ -33,7 +33,7 @@ def swept(finished, tmp_path_factory) -> Project:
     return project
 
 
-def test_a_shared_point_is_one_row_with_both_labels(swept):
+def test_a_shared_point_has_one_row_with_both_labels(swept):
     done = compare(swept, "tiny_dpcl,shares")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == (

@@ -1,4 +1,4 @@
-"""Datasets by real Snakemake runs: a user's script, guards, shards, and a run that is cut short."""
+"""Datasets in real Snakemake runs: a user's script, guards, shards and an interrupted run."""
 
 import json
 import os
@@ -34,7 +34,7 @@ if settings.get("damage"):
 
 @pytest.fixture
 def sounds(fresh) -> Project:
-    """A clone with a recipe whose audio a user's script makes."""
+    """A clone with a recipe whose audio a user's script writes."""
     folder = fresh.folder
     (folder / "mine").mkdir()
     (folder / "mine" / "make.py").write_text(SCRIPT)
@@ -66,7 +66,7 @@ def digests(project):
     return json.loads(project.path("results/data/mine-*/train/manifest.json").read_text())["items"]
 
 
-def test_a_script_is_a_step_and_shards_share_the_work_bytes_equal(sounds):
+def test_a_script_is_a_step_and_shards_write_the_same_bytes(sounds):
     command = ("data", "--config", "sweep=sounds.yml")
     assert sounds.planned(*command) == {
         "run_script": 1, "fetch_source": 1, "organize_source": 1, "resample_source": 1, "mix_dataset": 3
@@ -75,7 +75,7 @@ def test_a_script_is_a_step_and_shards_share_the_work_bytes_equal(sounds):
     assert sounds.planned(*command) == {}
     whole = digests(sounds)
     assert len(whole) == 40
-    # the same in four jobs, the first run of which is killed
+    # the same in four jobs; their first run is killed
     subprocess.run(["rm", "-r", str(sounds.path("results/data/mine-*/train"))], check=True)
     settings = read_yaml(sounds.folder / "config" / "config.yaml").value
     write_yaml(sounds.folder / "config" / "config.yaml", settings | {"shards": {"mixtures": 10, "files": 1000}})
@@ -94,7 +94,7 @@ def test_a_script_is_a_step_and_shards_share_the_work_bytes_equal(sounds):
         log = sounds.path(f"logs/mix_shard/mine-*/train/{shard:04d}.log").read_text()
         assert re.search(rf"10 of 10 mixtures of train, shard {shard:04d}, [0-9.]+ a second$", log, re.MULTILINE)
     assert not list(sounds.folder.glob("results/data/mine-*/train/shards/*"))
-    # another text of the settings is another source
+    # changed settings of the script give another source
     (sounds.folder / "mine" / "make.yml").write_text("output_path: ${OUTPUT_DIRECTORY}\nlabels: [dog, cow]\n")
     assert sounds.planned(*command)["run_script"] == 1
 
@@ -111,7 +111,7 @@ def test_damaged_files_stop_the_run_with_a_table(sounds):
     assert last.startswith("Error: ") and "dog/broken.wav" in last and os.linesep not in last
 
 
-def test_classes_of_nussl_read_a_users_folders_from_the_cache_to_the_scores(fresh):
+def test_a_users_folders_run_to_scores_through_dataset_classes_of_nussl(fresh):
     for number, folder in enumerate(("wham/wav8k/min/tr", "wham/wav8k/min/cv", "mine")):
         rng = np.random.default_rng(number)
         for name in ("a", "b", "c", "d"):

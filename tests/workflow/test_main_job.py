@@ -1,4 +1,4 @@
-"""The whole way from toy music to a report, at its smallest."""
+"""The smallest complete run, from toy music to a report."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def results(finished):
     return finished.folder / "results"
 
 
-def test_every_stage_ran_and_a_second_run_has_nothing_to_do(finished):
+def test_a_second_run_plans_nothing(finished):
     assert finished.planned("--config", f"sweep={TINY}") == {}
 
 
@@ -56,7 +56,7 @@ def test_a_points_config_is_complete_and_names_its_point(results):
         assert config["train_config"]["optimizer"] == "adam"
 
 
-def test_mixtures_come_with_jams_that_others_can_read(results):
+def test_mixtures_have_valid_jams_files(results):
     (folder,) = (results / "data").glob("tiny_music-*/train")
     manifest = json.loads((folder / "manifest.json").read_text())
     assert len(manifest["items"]) == 6
@@ -97,19 +97,19 @@ def test_logs_and_benchmarks_mirror_the_outputs(finished):
     assert len(list((finished.folder / "results/benchmarks/train_point").glob("dpcl-*.tsv"))) == 2
 
 
-def test_a_points_config_fed_back_trains_and_evaluates_nothing(project):
+def test_a_points_config_as_experiment_trains_and_evaluates_nothing(project):
     config = sorted(project.folder.glob("results/artifacts/dpcl-*/config.yml"))[0]
     planned = project.planned("--config", f"sweep={config.relative_to(project.folder)}")
     assert set(planned) <= {"collect_scores", "summarize_sweep", "plot_sweep", "render_report"} and planned
 
 
-def test_a_run_that_was_killed_goes_on_and_ends_in_the_same_weights(finished, fresh):
+def test_a_killed_run_resumes_and_ends_with_the_same_weights(finished, fresh):
     command = [sys.executable, "-m", "snakemake", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40"]
     process = subprocess.Popen(command, cwd=fresh.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in process.stdout:
         if "Training dpcl" in line:
             break
-    # in the middle of the first trainings: as soon as one has a state to go on from
+    # in the middle of the first trainings: as soon as one has a state to resume from
     while not list(fresh.folder.glob("results/artifacts/*/state/state.pt")):
         assert process.poll() is None
         os.sched_yield()
@@ -122,9 +122,9 @@ def test_a_run_that_was_killed_goes_on_and_ends_in_the_same_weights(finished, fr
     fresh.run("train", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40")
     logs = "".join(path.read_text() for path in fresh.folder.glob("logs/train_point/*.log"))
     assert "resuming after epoch" in logs
-    # the same trainings in another folder, never stopped
-    places = {f"{name}_DIRECTORY": str(finished.folder / "results" / name.lower()) for name in ("DATA", "CACHE")}
-    other = {**places, "ARTIFACTS_DIRECTORY": str(fresh.folder / "uninterrupted")}
+    # the same trainings in another folder, uninterrupted
+    directories = {f"{name}_DIRECTORY": str(finished.folder / "results" / name.lower()) for name in ("DATA", "CACHE")}
+    other = {**directories, "ARTIFACTS_DIRECTORY": str(fresh.folder / "uninterrupted")}
     fresh.run("train", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40", **other)
     weights = sorted(fresh.folder.glob("results/artifacts/*/checkpoints/*.pth"))
     assert len(weights) == 4

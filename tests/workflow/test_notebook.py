@@ -14,7 +14,7 @@ NOTEBOOK = ROOT / "workflow/notebooks/analyze.ipynb"
 
 @pytest.fixture(scope="module")
 def executed(finished):
-    """The notebook after running all its cells on the tiny experiment, in its own folder, as a server would."""
+    """The notebook with all cells run on the tiny experiment, in the notebook's folder, as by a server."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SWEEPS", "tiny_dpcl")
@@ -32,17 +32,17 @@ def outputs(notebook, kind):
     return [output["data"][kind] for output in found if kind in output.get("data", {})]
 
 
-def test_it_is_committed_without_outputs():
+def test_the_notebook_is_committed_without_outputs():
     for cell in json.loads(NOTEBOOK.read_text())["cells"]:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
 
 
-def test_a_box_plot_for_each_swept_key_and_for_the_points(executed):
+def test_swept_keys_and_points_have_box_plots(executed):
     assert len(outputs(executed, "image/png")) == 2
 
 
-def test_its_means_equal_those_of_the_summary(executed, finished):
+def test_means_equal_those_of_the_summary(executed, finished):
     summary = pandas.read_csv(finished.path("results/sweeps/tiny_dpcl/summary.csv"))
     tables = "".join(outputs(executed, "text/html"))
     for _, row in summary[summary["point"].str.startswith("dpcl")].iterrows():

@@ -1,4 +1,4 @@
-"""A sweep with every service configured: what the services receive, and that no secret goes anywhere else."""
+"""A sweep with every service configured: data that the services receive, and secrecy of keys."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from conftest import TINY
 from google_server import GoogleServer, private_key
 
 SWEEP = ("--config", f"sweep={TINY}")
-# secrets that a user may have in the environment, recognizable wherever they turn up
+# secrets that a user may have in the environment, recognizable in any file or output
 MARKED = {
     "WANDB_API_KEY": "marked0wandb0" + "0" * 27,
     "JUPYTER_PASSWORD_HASH": "sha1:0123456789ab:marked0jupyter",
@@ -127,7 +127,7 @@ def test_a_sweep_is_tracked_and_published_without_leaking_secrets(project, servi
             assert found == [], path
 
 
-def test_a_sweep_without_a_network_is_complete_and_warns_once(project, services):
+def test_a_sweep_without_a_network_finishes_and_warns_once(project, services):
     _, _, environment = services
     environment = {**environment, "COMET_URL_OVERRIDE": "http://127.0.0.1:9/clientlib/"}
     done = project.run(*SWEEP, "set=train_config.learning_rate=[0.02,0.03]", **environment)

@@ -13,7 +13,7 @@ from conftest import ROOT
 README = (ROOT / "README.md").read_text()
 INDENTED = re.findall(r"^    (\S.*)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), flags=re.MULTILINE)
 COMMANDS = [line.split(" #")[0].strip() for line in INDENTED]
-# CI runs the first, a shell of the reader the second
+# CI runs the first, the reader's shell the second
 ELSEWHERE = {"make test", "source .venv/bin/activate"}
 
 

@@ -1,4 +1,4 @@
-"""The rerun contract: what a change plans, counted in jobs, after a run that finished."""
+"""The rerun contract: the number of jobs that a change plans after a finished run."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from separation.files.yaml_reader import read_yaml
 from separation.files.yaml_writer import write_yaml
 
 SWEEP = ("--config", f"sweep={TINY}")
-GATHERED = {"collect_scores": 1, "summarize_sweep": 1, "plot_sweep": 1, "render_report": 1}
+ANALYSIS = {"collect_scores": 1, "summarize_sweep": 1, "plot_sweep": 1, "render_report": 1}
 
 
 def edit(project: Project, before: str, after: str, file: str = TINY) -> None:
@@ -29,21 +29,21 @@ def points(project: Project):
     return sorted(project.folder.glob("results/artifacts/dpcl-*"))
 
 
-def test_nothing_changed(project):
+def test_an_unchanged_sweep_plans_nothing(project):
     assert project.planned(*SWEEP) == {}
 
 
-def test_pruned_caches(project):
+def test_pruned_caches_plan_nothing(project):
     prune(project)
     assert project.planned(*SWEEP) == {}
 
 
-def test_keys_in_another_order_and_numbers_spelled_otherwise(project):
+def test_key_order_and_number_spelling_plan_nothing(project):
     content = read_yaml(project.folder / TINY).value
-    turned = {
+    reversed_sections = {
         key: dict(reversed(value.items())) if isinstance(value, dict) else value for key, value in content.items()
     }
-    write_yaml(project.folder / TINY, dict(reversed(turned.items())))
+    write_yaml(project.folder / TINY, dict(reversed(reversed_sections.items())))
     edit(project, "0.01", "1.0e-2")
     edit(project, "num_epochs: 2", "num_epochs: 2.0  # two")
     assert project.planned(*SWEEP) == {}
@@ -59,18 +59,18 @@ def test_keys_in_another_order_and_numbers_spelled_otherwise(project):
         ("cache: tiny", "cache: another_name"),
     ],
 )
-def test_what_changes_no_result(project, before, after):
+def test_neutral_keys_plan_nothing(project, before, after):
     edit(project, before, after)
     assert project.planned(*SWEEP) == {}
 
 
-def test_what_jobs_ask_for(project):
-    asked = "{train_point: {mem_mb: 9000, runtime: 10}, populate_cache: {threads: 2}}"
-    edit(project, "resources: {}", f"resources: {asked}", "config/config.yaml")
+def test_changed_resources_plan_nothing(project):
+    resources = "{train_point: {mem_mb: 9000, runtime: 10}, populate_cache: {threads: 2}}"
+    edit(project, "resources: {}", f"resources: {resources}", "config/config.yaml")
     assert project.planned(*SWEEP) == {}
 
 
-def test_touched_scripts_rules_and_experiment(project):
+def test_new_dates_of_scripts_rules_and_experiment_plan_nothing(project):
     for path in [
         *project.folder.glob("workflow/**/*.py"),
         *project.folder.glob("workflow/rules/*"),
@@ -80,7 +80,7 @@ def test_touched_scripts_rules_and_experiment(project):
     assert project.planned(*SWEEP) == {}
 
 
-def test_the_container_switched_on(project, apptainer_for_planning):
+def test_switching_on_the_container_plans_nothing(project, apptainer_for_planning):
     path = f"{apptainer_for_planning}:{os.environ['PATH']}"
     assert project.planned("--sdm", "apptainer", *SWEEP, PATH=path) == {}
     edit(project, "num_epochs: 2", "num_epochs: 3")
@@ -88,23 +88,23 @@ def test_the_container_switched_on(project, apptainer_for_planning):
 
 
 @pytest.mark.parametrize("pruned", [False, True])
-def test_one_value_added(project, pruned):
+def test_an_added_value_plans_only_its_point(project, pruned):
     if pruned:
         prune(project)
     edit(project, "[0.01, 0.001]", "[0.01, 0.001, 0.1]")
-    assert project.planned(*SWEEP) == {"train_point": 1, "evaluate_point": 1, **GATHERED}
+    assert project.planned(*SWEEP) == {"train_point": 1, "evaluate_point": 1, **ANALYSIS}
 
 
-def test_one_value_taken_away_and_values_swapped(project):
+def test_removed_and_reordered_values_rebuild_only_tables_and_report(project):
     edit(project, "[0.01, 0.001]", "[0.001, 0.01]")
-    assert project.planned(*SWEEP) == GATHERED
+    assert project.planned(*SWEEP) == ANALYSIS
     edit(project, "[0.001, 0.01]", "[0.01]")
-    assert project.planned(*SWEEP) == GATHERED
+    assert project.planned(*SWEEP) == ANALYSIS
 
 
-def test_a_training_key(project):
+def test_a_training_key_plans_training_and_evaluation(project):
     edit(project, "num_epochs: 2", "num_epochs: 3")
-    assert project.planned(*SWEEP) == {"train_point": 2, "evaluate_point": 2, **GATHERED}
+    assert project.planned(*SWEEP) == {"train_point": 2, "evaluate_point": 2, **ANALYSIS}
 
 
 @pytest.mark.parametrize(
@@ -114,49 +114,49 @@ def test_a_training_key(project):
         ("sweep:", "test_config:\n  keep_estimates: all\nsweep:"),
     ],
 )
-def test_an_evaluation_key(project, before, after):
+def test_an_evaluation_key_plans_only_evaluation(project, before, after):
     edit(project, before, after)
-    assert project.planned(*SWEEP) == {"evaluate_point": 2, **GATHERED}
+    assert project.planned(*SWEEP) == {"evaluate_point": 2, **ANALYSIS}
 
 
-def test_another_metric(project):
+def test_another_metric_plans_evaluation_and_baselines(project):
     edit(project, "sweep:", "test_config:\n  testers: [{BSSEvalV4: {compute_permutation: true}}]\nsweep:")
-    assert project.planned(*SWEEP) == {"evaluate_point": 2, "evaluate_baselines": 1, **GATHERED}
+    assert project.planned(*SWEEP) == {"evaluate_point": 2, "evaluate_baselines": 1, **ANALYSIS}
 
 
-def test_an_stft_key(project):
+def test_an_stft_key_plans_caches_and_everything_after(project):
     edit(project, "hop_length: 64", "hop_length: 32")
-    planned = {"populate_cache": 3, "train_point": 2, "evaluate_point": 2, "evaluate_baselines": 1, **GATHERED}
+    planned = {"populate_cache": 3, "train_point": 2, "evaluate_point": 2, "evaluate_baselines": 1, **ANALYSIS}
     assert project.planned(*SWEEP) == planned
 
 
-def test_a_dataset_recipe(project):
+def test_a_changed_recipe_plans_mixing_and_everything_after(project):
     edit(project, "seed: 0\ncoherent", "seed: 1\ncoherent", "config/datasets/tiny_music.yml")
     planned = {"mix_dataset": 3, "populate_cache": 3, "train_point": 2, "evaluate_point": 2, "evaluate_baselines": 1}
-    assert project.planned(*SWEEP) == {**planned, **GATHERED}
+    assert project.planned(*SWEEP) == {**planned, **ANALYSIS}
 
 
-def test_a_deleted_checkpoint(project):
+def test_a_deleted_checkpoint_plans_the_training_of_its_point(project):
     (points(project)[0] / "checkpoints/best.model.pth").unlink()
-    assert project.planned(*SWEEP) == {"train_point": 1, "evaluate_point": 1, **GATHERED}
+    assert project.planned(*SWEEP) == {"train_point": 1, "evaluate_point": 1, **ANALYSIS}
 
 
-def test_deleted_scores(project):
+def test_deleted_scores_plan_their_evaluation(project):
     next(points(project)[0].glob("evaluations/*/scores.parquet")).unlink()
-    assert project.planned(*SWEEP) == {"evaluate_point": 1, **GATHERED}
+    assert project.planned(*SWEEP) == {"evaluate_point": 1, **ANALYSIS}
 
 
-def test_deleted_mixtures_whose_results_exist(project):
+def test_deleted_mixtures_of_finished_points_plan_nothing(project):
     for path in project.folder.glob("results/data/tiny_music-*"):
         shutil.rmtree(path)
     assert project.planned("train", *SWEEP) == {}
 
 
-def test_a_second_clone_on_the_same_directories(project, fresh):
-    places = {
+def test_a_second_clone_on_the_same_directories_plans_only_tables_and_report(project, fresh):
+    directories = {
         f"{name}_DIRECTORY": str(project.folder / "results" / name.lower()) for name in ("DATA", "CACHE", "ARTIFACTS")
     }
-    assert fresh.planned(*SWEEP, **places) == GATHERED
+    assert fresh.planned(*SWEEP, **directories) == ANALYSIS
 
 
 def test_two_files_under_one_name_are_an_error(project):
@@ -166,12 +166,12 @@ def test_two_files_under_one_name_are_an_error(project):
     assert f"the name 'tiny_dpcl' is already used by {TINY}" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_populate_cache_false_with_the_cache_there_plans_nothing(project):
+def test_populate_cache_false_with_an_existing_cache_plans_nothing(project):
     edit(project, "populate_cache: true", "populate_cache: false")
     assert project.planned(*SWEEP) == {}
 
 
-def test_one_value_added_on_pruned_caches_trains_only_that_point(project):
+def test_an_added_value_on_pruned_caches_trains_only_its_point(project):
     before = {path: (path / "checkpoints/best.model.pth").stat().st_mtime_ns for path in points(project)}
     prune(project)
     edit(project, "[0.01, 0.001]", "[0.01, 0.001, 0.1]")
@@ -181,10 +181,10 @@ def test_one_value_added_on_pruned_caches_trains_only_that_point(project):
     assert project.planned(*SWEEP) == {}
 
 
-def test_a_point_taken_out_and_put_back_is_not_trained_again(project):
+def test_a_removed_and_restored_point_is_not_trained_again(project):
     edit(project, "[0.01, 0.001]", "[0.01]")
     project.run(*SWEEP)
     summary = (project.folder / "results/sweeps/tiny_dpcl/points.csv").read_text()
     assert len(summary.splitlines()) == 2
     edit(project, "[0.01]", "[0.01, 0.001]")
-    assert project.planned(*SWEEP) == GATHERED
+    assert project.planned(*SWEEP) == ANALYSIS

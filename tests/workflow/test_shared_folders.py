@@ -1,4 +1,4 @@
-"""Two clones on the same DATA, CACHE and ARTIFACTS, one of them run twice at a time. Their GPUs are made up."""
+"""Two clones with the same DATA, CACHE and ARTIFACTS, one of them run twice at the same time, on fake GPUs."""
 
 import csv
 import hashlib
@@ -12,9 +12,9 @@ import pytest
 
 from conftest import TINY, UNSET, Project
 
-# no driver knows these: torch finds no GPU and computes on the CPU, while all that gives devices to jobs works as ever
-DEVICES = ["GPU-made-up-1", "GPU-made-up-2"]
-#: what a job logs that found its outputs
+# unknown to any driver: torch finds no GPU and uses the CPU, but jobs lease these devices as usual
+DEVICES = ["GPU-fake-1", "GPU-fake-2"]
+#: log messages of a job whose outputs exist already
 FOUND = ("was already built by another workflow; skipping", "is complete; skipping")
 RULES = ("fetch_source", "organize_source", "resample_source", "mix_dataset", "populate_cache", "evaluate_baselines")
 
@@ -22,8 +22,10 @@ RULES = ("fetch_source", "organize_source", "resample_source", "mix_dataset", "p
 @pytest.fixture
 def shared(tmp_path):
     """The variables by which clones share their folders and devices."""
-    places = {f"{name}_DIRECTORY": str(tmp_path / "shared" / name.lower()) for name in ("DATA", "CACHE", "ARTIFACTS")}
-    return places | {"CUDA_VISIBLE_DEVICES": ",".join(DEVICES), "GPU_LOCK_DIRECTORY": str(tmp_path / "locks")}
+    directories = {
+        f"{name}_DIRECTORY": str(tmp_path / "shared" / name.lower()) for name in ("DATA", "CACHE", "ARTIFACTS")
+    }
+    return directories | {"CUDA_VISIBLE_DEVICES": ",".join(DEVICES), "GPU_LOCK_DIRECTORY": str(tmp_path / "locks")}
 
 
 def start(clone, shared, *arguments):
@@ -34,15 +36,15 @@ def start(clone, shared, *arguments):
     return subprocess.Popen(command, cwd=clone.folder, env=environment, **pipes)
 
 
-def read_until(process, word):
+def read_until(process, text):
     for line in process.stdout:
-        if word in line:
+        if text in line:
             return
-    raise AssertionError(f"it ended before it said {word}")
+    raise AssertionError(f"it ended without printing {text}")
 
 
 def kill_all(process):
-    """As when a machine goes down: nobody has time to put anything in order."""
+    """Kills a process and its children at once, as when a machine goes down: nothing can clean up."""
     for child in [*psutil.Process(process.pid).children(recursive=True), process]:
         try:
             child.kill()
@@ -52,17 +54,17 @@ def kill_all(process):
 
 
 def finished_files(folder):
-    """What is finished: the file itself, for it is never written anew, and its contents."""
+    """The inode and the checksum of every finished file; it must never be written again."""
     paths = [*folder.glob("data/**/manifest.json"), *folder.glob("cache/*/*.json"), *folder.glob("artifacts/**/*.pth")]
     paths += folder.glob("artifacts/**/*.parquet")
     return {path: (path.stat().st_ino, hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths}
 
 
-def makers(clones, rule):
-    """For each artefact, how many jobs made it; those that were killed made nothing."""
+def builders(clones, rule):
+    """The number of jobs that built each artefact; killed jobs count as none."""
     counts = {}
     for clone in clones:
-        # Snakemake writes it when a job has ended
+        # Snakemake writes a benchmark when a job ends
         for benchmark in (clone.folder / "results/benchmarks" / rule).rglob("*.tsv"):
             name = benchmark.relative_to(clone.folder / "results/benchmarks")
             log = (clone.folder / "logs" / name).with_suffix(".log").read_text()
@@ -70,7 +72,7 @@ def makers(clones, rule):
     return counts
 
 
-def test_two_clones_make_everything_once_also_when_one_is_killed(fresh, tmp_path, shared):
+def test_two_clones_build_everything_once_even_if_one_is_killed(fresh, tmp_path, shared):
     clones = [fresh, Project.clone(tmp_path / "other")]
     first, second = (start(clone, shared, "evaluate") for clone in clones)
     read_until(first, "Fetching")
@@ -80,32 +82,32 @@ def test_two_clones_make_everything_once_also_when_one_is_killed(fresh, tmp_path
     read_until(second, "Training")
     kill_all(second)
     before = finished_files(tmp_path / "shared")
-    assert len(before) >= 8, "the data and the caches"
-    told, _ = first.communicate()
-    assert first.returncode == 0, told
+    assert len(before) >= 8, "data and caches are finished"
+    output, _ = first.communicate()
+    assert first.returncode == 0, output
     clones[1].run("--unlock", "evaluate", "--config", f"sweep={TINY}", **shared)
     again = start(clones[1], shared, "evaluate")
-    told, _ = again.communicate()
-    assert again.returncode == 0, told
+    output, _ = again.communicate()
+    assert again.returncode == 0, output
 
     after = finished_files(tmp_path / "shared")
     assert {path: after[path] for path in before} == before
     for rule in RULES:
-        made = makers(clones, rule)
-        assert made and set(made.values()) == {1}, (rule, made)
+        counts = builders(clones, rule)
+        assert counts and set(counts.values()) == {1}, (rule, counts)
     points = sorted((tmp_path / "shared/artifacts").glob("dpcl-*"))
     assert len(points) == 2
     for point in points:
         assert (point / "state/events.jsonl").read_text().count('"finished"') == 1
         assert len(list(point.glob("evaluations/*/scores.parquet"))) == 1
     assert not [path for path in (tmp_path / "shared").rglob("*.lock") if path.stat().st_size]
-    assert_no_device_was_used_twice_at_a_time(clones)
+    assert_no_device_had_two_jobs_at_once(clones)
 
     third = Project.clone(tmp_path / "third")
     assert third.planned("evaluate", "--config", f"sweep={TINY}", **shared) == {}
 
 
-def assert_no_device_was_used_twice_at_a_time(clones):
+def assert_no_device_had_two_jobs_at_once(clones):
     rows = []
     for clone in clones:
         for path in clone.folder.glob("results/benchmarks/*_point/**/*.devices.tsv"):
@@ -113,6 +115,6 @@ def assert_no_device_was_used_twice_at_a_time(clones):
                 rows += csv.DictReader(table, delimiter="\t")
     assert len(rows) >= 4 and {row["device"] for row in rows} == set(DEVICES)
     for device in DEVICES:
-        # without an end: the job was killed
+        # a killed job has no end
         times = sorted((row["begin"], row["end"] or row["begin"]) for row in rows if row["device"] == device)
         assert all(end <= begin for (_, end), (begin, _) in pairwise(times))

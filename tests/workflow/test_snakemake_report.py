@@ -1,4 +1,4 @@
-"""`snakemake --report`: a sweep's report and tables within Snakemake's own page, in a browser where there is one."""
+"""`snakemake --report`: a sweep's report and tables in Snakemake's page, in a browser if one is installed."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def report(finished):
     return path
 
 
-def test_it_is_one_file_with_the_sweeps_report_and_tables(report):
+def test_the_page_is_one_file_with_the_sweeps_report_and_tables(report):
     text = report.read_text(encoding="utf-8")
     for words in ("results/sweeps/tiny_dpcl/report.html", "Paired comparisons", "Points and baselines", "side by side"):
         assert words in text
@@ -27,7 +27,7 @@ def test_it_is_one_file_with_the_sweeps_report_and_tables(report):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found")
-def test_the_sweeps_report_opens_inside_it(report, tmp_path):
+def test_the_sweeps_report_opens_in_the_page(report, tmp_path):
     with Browser(tmp_path) as browser:
         browser.look(1280)
         browser.load(report)
