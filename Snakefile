@@ -45,7 +45,7 @@ rule train:
         trained_points(),
 
 
-# from here on the checkpoint and the scores of every point are asked for: one that was deleted is built again
+# from here on, targets include the checkpoint and the scores of every point, so that deleted ones are rebuilt
 rule evaluate:
     input:
         trained_points(),

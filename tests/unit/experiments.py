@@ -1,4 +1,4 @@
-"""Experiments for the tests, small and changed as each needs it."""
+"""Small experiments for tests."""
 
 import copy
 from pathlib import Path
@@ -28,7 +28,7 @@ def plan(content: dict, folder: Path, *, overrides: str = "", environment: dict 
     """Writes an experiment into `folder` and returns its workflow."""
     path = folder / "experiment.yml"
     write_yaml(path, content)
-    # not the results of the repository itself
+    # not the results in the repository
     directories = {f"{name}_DIRECTORY": str(folder / name.lower()) for name in ("DATA", "CACHE", "ARTIFACTS")}
     return load_workflow({"sweep": str(path), "set": overrides}, directories | (environment or {}))
 

@@ -1,4 +1,4 @@
-"""A point's folder as a training leaves it, for tests of trackers: config.yml, event log, kept audio."""
+"""A point's folder after a training, for tests of trackers: config.yml, event log, kept audio."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ class LoggedPoint:
         (folder / "index.json").write_text(json.dumps({"items": [item, {**item, "role": "other"}]}))
 
     def step_losses(self, epochs=3):
-        """What a tracker must have in the end: (step, value) of every step's loss."""
+        """The losses that a tracker must receive: (step, value) of every step."""
         return [(step, loss(step)) for step in range(1, epochs * STEPS + 1)]
 
 

@@ -1,4 +1,4 @@
-"""README, CHANGELOG and docs: links lead somewhere, lines and tables stay readable, names of the code exist."""
+"""README, CHANGELOG and docs: links work, lines and tables are readable, named files exist."""
 
 import re
 from pathlib import Path
@@ -26,13 +26,13 @@ def prose_of(page):
 
 
 def anchors_of(page):
-    """The anchors of a page's headings, as GitHub and GitLab make them."""
+    """The anchors of a page's headings, as on GitHub and GitLab."""
     titles = [line.lstrip("#").strip() for _, line in prose_of(page) if re.match(r"#+ ", line)]
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pages
-def test_links_and_anchors_lead_somewhere(page):
+def test_links_and_anchors_have_targets(page):
     broken = []
     for number, line in prose_of(page):
         for target in re.findall(r"\]\(([^)\s]+)\)", line):
@@ -45,7 +45,7 @@ def test_links_and_anchors_lead_somewhere(page):
 
 @pages
 def test_lines_have_at_most_100_characters(page):
-    # the address of a link cannot be wrapped
+    # a link's address cannot be wrapped
     long = [number for number, line in prose_of(page) if len(re.sub(r"\]\([^)]*\)", "]", line)) > 100]
     assert page.name in GENERATED or long == []
 
@@ -67,7 +67,7 @@ def test_every_page_is_listed_in_the_readme():
 
 
 @pages
-def test_files_and_modules_that_a_page_names_exist(page):
+def test_files_and_modules_in_a_page_exist(page):
     text = page.read_text()
     files = re.findall(
         r"\b((?:workflow|tests/(?:unit|workflow|services)|benchmarks|envs|profiles)/[\w/.-]+\.\w+)", text
@@ -81,13 +81,13 @@ def test_files_and_modules_that_a_page_names_exist(page):
 
 
 @pages
-def test_commands_of_make_that_a_page_names_exist(page):
+def test_make_commands_in_a_page_exist(page):
     targets = re.findall(r"^([a-z_-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     named = re.findall(r"(?:^    |`)make ([a-z_-]+)", page.read_text(), flags=re.MULTILINE)
     old = {"pipeline", "run"} if page.name == "migration.md" else set()
     assert set(named) - set(targets) - old == set()
 
 
-def test_the_page_of_the_code_lists_every_room():
+def test_the_page_about_the_code_lists_every_room():
     listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "code.md").read_text(), flags=re.MULTILINE)
     assert set(listed) == ROOMS

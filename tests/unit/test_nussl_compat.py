@@ -278,13 +278,13 @@ def test_a_report_card_has_mean_deviation_and_median(tmp_path):
 class Ramps(nussl.datasets.BaseDataset):
     """Items that count how often they are computed."""
 
-    made = 0
+    computed = 0
 
     def get_items(self, folder):
         return list(range(5))
 
     def process_item(self, item):
-        Ramps.made += 1
+        Ramps.computed += 1
         return {"ramp": np.arange(1000) + item, "name": f"item {item}"}
 
 
@@ -294,7 +294,7 @@ def test_the_cache_returns_what_was_written(tmp_path):
         "unused", transform=Cache(str(tmp_path / "cache"), cache_size=5, overwrite=True), cache_populated=False
     )
     written = [dataset[index] for index in range(5)]
-    made = Ramps.made
+    computed = Ramps.computed
     dataset.cache_populated = True
     read = [dataset[index] for index in range(5)]
     again = Cache(str(tmp_path / "cache"), overwrite=False)
@@ -302,7 +302,7 @@ def test_the_cache_returns_what_was_written(tmp_path):
         for item in (read[index], again({"index": index})):
             assert item["name"] == written[index]["name"] == f"item {index}"
             np.testing.assert_array_equal(item["ramp"], np.arange(1000) + index)
-    assert Ramps.made == made, "a populated cache must not compute items again"
+    assert Ramps.computed == computed, "a populated cache must not compute items again"
 
 
 def test_the_cache_holds_one_compressed_chunk_per_item(tmp_path):

@@ -1,4 +1,4 @@
-"""The rooms of the library: who may import whom, and which of them import nothing heavy."""
+"""The rooms of the library: allowed imports, and rooms without heavy imports."""
 
 import ast
 import graphlib
@@ -8,7 +8,7 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts" / "separation"
 
-# everybody may import these two
+# every room may import these two
 HALL = {"errors", "nussl_compat"}
 # a room, and the rooms or single modules that it may import besides itself and the hall
 TABLE = {
@@ -29,7 +29,7 @@ TABLE = {
 }  # fmt: skip
 TABLE["commands"] = set(TABLE)
 
-# what is imported while a Snakefile is parsed, by `make plan`, `make status` and by jobs before they begin
+# imported while a Snakefile is parsed, by `make plan` and `make status`, and by jobs before they begin
 LIGHT_ROOMS = {"files", "experiment", "planning"}
 LIGHT_MODULES = {
     "separation.errors",
@@ -49,7 +49,7 @@ def modules_of(library: Path) -> dict[str, Path]:
 
 
 def imports_of(path: Path, modules: dict[str, Path]) -> set[str]:
-    """The modules of the library that a file imports anywhere in it: in functions and for type checking, too."""
+    """The modules of the library that a file imports, also in functions and for type checking."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -62,7 +62,7 @@ def imports_of(path: Path, modules: dict[str, Path]) -> set[str]:
 
 
 def faults_of(library: Path) -> list[str]:
-    """Everything in a library that runs against the table."""
+    """All violations of the table in a library."""
     modules = modules_of(library)
     rooms = {name.split(".")[0] for name, path in modules.items() if path.parent != library and name}
     faults = [f"unknown room: {room}" for room in sorted(rooms - set(TABLE))]

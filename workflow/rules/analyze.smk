@@ -3,8 +3,8 @@
 In: the scores of every point and of the baselines. Out: results/sweeps/<sweep>/{points.csv,scores.parquet,summary.csv,
 comparisons.csv,groups.csv,conditions.csv,sheet.csv,figures/,report.html}.
 
-Learning curves and estimates are read from the points' folders without being declared: they are as old as the scores, and
-thousands of declared files make planning slower. For the same reason collect_scores is in no group: Snakemake checks all
+Learning curves and estimates in the points' folders are not declared as inputs: they are as old as the scores, and
+thousands of declared files slow down planning. For the same reason collect_scores is in no group: Snakemake checks all
 inputs of a group again whenever one of them is built.
 """
 
@@ -28,7 +28,7 @@ rule collect_scores:
     resources:
         **resources_of("collect_scores"),
     params:
-        # a point that leaves the sweep changes no file's time, so the list itself is what the result depends on
+        # removing a point from the sweep changes no file's time, so the result depends on the list itself
         spec=json.dumps(WORK.table(), sort_keys=True),
     message:
         "Collecting the scores of {wildcards.sweep}"

@@ -1,7 +1,7 @@
 """From mixtures to training features.
 
-In: DATA/<dataset>/<split>/manifest.json. Out: CACHE/<cache>/<split>.json, the manifest of <split>.zarr beside it. The
-arrays may be pruned while the manifest stays: a job that needs them fills them again.
+In: DATA/<dataset>/<split>/manifest.json. Out: CACHE/<cache>/<split>.json, the manifest of <split>.zarr. The arrays
+may be pruned while the manifest stays: a job that needs them fills the cache again.
 """
 
 

@@ -1,7 +1,7 @@
-"""What all stages share: the expanded sweep, names of files, and the names of wildcards.
+"""Definitions for all stages: the expanded sweep, names of files, and wildcards.
 
-In: config, config/experiments, config/datasets. Out: `WORK`, everything that has to be built, and the functions by which
-rules ask for files.
+In: config, config/experiments, config/datasets. Out: `WORK`, the work of the sweep, and the functions that give rules
+their files.
 """
 
 import gc
@@ -16,18 +16,23 @@ from separation.files import layout
 from separation.machine.gpus import check_num_gpus, count_gpus
 from separation.machine.run_id import name_run
 from separation.planning.changed_sources import check_sources
-from separation.planning.container_mounts import show_to_jobs
+from separation.planning.container_mounts import mount_for_jobs
 from separation.planning.expansion import load_workflow
 from separation.planning.shared_folders import check_folders, mark_folders
-from separation.planning.snakemake_patches import MANY_POINTS, end_with_job_stats, known, patch_snakemake
+from separation.planning.snakemake_patches import (
+    MANY_POINTS,
+    end_with_job_stats,
+    patch_snakemake,
+    with_known_parameters,
+)
 from separation.planning.speech_recordings import reachable_packages
 from separation.planning.sweep_names import check_name
 
-# Planning creates millions of objects that live to the end; collecting them again and again is a tenth of its time.
+# Planning creates millions of objects that live to the end; repeated collection takes a tenth of its time.
 gc.set_threshold(200_000, 50, 50)
 
 try:
-    # jobs use the answer that the main process was given
+    # jobs use the result that the main process stored
     WORK = load_workflow(config, os.environ, reachable_packages if workflow.is_main_process else None)
     check_name(WORK)
     if workflow.is_main_process:
@@ -57,7 +62,7 @@ if not workflow.is_main_process:
     WORK.job_table.write(WORK.experiment.name)
 
 if workflow.deployment_settings.deployment_method:
-    show_to_jobs(WORK.settings, WORK.job_table.strings(), GPUS)
+    mount_for_jobs(WORK.settings, WORK.job_table.strings(), GPUS)
 
 
 wildcard_constraints:
@@ -65,9 +70,9 @@ wildcard_constraints:
     organized=r"organized_[0-9a-f]{8}",
     resampled=r"resampled_\d+_[0-9a-f]{8}",
     dataset=r"[a-z0-9_]+-[0-9a-f]{12}",
-    # not the folders of a source, which are as deep
+    # not the folders of a source, which have the same depth
     split=r"(?!(?:fetched|script)\b|organized_|resampled_)[A-Za-z0-9_]+",
-    # Snakemake reads no open count in braces
+    # Snakemake cannot parse {4,}
     shard=r"\d\d\d\d+",
     cache=r"[a-z0-9_]+-[0-9a-f]{12}",
     point=r"[a-z0-9_]+-[a-z0-9_]+-s\d+-[0-9a-f]{12}",
@@ -83,7 +88,7 @@ EVALUATION = POINT.evaluation("{evaluation}")
 SWEEP = layout.SweepFiles.of("{sweep}")
 
 
-# what jobs get -------------------------------------------------------------------------------------------------------
+# resources of jobs -----------------------------------------------------------------------------------------------------
 
 
 def threads_of(rule):
@@ -94,40 +99,40 @@ def threads_of(rule):
 def resources_of(rule, threads=None):
     """The memory, time and CPUs of a rule's jobs, by config.
 
-    A job that a cluster stopped because it took too much memory gets more the next time.
+    A job that ran out of memory gets more in its next attempt.
     """
     configured = WORK.settings.resources[rule]
     return {
-        "mem_mb": known(lambda wildcards, attempt: configured["mem_mb"] * attempt),
+        "mem_mb": with_known_parameters(lambda wildcards, attempt: configured["mem_mb"] * attempt),
         "runtime": configured["runtime"],
         "cpus_per_task": threads or configured["threads"],
     }
 
 
 def message_of_points(message):
-    """The message of a point's job; none in a large sweep, where formatting them is a tenth of the time of planning."""
+    """The message of a point's job; none in a large sweep, where formatting takes a tenth of the time of planning."""
     return message if len(WORK.trainings) <= MANY_POINTS else None
 
 
-@known
+@with_known_parameters
 def processes_of(wildcards):
-    """The processes that train a point together."""
+    """The number of processes that train a point together."""
     return WORK.trainings[wildcards.point].num_gpus
 
 
-@known
+@with_known_parameters
 def training_threads(wildcards):
-    """The threads of all processes of a training."""
+    """The number of threads of a training in all processes."""
     return threads_of("train_point") * processes_of(wildcards)
 
 
 def cache_workers(wildcards):
-    """num_cache_workers of the sweep's block, else the threads that config sets."""
+    """num_cache_workers of the sweep's block, or the threads in config."""
     workers = WORK.cache_workers.get((wildcards.cache, wildcards.split), threads_of("populate_cache"))
     return max(1, workers)
 
 
-# what jobs read ------------------------------------------------------------------------------------------------------
+# inputs of jobs --------------------------------------------------------------------------------------------------------
 
 
 def script_manifest(wildcards):
@@ -147,7 +152,7 @@ def resampled_manifest(wildcards):
 
 
 def shard_records(name, count):
-    """The records of the shards of large work; small work has none."""
+    """The records of shards; work in one job has none."""
     return [f"results/shards/{name}/{number:04d}.json" for number in range(count)] if count > 1 else []
 
 
@@ -157,7 +162,7 @@ def split_files(splits):
 
 
 def training_inputs(wildcards):
-    """The caches of a point, which follow from the mixtures, or the mixtures where it has no cache."""
+    """The caches of a point; without a cache, its mixtures."""
     training = WORK.trainings[wildcards.point]
     if training.caches:
         splits = ((training.caches[key], training.splits[key].split) for key in ("train", "val"))
@@ -165,7 +170,7 @@ def training_inputs(wildcards):
     return split_files([training.splits["train"], training.splits["val"]])
 
 
-# what target rules ask for -------------------------------------------------------------------------------------------
+# inputs of target rules ----------------------------------------------------------------------------------------------
 
 
 def mixture_manifests():
@@ -190,7 +195,7 @@ def scores_of_points():
 
 
 def scores_of_baselines():
-    """The scores of the baselines that the points are compared with."""
+    """The scores of the baselines of the points."""
     return [layout.baseline_scores(ARTIFACTS, baselines) for baselines in WORK.baselines]
 
 
@@ -200,12 +205,12 @@ def sweep_results():
 
 
 def synced_trackers():
-    """The receipts of the trackers that are configured; no rule sends anything to the others."""
+    """The receipts of the configured trackers; only they have a rule."""
     return [RESULTS.receipt(tracker) for tracker in WORK.settings.tracking["names"]]
 
 
 def published():
-    """The outputs of publishing, where it is configured."""
+    """The outputs of publishing that are configured."""
     publishing = WORK.settings.publishing
     workbook = [RESULTS.workbook] if publishing["xlsx"] else []
     return [*workbook, *synced_trackers(), *([RESULTS.receipt("sheet")] if publishing["sheet"] else [])]
@@ -216,7 +221,7 @@ if str(config.get("gpus")) == "auto" and not GPUS:
 if GPUS and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", GPUS)
 
-# once per run, not again in each of its jobs
+# once per run, not in each of its jobs
 if workflow.is_main_process:
     for notice in WORK.notices:
         print(f"Notice: {notice}", file=sys.stderr)

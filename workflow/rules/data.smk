@@ -1,8 +1,8 @@
 """From a recipe to mixtures.
 
 In: config/datasets/<dataset>.yml. Out: DATA/<source>/{fetched,organized_*,resampled_*}/manifest.json and
-DATA/<dataset>/<split>/manifest.json, each beside the audio that it lists. Large work is resampled and mixed in shards, each
-a job of its own; the rule of the whole joins their records.
+DATA/<dataset>/<split>/manifest.json, each beside its audio. Large sources and datasets are resampled and mixed in shards,
+one job each; resample_source and mix_dataset then join their records.
 """
 
 
@@ -80,7 +80,7 @@ rule resample_shard:
     input:
         organized=organized_manifest,
     output:
-        # a record of this clone; the shard itself is beside the data, for other clones too
+        # a record for this clone; the shard itself is in DATA, where other clones find it
         shard=temp("results/shards/{source}/{resampled}/{shard}.json"),
     log:
         "logs/resample_shard/{source}/{resampled}/{shard}.log",

@@ -7,7 +7,7 @@ ARTIFACTS/baselines/<dataset and stft>/scores.parquet, which all points share.
 
 rule evaluate_point:
     input:
-        # the point's config.yml is beside it; every declared file makes planning slower
+        # config.yml of the point is read too, but every declared file slows down planning
         checkpoint=POINT.best_checkpoint,
         data=lambda wildcards: split_files([WORK.evaluations[wildcards.point, wildcards.evaluation][1]]),
     output:

@@ -1,10 +1,10 @@
-"""From the tables of a sweep to people and services: all of it can be repeated, and is skipped where not configured.
+"""From the tables of a sweep to people and services: repeatable, and skipped unless configured.
 
-In: points.csv, scores.parquet and the report of a sweep, the event logs of its points. Out: sheet.xlsx on request, and a
-receipt of what was sent: results/sweeps/<sweep>/published/<service>.json.
+In: points.csv, scores.parquet and the report of a sweep, the event logs of its points. Out: sheet.xlsx on request, and
+receipts of sent data: results/sweeps/<sweep>/published/<service>.json.
 
-Keys and credentials are read from the environment, by the jobs alone. `envvars:` would put their values into the command
-lines of local jobs.
+Only jobs read keys and credentials, from the environment. `envvars:` would put their values into the command lines of
+local jobs.
 """
 
 import json
@@ -35,7 +35,7 @@ rule write_workbook:
         "../scripts/write_workbook.py"
 
 
-# one rule for each tracker that is configured: sync_comet, sync_wandb, sync_mlflow
+# one rule per configured tracker: sync_comet, sync_wandb, sync_mlflow
 for tracker in WORK.settings.tracking["names"]:
 
     rule:

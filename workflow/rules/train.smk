@@ -1,6 +1,6 @@
 """From features to a trained point.
 
-In: the caches of the training and validation splits, or the mixtures where the experiment has no cache.
+In: the caches of the training and validation splits, or the mixtures if the experiment has no cache.
 Out: ARTIFACTS/<point>/{config.yml,history.csv,checkpoints/}; TensorBoard events and the state to resume from beside them.
 """
 
@@ -22,7 +22,7 @@ rule train_point:
     threads: training_threads
     resources:
         **resources_of("train_point", threads=training_threads),
-        # all processes of a training on one machine
+        # all processes of a training run on one machine
         nodes=1,
         gpu=processes_of if GPUS else 0,
     params:

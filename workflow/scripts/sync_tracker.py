@@ -1,4 +1,4 @@
-"""Sends a tracker what it has not received of a sweep's points. Called by Snakemake."""
+"""Sends new data of a sweep's points to a tracker. Called by Snakemake."""
 
 import atexit
 import json

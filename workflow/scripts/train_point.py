@@ -27,12 +27,12 @@ with job(snakemake, once=True):
 
     from separation.tracking.beside_job import trackers_beside
 
-    # its inputs are the caches of both splits where it has caches, else the mixtures
+    # the inputs are the caches of both splits, or the mixtures if the point has no cache
     manifests = dict(zip(("train", "val"), map(Path, snakemake.input), strict=False))
     caches = manifests if point_options.dataset.cache else None
 
     count = point_options.training.num_gpus
-    # trackers' library is loaded while torch is
+    # the trackers' libraries load at the same time as torch
     with (
         gpus_for(snakemake, point_options.training.device, count) as device,
         trackers_beside(folder, options.tracking),
@@ -56,6 +56,6 @@ with job(snakemake, once=True):
         else:
             train_point(point_options, **arguments)
 
-    # another workflow that waited for this point and was interrupted may have had its files taken away (by Snakemake)
+    # if another workflow was interrupted while it waited for this point, Snakemake may have deleted the file there
     if not Path(snakemake.output.config).exists():
         write_yaml(snakemake.output.config, config)

@@ -24,9 +24,9 @@ def analyze(sweep):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    made = simulate_sweep(tmp_path_factory.mktemp("sweep"))
-    analyze(made)
-    return made
+    sweep = simulate_sweep(tmp_path_factory.mktemp("sweep"))
+    analyze(sweep)
+    return sweep
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +118,11 @@ def test_medians_are_within_their_intervals(summary, scores):
 
 def test_points_that_differ_only_in_the_seed_are_a_group(tmp_path):
     swept = {"train_config.learning_rate": [0.1, 0.01], "info.seed": [0, 1, 2]}
-    made = simulate_sweep(tmp_path, swept, num_items=24, num_songs=8)
-    for number, point in enumerate(made.points):
+    sweep = simulate_sweep(tmp_path, swept, num_items=24, num_songs=8)
+    for number, point in enumerate(sweep.points):
         point["group"] = f"group{number // 3}"
-    summary, comparisons = analyze(made)
-    table = pd.read_csv(made.files.groups)
+    summary, comparisons = analyze(sweep)
+    table = pd.read_csv(sweep.files.groups)
     assert table["seeds"].tolist() == [3, 3] and table["group"].tolist() == ["group0", "group1"]
     assert "info.seed" not in table and table["train_config.learning_rate"].tolist() == [0.1, 0.01]
     for name, members in (("group0", summary[:3]), ("group1", summary[3:6])):
@@ -141,18 +141,18 @@ def test_points_that_differ_only_in_the_seed_are_a_group(tmp_path):
 
 
 def test_conditions_csv_has_scores_by_mixing_condition(tmp_path):
-    made = simulate_sweep(tmp_path, {"train_config.learning_rate": [0.1, 0.01]}, num_items=40, num_songs=8)
-    for path in made.score_files:
+    sweep = simulate_sweep(tmp_path, {"train_config.learning_rate": [0.1, 0.01]}, num_items=40, num_songs=8)
+    for path in sweep.score_files:
         table = pd.read_parquet(path)
         low = table["snr_vocals"].rank(method="dense") <= table["snr_vocals"].nunique() / 2
         for metric in ("SI-SDR", "SI-SDRi"):
             table[metric] -= np.where(low, 3.0, 0.0)  # the effect to find
         table["coherent"] = table["item"].rank(method="dense") % 2 == 0
         table.to_parquet(path)
-    analyze(made)
-    conditions, scores = pd.read_csv(made.files.conditions), pd.read_parquet(made.files.scores)
+    analyze(sweep)
+    conditions, scores = pd.read_csv(sweep.files.conditions), pd.read_parquet(sweep.files.scores)
     assert set(conditions["condition"]) == {"coherent", "snr_vocals"}
-    point = made.points[0]["point"]
+    point = sweep.points[0]["point"]
     own = conditions[conditions["point"] == point]
     levels = own[own["condition"] == "snr_vocals"]
     assert len(levels) == 4 and levels["items"].sum() == 40

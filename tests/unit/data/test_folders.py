@@ -36,14 +36,14 @@ def steps(value, tmp_path, **settings):
 
 def build(value, tmp_path, **settings):
     """Runs all steps of a recipe; the manifests of the fetched and organized source and of the train split."""
-    made = steps(value, tmp_path, **settings)
-    access = Access(1, tmp_path / "data" / "downloads", False, made.locations)
+    recipe_steps = steps(value, tmp_path, **settings)
+    access = Access(1, tmp_path / "data" / "downloads", False, recipe_steps.locations)
     fetched, organized, resampled = (tmp_path / "data" / name / "manifest.json" for name in ("f", "o", "r"))
-    fetch_source(json.loads(made.source.spec), fetched, access=access)
-    organize_source(json.loads(made.organized.spec), fetched, organized, access)
-    resample_source(json.loads(made.resampled.spec), organized, resampled)
+    fetch_source(json.loads(recipe_steps.source.spec), fetched, access=access)
+    organize_source(json.loads(recipe_steps.organized.spec), fetched, organized, access)
+    resample_source(json.loads(recipe_steps.resampled.spec), organized, resampled)
     manifest = tmp_path / "data" / "mixed" / "train" / "manifest.json"
-    mix.mix_dataset(json.loads(made.mixtures["train"].spec), "train", resampled, manifest)
+    mix.mix_dataset(json.loads(recipe_steps.mixtures["train"].spec), "train", resampled, manifest)
     return fetched, organized, manifest
 
 

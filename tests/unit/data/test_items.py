@@ -211,16 +211,19 @@ def test_a_scaper_folder_without_manifest_is_read_by_its_jams_with_the_snr_of_ea
     for label in ("vocals", "drums"):
         (tmp_path / "sources" / label).mkdir(parents=True)
         soundfile.write(tmp_path / "sources" / label / "a.wav", source_audio(label, rng), SAMPLE_RATE)
-    made = tmp_path / "made"
-    made.mkdir()
+    folder = tmp_path / "generated"
+    folder.mkdir()
     vocals, drums = (
         {"label": ("const", label), "snr": ("const", snr)} for label, snr in (("vocals", 3.0), ("drums", -2.0))
     )
     generate_scene(
-        made / "scene", tmp_path / "sources", [vocals | {"pitch_shift": ("const", 1.0)}, drums], sample_rate=SAMPLE_RATE
+        folder / "scene",
+        tmp_path / "sources",
+        [vocals | {"pitch_shift": ("const", 1.0)}, drums],
+        sample_rate=SAMPLE_RATE,
     )
     items = open_items(
-        {"folder": str(made), "class": "Scaper"}, {**PLAIN, "group_sources": ["drums"], "group_names": ["beat"]}
+        {"folder": str(folder), "class": "Scaper"}, {**PLAIN, "group_sources": ["drums"], "group_names": ["beat"]}
     )
     assert items.names == ["scene"]
     assert list(items[0].sources) == ["beat", "vocals"]
@@ -282,17 +285,17 @@ def test_musdb18_is_read_by_its_subset_as_wav_files(tmp_path):
 
 
 def test_fuss_is_read_by_its_split_in_any_folder(tmp_path):
-    rng, made = np.random.default_rng(0), tmp_path / "made" / "ssdata"
+    rng, folder = np.random.default_rng(0), tmp_path / "generated" / "ssdata"
     (tmp_path / "sounds" / "sound").mkdir(parents=True)
     for name in ("a", "b", "c"):
         soundfile.write(tmp_path / "sounds" / "sound" / f"{name}.wav", 0.1 * rng.normal(size=16000), 16000)
     for split in ("train", "eval"):
-        (made / split).mkdir(parents=True)
+        (folder / split).mkdir(parents=True)
         events = [{"label": ("const", "sound"), "snr": ("uniform", -3, 3)}] * 2
         generate_scene(
-            made / split / "example00000", tmp_path / "sounds", events, sample_rate=16000, random_state=len(split)
+            folder / split / "example00000", tmp_path / "sounds", events, sample_rate=16000, random_state=len(split)
         )
-    made.rename(tmp_path / "moved")
+    folder.rename(tmp_path / "moved")
     mixtures = []
     for split in ("train", "eval"):
         folder = {"folder": str(tmp_path / "moved"), "class": "FUSS", "arguments": {"split": split}}

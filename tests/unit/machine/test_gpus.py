@@ -1,4 +1,4 @@
-"""GPUs of one machine, with made-up devices: counting, and leases of jobs."""
+"""GPUs of one machine, with fake devices: counting, and leases of jobs."""
 
 import csv
 import json

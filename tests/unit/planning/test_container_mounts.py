@@ -1,4 +1,4 @@
-"""What jobs in a container see of a machine, and how an image is built and run."""
+"""Folders and variables of jobs in containers, and the scripts that build and run an image."""
 
 import os
 import subprocess
@@ -23,18 +23,18 @@ def mounted(working, strings=(), **variables):
     return folders_to_mount(load_settings({}, variables), strings, working)
 
 
-def test_what_lies_in_the_repository_is_there_already(working, monkeypatch):
+def test_folders_in_the_working_directory_are_not_mounted_again(working, monkeypatch):
     monkeypatch.chdir(working)
     assert mounted(working) == [ROOT]
 
 
-def test_folders_elsewhere_are_mounted_once_each(working, monkeypatch, tmp_path):
+def test_each_folder_outside_is_mounted_once(working, monkeypatch, tmp_path):
     monkeypatch.chdir(working)
-    places = {"DATA_DIRECTORY": str(tmp_path / "big/data"), "CACHE_DIRECTORY": str(tmp_path / "big")}
-    assert mounted(working, **places) == sorted([ROOT, tmp_path / "big"])
+    directories = {"DATA_DIRECTORY": str(tmp_path / "big/data"), "CACHE_DIRECTORY": str(tmp_path / "big")}
+    assert mounted(working, **directories) == sorted([ROOT, tmp_path / "big"])
 
 
-def test_what_links_lead_to_and_a_users_recordings_are_mounted(working, monkeypatch, tmp_path):
+def test_targets_of_links_and_a_users_recordings_are_mounted(working, monkeypatch, tmp_path):
     monkeypatch.chdir(working)
     (tmp_path / "disk").mkdir()
     (working / "results/data").symlink_to(tmp_path / "disk")
@@ -45,7 +45,7 @@ def test_what_links_lead_to_and_a_users_recordings_are_mounted(working, monkeypa
     assert mounted(working, JobTable(sources=sources).strings()) == sorted([ROOT, tmp_path / "disk", corpus])
 
 
-def test_what_the_user_mounts_stays_and_nothing_is_mounted_twice():
+def test_the_users_mounts_stay_and_nothing_is_mounted_twice():
     once = container_variables([Path("/a"), Path("/b")], 0, {"APPTAINER_BIND": "/mine:/there,/a"})
     assert once["APPTAINER_BIND"] == "/mine:/there,/a,/b" and "APPTAINER_NV" not in once
     assert container_variables([Path("/a"), Path("/b")], 1, once) == {**once, "APPTAINER_NV": "1"}
@@ -53,7 +53,7 @@ def test_what_the_user_mounts_stays_and_nothing_is_mounted_twice():
 
 @pytest.fixture
 def docker(tmp_path):
-    """A docker that writes down its words; what it would do is tested in tests/services."""
+    """A fake docker that records its arguments; tests/services uses a real one."""
     record = tmp_path / "record"
     program = tmp_path / "docker"
     program.write_text(f'#!/bin/sh\n[ "$1" = version ] || printf "%s\\n" "$@" >{record}\n')
@@ -73,7 +73,7 @@ def call(docker, script, *arguments, **variables):
     )
 
 
-def test_a_key_is_passed_to_a_container_by_name_alone(docker, tmp_path):
+def test_a_secret_is_passed_to_a_container_by_name_only(docker, tmp_path):
     variables = {"COMET_API_KEY": "a secret", "DATA_DIRECTORY": str(tmp_path / "data"), "CACHE_DIRECTORY": "results"}
     done = call(docker, "run.sh", "docker", "snakemake", "-n", **variables)
     assert done.returncode == 0, done.stderr
@@ -84,7 +84,7 @@ def test_a_key_is_passed_to_a_container_by_name_alone(docker, tmp_path):
     assert words[-3:] == ["separation-workflow:latest", "snakemake", "-n"]
 
 
-def test_the_name_of_the_image_comes_from_config_and_the_variable_wins(docker):
+def test_a_variable_overrides_the_name_of_the_image_in_config(docker):
     assert call(docker, "build.sh", "docker").returncode == 0
     assert "separation-workflow:latest" in docker.read_text().splitlines()
     assert call(docker, "build.sh", "docker", DOCKER_IMAGE_NAME="docker://lab/image:2", VARIANT="cpu").returncode == 0
@@ -92,15 +92,15 @@ def test_the_name_of_the_image_comes_from_config_and_the_variable_wins(docker):
 
 
 @pytest.mark.parametrize(
-    ("script", "arguments", "told"),
+    ("script", "arguments", "message"),
     [
         ("build.sh", ["buildah"], "build: expected one of docker podman apptainer, found 'buildah'"),
         ("run.sh", ["podman", "true"], "run: podman does not work here"),
     ],
 )
-def test_a_program_that_is_not_there_is_one_line(docker, script, arguments, told):
+def test_an_unusable_program_is_reported_in_one_line(docker, script, arguments, message):
     podman = docker.parent / "podman"
     podman.write_text("#!/bin/sh\nexit 1\n")
     podman.chmod(0o755)
     done = call(docker, script, *arguments)
-    assert done.returncode == 1 and done.stderr.strip() == told
+    assert done.returncode == 1 and done.stderr.strip() == message

@@ -1,4 +1,4 @@
-"""The recipes of the workflow, on small folders with the right layout, and their ids."""
+"""The recipes in config/datasets, on small folders with the right layout, and their ids."""
 
 import json
 
@@ -24,11 +24,11 @@ def steps(name, tmp_path, environment=None, reachable=None, **settings):
     return dataset_steps.steps_of(config.load_recipe(name, environment or {}), given, reachable)
 
 
-def organized(made, tmp_path):
-    access = Access(1, tmp_path / "downloads", True, made.locations)
+def organized(recipe_steps, tmp_path):
+    access = Access(1, tmp_path / "downloads", True, recipe_steps.locations)
     fetched, manifest = tmp_path / "f" / "manifest.json", tmp_path / "o" / "manifest.json"
-    fetch_source(json.loads(made.source.spec), fetched, access=access)
-    organize_source(json.loads(made.organized.spec), fetched, manifest, access)
+    fetch_source(json.loads(recipe_steps.source.spec), fetched, access=access)
+    organize_source(json.loads(recipe_steps.organized.spec), fetched, manifest, access)
     return manifest
 
 
@@ -49,8 +49,8 @@ def test_speech_corpora_keep_test_speakers_apart(name, tmp_path):
             noise = tone(2000, seconds=5, rate=16000, seed=number)
             write(tmp_path / "noise" / split / "n.wav", noise, 16000)
         environment["WHAM_NOISE_DIRECTORY"] = str(tmp_path / "noise")
-    made = steps(name, tmp_path, environment)
-    manifest = organized(made, tmp_path)
+    recipe_steps = steps(name, tmp_path, environment)
+    manifest = organized(recipe_steps, tmp_path)
     files = json.loads(manifest.read_text())["files"]
     speakers = {
         split: {entry["speaker"] for entry in files if entry["split"] == split and entry["class"] == "speech"}
@@ -58,8 +58,8 @@ def test_speech_corpora_keep_test_speakers_apart(name, tmp_path):
     }
     assert speakers == {"train": {"011", "01a"}, "val": {"011", "01a"}, "test": {"050", "051", "440"}}
     resampled = tmp_path / "r" / "manifest.json"
-    resample_source(json.loads(made.resampled.spec), manifest, resampled)
-    spec = json.loads(made.mixtures["test"].spec)
+    resample_source(json.loads(recipe_steps.resampled.spec), manifest, resampled)
+    spec = json.loads(recipe_steps.mixtures["test"].spec)
     spec["mixture_parameters"]["test"]["num_mixtures"] = 2
     mix.mix_dataset(spec, "test", resampled, tmp_path / "m" / "manifest.json")
     for item in json.loads((tmp_path / "m" / "manifest.json").read_text())["items"]:
@@ -73,18 +73,18 @@ def test_musdb18_hq_has_the_validation_tracks_of_musdb(tmp_path):
     names = {"train": ["A - One", "Actions - One Minute Smile"], "test": ["B - Two"]}
     for subset, tracks in names.items():
         for number, track in enumerate(tracks):
-            for place, stem in enumerate((*musdb.STEMS, "mixture")):
-                audio = tone(200 + 40 * place, seconds=4.5, rate=44100, seed=number + 10 * (subset == "test"))
+            for index, stem in enumerate((*musdb.STEMS, "mixture")):
+                audio = tone(200 + 40 * index, seconds=4.5, rate=44100, seed=number + 10 * (subset == "test"))
                 write(tmp_path / "hq" / subset / track / f"{stem}.wav", audio, 44100)
-    made = steps("musdb18", tmp_path, {"MUSDB18_DIRECTORY": str(tmp_path / "hq")})
-    files = json.loads(organized(made, tmp_path).read_text())["files"]
+    recipe_steps = steps("musdb18", tmp_path, {"MUSDB18_DIRECTORY": str(tmp_path / "hq")})
+    files = json.loads(organized(recipe_steps, tmp_path).read_text())["files"]
     assert len(files) == 12
     assert {(entry["split"], entry["song"]) for entry in files} == {
         ("train", "A - One"), ("val", "Actions - One Minute Smile"), ("test", "B - Two"),
     }  # fmt: skip
 
 
-def test_musdb18_stems_without_ffmpeg_are_an_error_of_one_line(tmp_path, monkeypatch):
+def test_musdb18_stems_without_ffmpeg_are_an_error(tmp_path, monkeypatch):
     for subset in ("train", "test"):
         (tmp_path / "m" / subset).mkdir(parents=True)
         (tmp_path / "m" / subset / "A.stem.mp4").write_bytes(b"x")
@@ -102,8 +102,8 @@ def test_speech_commands_use_the_lists_of_the_archive(tmp_path):
     write(folder / "_background_noise_" / "noise.wav", tone(50, rate=16000), 16000)
     (folder / "validation_list.txt").write_text("yes/bb_nohash_0.wav\nno/bb_nohash_0.wav\n")
     (folder / "testing_list.txt").write_text("yes/cc_nohash_0.wav\nno/cc_nohash_0.wav\n")
-    made = steps("speech_commands", tmp_path, {"SPEECH_COMMANDS_DIRECTORY": str(folder)})
-    files = json.loads(organized(made, tmp_path).read_text())["files"]
+    recipe_steps = steps("speech_commands", tmp_path, {"SPEECH_COMMANDS_DIRECTORY": str(folder)})
+    files = json.loads(organized(recipe_steps, tmp_path).read_text())["files"]
     assert {(entry["split"], entry["speaker"], entry["class"]) for entry in files} == {
         (split, speaker, word)
         for split, speaker in (("train", "aa"), ("val", "bb"), ("test", "cc"))
@@ -111,11 +111,11 @@ def test_speech_commands_use_the_lists_of_the_archive(tmp_path):
     }
 
 
-def test_without_a_folder_files_are_downloaded_and_offline_names_the_missing_one(tmp_path):
-    made = steps("speech_commands", tmp_path)
-    assert made.resample_shards > 1
+def test_a_missing_folder_means_a_download_and_offline_names_the_missing_file(tmp_path):
+    recipe_steps = steps("speech_commands", tmp_path)
+    assert recipe_steps.resample_shards > 1
     with pytest.raises(UserError, match=r"downloads/speech_commands_v0.02.tar.gz: it is missing and offline is set"):
-        organized(made, tmp_path)
+        organized(recipe_steps, tmp_path)
     with pytest.raises(UserError, match="set WSJ0_DIRECTORY"):
         steps("wsj0_3mix", tmp_path)
 
@@ -128,7 +128,7 @@ def test_recordings_and_synthetic_voices_never_share_an_id(tmp_path, monkeypatch
     assert json.loads(fallback.source.spec)["source"]["args"]["recordings"] == "synthetic"
     (notice,) = fallback.notices
     assert "synthetic voices" in notice and why in notice
-    # the answer that one run was given holds for its jobs
+    # the result is stored for the jobs of the run
     settings = config.load_settings({"directories": {"data": str(tmp_path / "data")}}, {})
     monkeypatch.setattr(speech_recordings, "_cause", lambda: why)
     monkeypatch.setattr(speech_recordings, "unavailable", lambda settings: "")
@@ -163,12 +163,12 @@ def test_toy_speech_shares_no_utterance_between_splits(test_speakers, tmp_path):
 
 
 def test_large_datasets_are_divided_among_jobs(tmp_path):
-    made = steps("toy_music", tmp_path, shards={"mixtures": 100})
-    assert made.mix_shards == {"train": 3, "val": 1, "test": 1}
-    assert steps("toy_music", tmp_path).dataset.id == made.dataset.id
+    recipe_steps = steps("toy_music", tmp_path, shards={"mixtures": 100})
+    assert recipe_steps.mix_shards == {"train": 3, "val": 1, "test": 1}
+    assert steps("toy_music", tmp_path).dataset.id == recipe_steps.dataset.id
 
 
-def test_later_options_change_no_id_at_their_neutral_value(tmp_path):
+def test_neutral_values_of_later_options_keep_ids(tmp_path):
     recipe = config.load_recipe("toy_music", {})
     settings = config.load_settings({}, {})
     before = dataset_steps.steps_of(recipe, settings).dataset.id

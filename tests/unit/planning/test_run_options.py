@@ -1,4 +1,4 @@
-"""What jobs get from their run: typed, of constant size, and each point's own settings."""
+"""Options that jobs read: typed, of constant size, with each point's own settings."""
 
 import os
 import pickle
@@ -17,15 +17,15 @@ def working(tmp_path, monkeypatch):
     return tmp_path
 
 
-def as_a_job_gets_it(workflow) -> RunOptions:
+def options_in_job(workflow) -> RunOptions:
     workflow.job_table.write(workflow.experiment.name)
     return RunOptions.of({"run_options": pickle.loads(pickle.dumps(workflow.run_options.as_config()))})
 
 
-def test_a_job_reads_what_planning_wrote(working):
+def test_a_job_reads_the_options_that_planning_wrote(working):
     rates = {"train_config.learning_rate": [0.1, 0.01], "cache": "x"}
     workflow = plan(experiment(sweep=[rates]), working)
-    options = as_a_job_gets_it(workflow)
+    options = options_in_job(workflow)
     assert options == workflow.run_options
     assert options.jobs == workflow.job_table
     for row in workflow.rows:
@@ -38,13 +38,13 @@ def test_a_point_has_its_own_settings_that_change_no_result(working):
         {"train_config.learning_rate": 0.01, "info.notes": "slow", "train_config.num_workers": 3},
     ]
     workflow = plan(experiment(sweep=[{"multiple_parameters_1": groups}]), working)
-    first, second = (as_a_job_gets_it(workflow).jobs.point(point) for point in workflow.trainings)
+    first, second = (options_in_job(workflow).jobs.point(point) for point in workflow.trainings)
     assert first["info"]["notes"] != "slow" and first["train_config"]["num_workers"] == 0
     assert second["info"]["notes"] == "slow" and second["train_config"]["num_workers"] == 3
     assert first["readers"] == second["readers"] and first["readers"]["train"]["split"] == "train"
 
 
-def test_the_size_of_what_a_job_gets_does_not_depend_on_the_number_of_points(working):
+def test_the_size_of_run_options_does_not_depend_on_the_number_of_points(working):
     sizes = []
     for count in (2, 50):
         workflow = plan(
@@ -54,30 +54,30 @@ def test_the_size_of_what_a_job_gets_does_not_depend_on_the_number_of_points(wor
     assert sizes[0] == sizes[1] < 4000
 
 
-def test_another_table_is_another_file_and_the_same_table_is_written_once(working):
+def test_each_table_has_its_own_file_and_is_written_once(working):
     one = plan(experiment(info={"notes": "a"}), working)
     other = plan(experiment(info={"notes": "b"}), working)
     assert one.run_options.table != other.run_options.table
-    options = as_a_job_gets_it(one)
+    options = options_in_job(one)
     before = Path(options.table).stat().st_ino
-    as_a_job_gets_it(one)
+    options_in_job(one)
     assert Path(options.table).stat().st_ino == before
 
 
-def test_tables_that_no_run_has_used_for_long_are_removed(working):
+def test_tables_without_a_recent_run_are_removed(working):
     old, recent = (plan(experiment(info={"notes": notes}), working) for notes in ("old", "recent"))
-    tables = [Path(as_a_job_gets_it(each).table) for each in (old, recent)]
+    tables = [Path(options_in_job(each).table) for each in (old, recent)]
     of_another_sweep = tables[0].with_name(f"other-{'0' * 12}.json")
     of_another_sweep.touch()
     for path in (tables[0], of_another_sweep):
         os.utime(path, (0, 0))
-    as_a_job_gets_it(recent)
+    options_in_job(recent)
     assert [path.exists() for path in (*tables, of_another_sweep)] == [False, True, True]
 
 
-def test_a_table_that_is_gone_is_one_line(working):
+def test_a_deleted_table_is_reported_with_a_remedy(working):
     options = plan(experiment(), working).run_options
-    with pytest.raises(UserError, match=r"the options of this run are gone.*start the workflow again"):
+    with pytest.raises(UserError, match=r"the options of this run were deleted.*start the workflow again"):
         _ = options.jobs
 
 
@@ -92,7 +92,7 @@ def test_a_points_config_takes_the_sections_of_an_evaluation():
     }
 
 
-def test_the_experiment_names_the_sheet_before_config_does(working):
+def test_the_sheet_of_the_experiment_overrides_config(working):
     options = plan(experiment(), working).run_options
     assert sheet_destination(options, {})["worksheet"] == options.sweep
     named = {"spreadsheet_name": "mine", "worksheet_name": "today"}

@@ -1,4 +1,4 @@
-"""Patches of Snakemake: they change no result, apply to large sweeps alone, and are still needed."""
+"""Patches of Snakemake: they change no result, apply only to large sweeps, and are still needed."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ import inspect, sys
 sys.path.insert(0, {scripts!r})
 from snakemake import common, dag
 from snakemake.resources import Resource
-from separation.planning.snakemake_patches import end_with_job_stats, known, patch_snakemake
+from separation.planning.snakemake_patches import end_with_job_stats, with_known_parameters, patch_snakemake
 
 get_source, signature = dag.script.get_source, inspect.signature
 def counted_source(path, *others):
@@ -34,7 +34,7 @@ end_with_job_stats(workflow)
 rule all:
     input: expand("{{name}}.out", name=list("abcd"))
 
-@known
+@with_known_parameters
 def threads_of(wildcards):
     return 1 if wildcards.name == "a" else 2
 
@@ -64,8 +64,8 @@ def test_scripts_and_signatures_are_looked_up_once_for_all_jobs_of_a_rule(tmp_pa
     assert done.stdout.count("threads: 2") == 3
 
 
-def test_small_sweeps_run_on_snakemake_as_it_is_and_it_still_looks_up_every_job(tmp_path):
-    """Where this fails, Snakemake looks things up once itself, and the patch can go."""
+def test_small_sweeps_use_an_unpatched_snakemake_that_looks_up_every_job(tmp_path):
+    """If this fails, Snakemake looks them up once itself, and the patch can be removed."""
     (tmp_path / "make.py").write_text("")
     done = plan(tmp_path, "make.py", points=snakemake_patches.MANY_POINTS)
     assert "patched False False" in done.stdout
@@ -79,7 +79,7 @@ def test_small_sweeps_run_on_snakemake_as_it_is_and_it_still_looks_up_every_job(
 def test_other_versions_of_snakemake_are_left_alone(monkeypatch, version):
     monkeypatch.setattr(snakemake_patches.snakemake, "__version__", version)
     assert not snakemake_patches.patch_snakemake(MANY)
-    function = snakemake_patches.known(lambda wildcards: 1)
+    function = snakemake_patches.with_known_parameters(lambda wildcards: 1)
     assert not vars(function)
 
 

@@ -84,12 +84,16 @@ def test_an_invalid_optimizer_is_an_error_that_names_the_cause(changes, expected
 
 
 def test_optimizer_arguments_are_passed():
-    made = make_optimizer(
+    optimizer = make_optimizer(
         torch.nn.Linear(2, 2),
         options(optimizer="AdamW", optimizer_args={"betas": [0.5, 0.6]}, learning_rate=0.3, weight_decay=0.1),
     )
-    assert isinstance(made, torch.optim.AdamW)
-    assert (made.defaults["betas"], made.defaults["lr"], made.defaults["weight_decay"]) == ((0.5, 0.6), 0.3, 0.1)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert (optimizer.defaults["betas"], optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (
+        (0.5, 0.6),
+        0.3,
+        0.1,
+    )
 
 
 def rates(steps_per_epoch=2, epochs=4, losses=None, **changes):
@@ -222,13 +226,13 @@ def test_a_gradient_that_is_not_finite_is_an_error_after_its_step(train, monkeyp
 
 def test_several_losses_are_weighted(splits, tmp_path):
     def config(*losses):
-        made = experiment(
+        content = experiment(
             dataset={"data_keys_for_training": ["mix_magnitude", "ideal_binary_mask", "weights", "source_magnitudes"]},
             num_epochs=1,
             learning_rate=1e-30,
             loss_function=[list(loss) for loss in losses],
         )
-        model = made["model_config"]
+        model = content["model_config"]
         model["modules"]["mask"] = {
             "class": "Embedding",
             "args": {"num_features": 33, "hidden_size": 16, "embedding_size": 2, "activation": ["sigmoid"]},
@@ -236,7 +240,7 @@ def test_several_losses_are_weighted(splits, tmp_path):
         model["modules"]["estimates"] = {"class": "Mask"}
         model["connections"] += [["mask", ["recurrent_stack"]], ["estimates", ["mask", "mix_magnitude"]]]
         model["output"] += ["mask", "estimates"]
-        return made
+        return content
 
     def loss(name, *losses):
         loop.train_point(PointOptions.read(config(*losses)), folder=tmp_path / name, splits=splits)

@@ -1,4 +1,4 @@
-"""Checks, before anything runs, that the files of a user's folders are those that datasets were built from."""
+"""Check before any job that a user's files are unchanged since datasets were built from them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from separation.planning.workflow import Workflow
 
 
 def check_sources(workflow: Workflow) -> None:
-    """Checks every file of a user's folder that a source was built from; one with another time stamp is hashed again.
+    """Hashes every file in a user's folder whose time stamp changed since a source was built from it.
 
-    A file of another size or name gives the source another id: everything derived from it is rebuilt without a check.
+    A new name or size gives the source a new id, so everything derived from it is rebuilt without a check.
 
     Raises:
         UserError: The content of a file changed.
@@ -36,7 +36,7 @@ def _check(manifest: Path) -> None:
         try:
             found = (manifest.parent / path).stat().st_mtime_ns
         except OSError:
-            continue  # the job that needs it reports it
+            continue  # reported by the job that reads it
         if found != known:
             newer[path] = found
     if not newer:

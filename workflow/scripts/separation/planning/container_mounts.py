@@ -13,17 +13,17 @@ from separation.experiment.config import ROOT, Settings
 def folders_to_mount(settings: Settings, strings: Iterable[str], working: Path) -> list[Path]:
     """The folders that jobs read and write outside the working directory, none of them within another.
 
-    DATA, CACHE, ARTIFACTS and the repository, the targets of links in them, and every file or folder of the user that
-    the workflow knows of: recordings, scripts, own modules, an experiment's mixtures.
+    DATA, CACHE, ARTIFACTS and the repository, the targets of links in them, and all the user's files and folders in the
+    job table: recordings, scripts, the user's modules, an experiment's mixtures.
 
     Args:
         settings: Settings of the workflow.
         strings: Strings of the job table, among them paths.
-        working: Working directory, which containers see anyway.
+        working: Working directory, which is always mounted.
     """
-    own = [settings.data, settings.cache, settings.artifacts, ROOT]
-    known = {Path(text) for text in strings if text.startswith(("/", ".."))}
-    wanted = [path.absolute() for path in [*own, *sorted(path for path in known if path.exists())]]
+    workflow_folders = [settings.data, settings.cache, settings.artifacts, ROOT]
+    user_paths = {Path(text) for text in strings if text.startswith(("/", ".."))}
+    wanted = [path.absolute() for path in [*workflow_folders, *sorted(path for path in user_paths if path.exists())]]
     found: list[Path] = []
     folders = {path.parent if path.is_file() else path for path in wanted}
     for folder in sorted(folders | {folder.resolve() for folder in folders}):
@@ -35,8 +35,8 @@ def folders_to_mount(settings: Settings, strings: Iterable[str], working: Path) 
 def container_variables(folders: list[Path], gpus: int, environment: Mapping[str, str]) -> dict[str, str]:
     """Environment variables for apptainer (or singularity without it) that mount what jobs need.
 
-    Snakemake mounts this library at a path of its own, without the templates and schemas beside it; PYTHONPATH makes
-    jobs import it from the repository.
+    Snakemake mounts this library at another path, without the templates and schemas beside it; PYTHONPATH makes jobs
+    import it from the repository.
 
     Args:
         folders: Folders to mount at their own paths, added to those that the user mounts.
@@ -50,7 +50,7 @@ def container_variables(folders: list[Path], gpus: int, environment: Mapping[str
     return {**found, f"{program}_NV": "1"} if gpus else found
 
 
-def show_to_jobs(settings: Settings, strings: Iterable[str], gpus: int) -> None:
-    """Makes the containers of this process and its jobs see all folders and GPUs that they need."""
+def mount_for_jobs(settings: Settings, strings: Iterable[str], gpus: int) -> None:
+    """Mounts the folders and GPUs that jobs need in the containers of this process and its jobs."""
     folders = folders_to_mount(settings, strings, Path.cwd())
     os.environ.update(container_variables(folders, gpus, os.environ))

@@ -1,6 +1,6 @@
-"""From a dataset's recipe to its steps, each under the id of its output.
+"""From a dataset's recipe to its steps and their ids.
 
-Of a user's folder, names and sizes of files enter the ids; its path reaches the jobs beside the ids, in `locations`.
+The names and sizes of a user's files enter the ids; the folder's path does not, it reaches jobs in `locations`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NEUTRAL: dict[str, Any] = {
 }  # fmt: skip
 # kinds of source whose audio comes from elsewhere and is checked before mixing
 GUARDED = frozenset({"folder", "musdb18", "script"})
-# in the data directory: which recordings the toy speech consists of, and why
+# file in the data directory: the kind of recordings in the toy speech, and the reason
 RECORDINGS = "toy_speech.json"
 
 
@@ -120,7 +120,7 @@ def steps_of(recipe: Recipe, settings: Settings, reachable: Callable[[], str] | 
 def _source(
     recipe: Recipe, source: Mapping[str, Any], settings: Settings, reachable: Callable[[], str] | None
 ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """The source as it enters ids, its locations, and notices."""
+    """The source as part of ids, its locations, and notices."""
     if source["kind"] == "toy_speech":
         args, notices = _toy_speech(recipe, source.get("args") or {}, settings, reachable)
         return {**source, "args": args}, {}, notices
@@ -151,7 +151,7 @@ def _source(
         given["listing"] = digest(found)
         return given, locations, []
     if source.get("download"):
-        # the same file from another server is the same file
+        # the same file from another server keeps its id
         given["download"] = [
             {key: inner for key, inner in each.items() if key != "urls"} for each in source["download"]
         ]
@@ -189,7 +189,7 @@ def _file(recipe: Recipe, path: str, key: tuple) -> Path:
 
 
 def _organize(recipe: Recipe, value: Mapping[str, Any], locations: dict[str, Any]) -> dict[str, Any]:
-    """`organize` as it enters ids: lists and tables by their contents."""
+    """`organize` as part of ids: lists and tables by their contents."""
     organize = dict(value["organize"])
     lists = {("lists", name): path for name, path in (organize.get("lists") or {}).items()}
     if organize.get("table"):
@@ -198,7 +198,7 @@ def _organize(recipe: Recipe, value: Mapping[str, Any], locations: dict[str, Any
         inside = [Path(folder) / path for folder in locations.get("folders", {}).values()]
         found = next((file for file in (*inside, Path(path), ROOT / path) if file.is_file()), None)
         if found is None and ("download" in locations or "file" in locations):
-            continue  # it comes with the source
+            continue  # it is part of the source
         if found is None:
             raise recipe.document.error(
                 f"no such file: {path} (searched in the source's folder and at the repository's root)",
@@ -210,7 +210,7 @@ def _organize(recipe: Recipe, value: Mapping[str, Any], locations: dict[str, Any
 
 
 def _guards(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The guards of a recipe, with what mixing requires of a file."""
+    """The guards of a recipe, with the requirements of mixing."""
     guards = dict(value.get("guards") or {"action": "stop"})
     if guards.get("min_duration") is None:
         guards["min_duration"] = _least_event_duration(value)
@@ -220,7 +220,7 @@ def _guards(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _least_event_duration(value: Mapping[str, Any]) -> float:
-    """The shortest event that mixtures may ask for, in seconds, by the lower bounds of its distributions."""
+    """The shortest event that mixtures may use, in seconds: the lower bound of its distributions."""
     least = []
     for parameters in value["mixture_parameters"].values():
         events = {**value["event_parameters"], **(parameters.get("event_parameters") or {})}
@@ -240,12 +240,11 @@ def _least_event_duration(value: Mapping[str, Any]) -> float:
 def _toy_speech(
     recipe: Recipe, args: Mapping[str, Any], settings: Settings, reachable: Callable[[], str] | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The arguments with the kind of recordings that this machine can get; each kind has its own ids.
+    """The arguments with the kind of recordings available on this machine; each kind has its own ids.
 
-    The answer is stored in the data directory, so that every job and every later run uses the same one.
+    The kind is stored in the data directory, so that every job and every later run uses the same one.
     """
-    asked = args.get("recordings", "auto")
-    if asked != "auto":
+    if args.get("recordings", "auto") != "auto":
         return dict(args), []
     record = settings.data / RECORDINGS
     if record.exists():
@@ -267,7 +266,7 @@ def _toy_speech(
 
 
 def unavailable(settings: Settings) -> str:
-    """Why Debian's packages are unavailable here, judged without using the network; "" if nothing speaks against it."""
+    """Why Debian's packages are unavailable here, checked without the network; "" if no reason is found."""
     if debian_packages(downloads_folder(settings.data)).is_dir():
         return ""
     if settings.offline:

@@ -1,4 +1,4 @@
-"""From an experiment file to its workflow: expands the sweep and collects everything that its points need."""
+"""From an experiment file to its workflow: expands the sweep and collects the work of all points."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def load_workflow(
     environment: Mapping[str, str],
     reachable: Callable[[configuration.Settings], str] | None = None,
 ) -> Workflow:
-    """Reads the configuration and the experiment that it names.
+    """Reads the configuration and its experiment.
 
     Args:
-        config: Snakemake's.
+        config: Snakemake's config.
         environment: Environment variables.
-        reachable: Called where a recipe takes the recordings it can get; see dataset_steps.steps_of.
+        reachable: Called for recipes that use the available recordings; see dataset_steps.steps_of.
 
     Raises:
-        UserError: Something that a user wrote is wrong; one line.
+        UserError: A user's file or setting is wrong; one line.
     """
     settings = configuration.load_settings(config, environment)
     experiment = configuration.load_experiment(settings.sweep, settings.variables)
@@ -59,9 +59,9 @@ def load_workflow(
 class _Memo:
     """Calls functions once for the same sections.
 
-    Sections that a sweep leaves alone are the same objects in all of its points, so that most results of a large sweep
-    are found here. They are compared by identity, which is cheap, and kept alive, so that an identity stays unique.
-    Other arguments, strings for one, are compared by value.
+    A section that no point changes is the same object in all points, so a large sweep finds most results here. Sections
+    are compared by identity, which is cheap, and kept alive, so that an identity stays unique. Other arguments, such as
+    strings, are compared by value.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class _Expansion:
         table = self.workflow.job_table
         table.datasets = {item.id: item.name for item in self.workflow.datasets.values()}
         table.source_folders = [str(settings.data / source) for source in self.workflow.sources]
-        # a point with several evaluations is called as in the first one
+        # a point with several evaluations has the label of the first
         table.labels = {row.point: {"label": row.label, "swept": row.swept} for row in self.workflow.rows[::-1]}
 
     # points ------------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class _Expansion:
             )
 
     def _add(self, point: Point) -> PointRow:
-        """Adds what a point needs to the workflow, and returns its row."""
+        """Adds the work of a point to the workflow, and returns its row."""
         self._check(point)
         config = {name: self._once(section_of, name, section) for name, section in point.config.items()}
         info, dataset_config, train_config = (config[name].value for name in ("info", "dataset_config", "train_config"))
@@ -152,7 +152,7 @@ class _Expansion:
             self.workflow.job_table.add_point(work.id, options)
         elif training.spec != work.spec:
             raise UserError(f"two different points have the id {work.id}; change info.seed of one of them")
-        self._use_caches(training, point)
+        self._apply_cache_keys(training, point)
         evaluated = [config[name].value for name in ("algorithm_config", "test_config")]
         evaluation, test = self._once(self._evaluation, *evaluated, splits, info["extras"])
         self.workflow.evaluations[work.id, evaluation.id] = (evaluation, test)
@@ -185,10 +185,10 @@ class _Expansion:
     # checks ------------------------------------------------------------------------------------------------------
 
     def _check(self, point: Point) -> None:
-        """Raises a UserError where the parts of a point do not fit; parts that points share are checked once."""
+        """Raises a UserError if the sections of a point do not fit; sections that points share are checked once."""
         config, extras = point.config, point.config["info"]["extras"]
         sections = [config[key] for key in _CHECKED_SECTIONS]
-        # of train_config only these matter, and a sweep often varies the rest of it
+        # only these keys of train_config matter, and sweeps often vary the others
         training = (config["train_config"]["loss_function"], config["train_config"]["optimizer"])
         if not self._once.is_new(*sections, *training, extras):
             return
@@ -200,10 +200,10 @@ class _Expansion:
                 if entry.get("split", split) in dataset.splits:
                     mistake = check_data(config, split, dataset.recipe)
         if mistake is not None:
-            raise self._mistake(point, *mistake)
+            raise self._error_at(point, *mistake)
 
-    def _mistake(self, point: Point, path: KeyPath, message: str) -> UserError:
-        """An error at the sweep's line where the sweep set the key, else at the key itself."""
+    def _error_at(self, point: Point, path: KeyPath, message: str) -> UserError:
+        """An error at the line of the sweep if the sweep sets the key, else at the key itself."""
         origin = path
         while origin and origin not in point.origins:
             origin = origin[:-1]
@@ -222,8 +222,8 @@ class _Expansion:
             self.workflow.job_table.caches[f"{work.id}/{split.split}"] = split.reader
         return ids
 
-    def _use_caches(self, training: Training, point: Point) -> None:
-        """Requires a point's caches to exist, or sets by how many workers they are filled, as its block says."""
+    def _apply_cache_keys(self, training: Training, point: Point) -> None:
+        """Applies populate_cache and num_cache_workers of a point's block to its caches."""
         workers = self.workflow.cache_workers
         for key, cache in training.caches.items():
             split = training.splits[key].split
@@ -259,7 +259,7 @@ class _Expansion:
         return Split(dataset.id, name, split, str(manifest.parent), str(manifest), kept)
 
     def _users_split(self, key: str, entry: dict[str, Any]) -> Split:
-        """A folder of mixtures that the user brings."""
+        """A user's own folder of mixtures."""
         folder = Path(entry["folder"])
         if not folder.is_dir():
             raise self._experiment.document.error(
@@ -273,7 +273,7 @@ class _Expansion:
         return Split(dataset, entry["class"], key, str(folder), None, kept)
 
     def _dataset(self, name: str) -> Dataset:
-        """A dataset of a recipe, with all steps that lead to it."""
+        """A dataset of a recipe; its steps are added to the workflow."""
         if name in self._recipes:
             return self._recipes[name]
         recipe = configuration.load_recipe(name, self._settings.variables)

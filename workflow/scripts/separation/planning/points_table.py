@@ -1,4 +1,4 @@
-"""The rows of points.csv: ids and readable names of points, and the values of the keys that vary."""
+"""Rows of points.csv: ids and labels of points, and the values of the keys that vary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PointRow:
     Attributes:
         point, evaluation, baselines: Ids.
         swept: Values of the keys that vary in the sweep.
-        labels: Readable names, one for each block that yields the point.
+        labels: Readable names, one for each block with this point.
         blocks: Numbers of those blocks.
         seed: Seed of the training.
         group: Digest of the setting; the same for points that differ in the seed alone.
@@ -51,18 +51,18 @@ class PointRow:
 
 
 def fill_varying_keys(expanded: list[tuple[Point, PointRow]]) -> None:
-    """Gives every row its label and a value for every key that varies, also where its own block leaves the key out."""
+    """Adds to every row its label and the values of all keys that vary, even if its own block omits them."""
     keys: dict[str, bool] = {}
     for point, _ in expanded:
         for setting in point.settings:
             keys[setting.key] = keys.get(setting.key, False) or setting.swept
     varies = {key: len({canonical_json(_value_of(point, key)) for point, _ in expanded}) > 1 for key in keys}
-    names = short_names([key for key, does in varies.items() if does])
+    names = short_names([key for key, different in varies.items() if different])
     for point, row in expanded:
         values = {key: row.swept.get(key, _value_of(point, key)) for key in keys if keys[key] or varies[key]}
         row.swept = {key: value for key, value in values.items() if value is not None}
         own = {setting.key: setting.value for setting in point.settings if setting.key in names}
-        row.labels.append(", ".join(f"{names[key]}={_shown(value)}" for key, value in own.items()) or "as written")
+        row.labels.append(", ".join(f"{names[key]}={_text(value)}" for key, value in own.items()) or "as written")
 
 
 def _value_of(point: Point, key: str) -> Any:
@@ -72,5 +72,5 @@ def _value_of(point: Point, key: str) -> Any:
     return next(iter(values_of(point.config, key)), None)
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else canonical_json(value)

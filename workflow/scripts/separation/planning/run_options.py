@@ -1,4 +1,4 @@
-"""Settings that change no result, for jobs: they travel beside `params`, so that no job runs again for them."""
+"""Settings of jobs that change no result; they are not in `params`, so no job runs again for them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from separation.errors import UserError
 from separation.experiment.ids import HEX_DIGITS, excluded_keys, with_neutral
 from separation.files.atomic import write_text
 
-#: beside Snakemake's own records, so that jobs on other machines and in containers read it
+#: in Snakemake's folder, where jobs on other machines and in containers can read it
 TABLES = Path(".snakemake/run_options")
 _DAYS_KEPT = 60
 
 
 @dataclass
 class JobTable:
-    """What grows with the sweep, in one file, of which a job reads its own entry.
+    """Settings that grow with the sweep, in one file; a job reads its own entry.
 
     Attributes:
-        common: Settings of the first point that change no result, by section, with `readers`: its splits.
+        common: Settings of the first point, by section, and `readers`: its splits.
         points: Sections in which another point differs from `common`, by point.
         labels: `label` and `swept` values by point.
         caches: Reader of the split by <cache>/<split>.
@@ -49,7 +49,7 @@ class JobTable:
     source_folders: list[str] = field(default_factory=list)
 
     def add_point(self, point: str, options: Mapping[str, Any]) -> None:
-        """Keeps the settings of a point: whole for the first one, for others what differs from it."""
+        """Stores the settings of a point: all of the first point, for others only the differences from it."""
         if not self.common:
             self.common = dict(options)
         elif differing := {key: value for key, value in options.items() if value != self.common[key]}:
@@ -63,11 +63,11 @@ class JobTable:
         return json.dumps(vars(self), sort_keys=True, separators=(",", ":"))
 
     def file(self, sweep: str) -> str:
-        """The file of this table; another table is another file."""
+        """The file of this table, named by its contents."""
         return str(TABLES / f"{sweep}-{hashlib.sha256(self._text().encode()).hexdigest()[:HEX_DIGITS]}.json")
 
     def write(self, sweep: str) -> None:
-        """Writes the file where it is missing; removes those of the sweep that no run has used for long."""
+        """Writes the file if it is missing, and removes old files of the sweep that no run has used lately."""
         path = Path(self.file(sweep))
         if path.exists():
             os.utime(path)
@@ -78,21 +78,21 @@ class JobTable:
                 other.unlink(missing_ok=True)
 
     def strings(self) -> Iterator[str]:
-        """All strings in it, among them every path."""
+        """All strings in the table, including every path."""
         yield from _strings(vars(self))
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What every job gets from the run it belongs to. Its size does not depend on the number of points.
+    """Options of a run for all its jobs. Their size does not depend on the number of points.
 
     Attributes:
         sweep: Name of the sweep.
         sweep_file: Experiment file.
-        overrides: Changes to it from the command line, by key.
-        artifacts: ARTIFACTS.
+        overrides: Values from the command line, by key.
+        artifacts: Folder of artifacts.
         downloads: Folder of downloads.
-        offline: Whether nothing may be downloaded.
+        offline: Whether downloads are forbidden.
         tracking: `mode`, `names` and options of the trackers.
         publishing: Options of the sheet and the workbook.
         table: File of the JobTable.
@@ -110,11 +110,11 @@ class RunOptions:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> RunOptions:
-        """Those in the `config` of a job."""
+        """The options in the `config` of a job."""
         return cls(**config["run_options"])
 
     def as_config(self) -> dict[str, Any]:
-        """As plain values, for Snakemake's `config`."""
+        """The options as plain values, for Snakemake's `config`."""
         return dataclasses.asdict(self)
 
     @functools.cached_property
@@ -122,13 +122,13 @@ class RunOptions:
         """The table of points, splits and sources.
 
         Raises:
-            UserError: its file is gone.
+            UserError: The table's file was deleted.
         """
         try:
             content = json.loads(Path(self.table).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise UserError(
-                "the options of this run are gone, as .snakemake was deleted; start the workflow again", file=self.table
+                "the options of this run were deleted with .snakemake; start the workflow again", file=self.table
             ) from error
         return JobTable(**content)
 
@@ -137,7 +137,7 @@ def neutral_settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dic
     """The settings of a point that change no weights, by section.
 
     Args:
-        sections: All sections of its config, normalised.
+        sections: All sections of its config, with normalized numbers.
     """
     return {
         "info": {key: value for key, value in sections["info"].items() if key != "seed"},
@@ -151,7 +151,7 @@ def neutral_settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dic
 
 
 def provenance_inputs(options: RunOptions, table: JobTable) -> dict[str, Any]:
-    """What report/provenance needs to know of a run, by the names of its arguments."""
+    """The arguments of report/provenance, by name."""
     return {
         "sweep_file": Path(options.sweep_file),
         "notes": table.common["info"]["notes"],
@@ -166,7 +166,7 @@ def sheet_destination(options: RunOptions, info: Mapping[str, Any]) -> dict[str,
 
     Args:
         options: Options of the run.
-        info: The experiment's `info`, which goes before config.
+        info: The experiment's `info`, which overrides config.
     """
     publishing = options.publishing
     return {
@@ -176,7 +176,7 @@ def sheet_destination(options: RunOptions, info: Mapping[str, Any]) -> dict[str,
 
 
 def complete_config(spec: Mapping[str, Any], options: Mapping[str, Any], point: str, folder: str) -> dict[str, Any]:
-    """A point's complete config, itself a valid experiment file that leads to the same point.
+    """A point's complete config, a valid experiment file that yields the same point.
 
     Args:
         spec: Everything that determines the weights.
@@ -210,7 +210,7 @@ def evaluation_config(config: Mapping[str, Any], spec: Mapping[str, Any], option
 
 
 def _with_key(value: Any, point: str) -> Any:
-    """Fills in `${EXPERIMENT_KEY}`, which is possible only once the id is known."""
+    """Replaces `${EXPERIMENT_KEY}`, which needs the id."""
     return value.replace("${EXPERIMENT_KEY}", point) if isinstance(value, str) else value
 
 

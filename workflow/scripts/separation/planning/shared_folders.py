@@ -1,4 +1,4 @@
-"""DATA, CACHE and ARTIFACTS have ids, so that a job on another machine notices when it sees other folders."""
+"""Ids of DATA, CACHE and ARTIFACTS, by which a job on another machine detects that its folders differ."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from separation.files.atomic import write_text
 #: the host that started the workflow and the contents of each folder's `FOLDER_ID`, for its jobs
 FOLDERS_VARIABLE = "SEPARATION_FOLDERS"
 FOLDER_ID, READ_ONLY = ".folder-id", "-"
-#: seconds until what one machine writes is seen by the others
+#: seconds until other machines see a written file
 LATENCY = 30
 
 
 def mark_folders(settings: Settings, environment: MutableMapping[str, str]) -> None:
-    """Gives DATA, CACHE and ARTIFACTS an id each where they have none, and passes the ids on to jobs."""
+    """Gives DATA, CACHE and ARTIFACTS an id each if they have none, and passes the ids to jobs."""
     ids = [socket.gethostname()]
     for folder in (settings.data, settings.cache, settings.artifacts):
         path = folder / FOLDER_ID
@@ -30,21 +30,21 @@ def mark_folders(settings: Settings, environment: MutableMapping[str, str]) -> N
             if not path.exists():
                 own = path.with_name(f"{FOLDER_ID}.{uuid.uuid4()}")
                 write_text(own, f"{uuid.uuid4()}\n")
-                # of several workflows that start at once, one sets the id
+                # if several workflows start at once, one of them sets the id
                 with suppress(FileExistsError):
                     os.link(own, path)
                 own.unlink()
             ids.append(path.read_text(encoding="utf-8").strip())
         except OSError:
-            ids.append(READ_ONLY)  # nothing is written there, so nothing can go astray
+            ids.append(READ_ONLY)  # nothing is written there, so no check is needed
     environment[FOLDERS_VARIABLE] = " ".join(ids)
 
 
 def check_folders(settings: Settings, environment: Mapping[str, str], latency: float = LATENCY) -> None:
-    """Stops a job on a machine where DATA, CACHE or ARTIFACTS is not the folder that the workflow was started with.
+    """Stops a job on a machine where DATA, CACHE or ARTIFACTS is not the folder that the workflow started with.
 
     Raises:
-        UserError: one of them is a different folder on this machine, or is missing.
+        UserError: One of them is missing or a different folder on this machine.
     """
     host, *ids = environment.get(FOLDERS_VARIABLE, "").split(" ")
     deadline = time.monotonic() + latency

@@ -1,6 +1,6 @@
 """Patches of Snakemake that make planning of large sweeps faster.
 
-They apply to the version they were written for and to large sweeps alone, and change nothing that Snakemake decides.
+They apply only to large sweeps and to the version they were written for, and change no decision of Snakemake.
 tests/unit/planning/test_snakemake_patches.py fails when Snakemake no longer needs one of them.
 """
 
@@ -13,14 +13,14 @@ from collections.abc import Callable
 import snakemake
 
 VERSION = "9.27"
-#: up to this many points, planning is fast enough as it is
+#: up to this many points, planning is fast enough without patches
 MANY_POINTS = 1000
 
 _active = False
 
 
 def patch_snakemake(points: int) -> bool:
-    """Applies all patches; call it once per parse, before there are jobs.
+    """Applies all patches; call it once per parse, before jobs exist.
 
     Args:
         points: Number of points in the sweep.
@@ -36,11 +36,11 @@ def patch_snakemake(points: int) -> bool:
     return _active
 
 
-def known(function: Callable) -> Callable:
+def with_known_parameters(function: Callable) -> Callable:
     """A function of a rule, with its parameters stored on it.
 
-    Reason: Snakemake inspects the signature of such a function for every job; together with the resources that is a
-    quarter of the time of `snakemake -n` of 10,000 points.
+    Reason: Snakemake inspects the signature of such a function for every job; with the resources, this takes a quarter
+    of the time of `snakemake -n` with 10,000 points.
     """
     if _active:
         _store_parameters(function, inspect.signature(function).parameters)
@@ -51,7 +51,7 @@ def _look_up_resource_parameters_once() -> None:
     """Reason: Snakemake inspects the signature of Resource.evaluate for every resource of every job."""
     from snakemake.resources import Resource
 
-    # those of a bound method, without `self`
+    # the parameters of a bound method, without `self`
     _store_parameters(Resource.evaluate, inspect.signature(Resource("threads", 1).evaluate).parameters)
 
 
@@ -82,10 +82,10 @@ def _store_parameters(function: Callable, parameters) -> None:
 
 
 def end_with_job_stats(workflow) -> None:
-    """Ends `snakemake -n --quiet all` with its table of job stats, as users of a quiet command expect.
+    """Makes `snakemake -n --quiet all` stop after its table of job stats, as users of a quiet command expect.
 
-    A setting, not a patch: Snakemake goes on to print every job there. It stops at the table only for --quiet without a
-    value, which hides the table as well. The log handlers, which exist already, keep to what the user asked for.
+    A setting, not a patch: without it, Snakemake continues and prints every job. It stops at the table only for --quiet
+    without a value, which hides the table as well. The log handlers exist already and keep the user's setting.
 
     Args:
         workflow: The `workflow` of a Snakefile.

@@ -1,4 +1,4 @@
-"""Specs and ids: for each training, evaluation, set of baselines and cache, the JSON that its result depends on."""
+"""Specs and ids of trainings, evaluations, baselines and caches: the JSON that each result depends on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from separation.experiment.ids import (
 )
 from separation.planning.splits import Split
 
-# the keys of dataset_config that determine a cache of features; excerpts and weights are cut and derived on reading
+# keys of dataset_config that determine a cache of features; excerpts and weights are computed on reading
 CACHED_KEYS = (
     "sample_rate", "num_channels", "n_fft", "hop_length", "window_type", "group_sources", "group_names",
     "ignore_sources", "source_labels", "output_type",
@@ -26,7 +26,7 @@ CACHED_KEYS = (
 # a cache of audio is the same for all targets and data keys
 AUDIO_CACHED_KEYS = tuple(key for key in CACHED_KEYS if key != "output_type")
 AUDIO_ARRAYS = ("mix_audio", "source_audio")
-# the keys of dataset_config that determine what the baselines separate
+# keys of dataset_config that determine the input of the baselines
 BASELINE_KEYS = AUDIO_CACHED_KEYS
 
 _TRAINING_VERSIONS = canonical_json({key: STAGE_VERSIONS[key] for key in ("features", "train")})
@@ -35,7 +35,7 @@ _CLUSTERING_LOSSES = ("deepclustering", "whitenedkmeans", "dpcl")
 
 @dataclass(frozen=True)
 class Work:
-    """Something that a job builds: its id, and the canonical JSON that its result depends on."""
+    """The work of a job: its id, and the canonical JSON that its result depends on."""
 
     id: str
     spec: str
@@ -46,9 +46,9 @@ class Section:
     """One section of a config.
 
     Attributes:
-        written: as the sweep gives it.
-        value: with normalised numbers.
-        identity: canonical JSON of the keys that determine results.
+        written: Section as the sweep yields it.
+        value: Section with normalized numbers.
+        identity: Canonical JSON of the keys that determine results.
     """
 
     written: dict[str, Any]
@@ -92,7 +92,7 @@ def setting_digest(parts: Mapping[str, str], evaluation: str) -> str:
 
 
 def method_of(train_config: Mapping[str, Any]) -> str:
-    """A short name of what is trained, after its losses: dpcl, mi, chimera or time."""
+    """The short name of the method, by its losses: dpcl, mi, chimera or time."""
     losses = {str(loss[0]).lower() for loss in train_config["loss_function"]}
     clustering = {loss for loss in losses if any(name in loss for name in _CLUSTERING_LOSSES)}
     if clustering:
@@ -109,7 +109,7 @@ def evaluation_work(
     """An evaluation of any training. Its id is <test data>-<hex>.
 
     Args:
-        algorithm_config, test_config: Normalised sections.
+        algorithm_config, test_config: Normalized sections.
         test: Split that is separated.
         own_classes: Hashes of the user's own classes that the algorithm uses.
     """

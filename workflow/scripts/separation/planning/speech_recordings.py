@@ -1,4 +1,4 @@
-"""Whether this machine can download the recorded speech that Debian packages, checked once per data directory."""
+"""Check, once per data directory, whether recorded speech from Debian's packages can be downloaded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def reachable_packages(settings: Settings) -> str:
 def _cause() -> str:
     """Why the first package server of apt is unreachable, or ""."""
     try:
-        # what an update would download; nothing is downloaded here
+        # the addresses that an update would download; nothing is downloaded here
         printed = subprocess.run(
             ["apt-get", "--print-uris", "update"], capture_output=True, text=True, timeout=_SECONDS, check=True
         )
@@ -46,6 +46,6 @@ def _cause() -> str:
         with urllib.request.urlopen(request, timeout=_SECONDS):
             return ""
     except urllib.error.HTTPError:
-        return ""  # it answers
+        return ""  # the server responds
     except (OSError, ValueError) as error:
         return f"apt's server is unreachable ({getattr(error, 'reason', None) or error})"

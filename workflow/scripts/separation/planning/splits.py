@@ -20,7 +20,7 @@ class Split:
         folder: Folder of the mixtures.
         manifest: Manifest that the workflow writes after mixing; None for a user's folder.
         entry: Entry of the experiment file without the folder: `dataset` and `split` of a recipe, or `class` and
-            arguments of that class, among which `split` may be one.
+            arguments of that class, possibly with `split`.
     """
 
     dataset: str
@@ -32,7 +32,7 @@ class Split:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What determines the mixtures, for ids."""
+        """The part of ids that determines the mixtures."""
         return {"id": self.dataset, "split": self.split, **{k: v for k, v in self.entry.items() if k != "split"}}
 
     @property
@@ -45,5 +45,5 @@ class Split:
 
     @property
     def reader(self) -> dict[str, Any]:
-        """What `separation.data.items.Items` opens."""
+        """The arguments of `separation.data.items.Items`."""
         return {**self.opener, "folder": self.folder, "dataset": self.name, "split": self.split}

@@ -1,4 +1,4 @@
-"""One name, one experiment file: two files that give results under the same sweep name are an error."""
+"""Unique sweep names: two experiment files with the same name are an error."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from separation.planning.workflow import Workflow
 
 
 def check_name(workflow: Workflow) -> None:
-    """Stops where another file has already given results under this sweep's name.
+    """Stops if another file already has results under this sweep's name.
 
     Raises:
-        UserError: results/sweeps/<name> was made from another file that still exists.
+        UserError: results/sweeps/<name> comes from another file that still exists.
     """
     name, file = workflow.experiment.name, workflow.experiment.document.file
     record = SweepFiles.of(name).record

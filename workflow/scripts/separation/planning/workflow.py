@@ -1,4 +1,4 @@
-"""Everything that an experiment asks for, as plain data: the rules look up specs, files and rows here."""
+"""The work of an experiment as plain data: rules look up specs, files and rows here."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from separation.planning.splits import Split
 
 @dataclass(frozen=True)
 class Training:
-    """A point: its id, everything that determines its weights, and what it is trained on.
+    """A point: its id, everything that determines its weights, and its data.
 
     Attributes:
         id: Id of the point.
         spec: Canonical JSON that the weights depend on.
         splits: Splits by train, val and test.
         caches: Ids of caches by split; {} trains without caches.
-        num_gpus: Processes that train it together, a GPU each.
+        num_gpus: Number of processes that train it together, each on one GPU.
     """
 
     id: str
@@ -35,7 +35,7 @@ class Training:
 
 @dataclass
 class Workflow:
-    """All that an experiment asks for.
+    """All work of an experiment.
 
     Attributes:
         sources: Specs by source id.
@@ -45,7 +45,7 @@ class Workflow:
         mixtures: Specs by (dataset id, split).
         shards: Number of jobs for the mixtures of (dataset id, split), or for the files of (source, folder).
         caches: Spec and split by (cache id, split).
-        cache_workers: Worker processes by (cache id, split), where a block of the sweep sets num_cache_workers.
+        cache_workers: Worker processes by (cache id, split), if a block of the sweep sets num_cache_workers.
         trainings: Trainings by point id, in the sweep's order.
         evaluations: Spec and test split by (point id, evaluation id).
         baselines: Spec, training split and test split by id.
@@ -73,7 +73,7 @@ class Workflow:
 
     @property
     def run_options(self) -> RunOptions:
-        """What every job gets beside its params."""
+        """The options of every job besides its params."""
         return RunOptions(
             sweep=self.experiment.name,
             sweep_file=self.experiment.document.file,
