@@ -89,11 +89,8 @@ def test_optimizer_arguments_are_passed():
         options(optimizer="AdamW", optimizer_args={"betas": [0.5, 0.6]}, learning_rate=0.3, weight_decay=0.1),
     )
     assert isinstance(optimizer, torch.optim.AdamW)
-    assert (optimizer.defaults["betas"], optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (
-        (0.5, 0.6),
-        0.3,
-        0.1,
-    )
+    defaults = optimizer.defaults
+    assert (defaults["betas"], defaults["lr"], defaults["weight_decay"]) == ((0.5, 0.6), 0.3, 0.1)
 
 
 def rates(steps_per_epoch=2, epochs=4, losses=None, **changes):
