@@ -19,7 +19,7 @@ import pickle
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,30 +44,36 @@ class _Overlay(types.ModuleType):
 class _ImportedOnUse(types.ModuleType):
     """Placeholder for a module, which is imported when one of its names is used."""
 
+    def __init__(self, name: str, importer: Callable[[str], types.ModuleType]):
+        super().__init__(name)
+        self._importer = importer
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # read by the import machinery and by `inspect`, which do not use the module
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
-        return getattr(importlib.import_module(self.__name__), name)
+        return getattr(self._importer(self.__name__), name)
 
 
 @contextlib.contextmanager
-def _imported_on_use(name: str, **names: Any) -> Iterator[None]:
-    """Inside the block, importing the module `name` returns a placeholder that has `names` from the start.
+def _imported_on_use(
+    module: str, importer: Callable[[str], types.ModuleType] = importlib.import_module, **names: Any
+) -> Iterator[None]:
+    """Inside the block, importing a module returns a placeholder that has `names` from the start.
 
     After the block, importing the module returns the module itself.
     """
-    if name in sys.modules:
+    if module in sys.modules:
         yield
         return
-    placeholder = sys.modules[name] = _ImportedOnUse(name)
+    placeholder = sys.modules[module] = _ImportedOnUse(module, importer)
     placeholder.__dict__.update(names)
     try:
         yield
     finally:
-        if sys.modules.get(name) is placeholder:
-            del sys.modules[name]
+        if sys.modules.get(module) is placeholder:
+            del sys.modules[module]
 
 
 # ---------------------------------------------------------------- while nussl is imported
@@ -93,13 +99,38 @@ def window_functions_in_scipy_signal() -> Iterator[None]:
 
 
 def stempeg_imported_on_use() -> contextlib.AbstractContextManager[None]:
-    """``import stempeg`` raises RuntimeError where ffmpeg is missing, and with it ``import nussl``.
+    """``import stempeg`` raises RuntimeError where ffmpeg is missing, and with it ``import musdb``.
 
-    evaluation/bss_eval.py:2 imports museval, which imports musdb, which imports stempeg. stempeg reads and writes the
-    .stem.mp4 files of MUSDB18, and musdb uses it inside functions only (audio_classes.py:52,100,161, __init__.py:332,
-    tools.py:46,52). It is imported when one of them runs, and its error about ffmpeg appears there.
+    stempeg reads and writes the .stem.mp4 files of MUSDB18, and musdb uses it inside functions only
+    (audio_classes.py:52,100,161, __init__.py:332, tools.py:46,52). It is imported when one of them runs, and its error
+    about ffmpeg appears there.
     """
     return _imported_on_use("stempeg")
+
+
+def _import_with_musdb(name: str) -> types.ModuleType:
+    """Imports musdb, or museval, which imports it."""
+    with stempeg_imported_on_use():
+        module = importlib.import_module(name)
+    patch_musdb_wav_files(sys.modules["musdb"])
+    return module
+
+
+@contextlib.contextmanager
+def seldom_used_modules_imported_on_use() -> Iterator[None]:
+    """nussl imports museval, musdb, jams and pandas, which take seconds and which most jobs never use.
+
+    They are used inside functions only: museval by BSSEvalV4 (evaluation/bss_eval.py:197), musdb by datasets.MUSDB18
+    (datasets/hooks.py:69), jams by datasets.Scaper and OnTheFly (datasets/hooks.py:312,466), pandas by report_card
+    (evaluation/report_card.py). museval imports musdb, and with it jsonschema.
+    """
+    with (
+        _imported_on_use("museval", _import_with_musdb),
+        _imported_on_use("musdb", _import_with_musdb),
+        _imported_on_use("jams"),
+        _imported_on_use("pandas"),
+    ):
+        yield
 
 
 class _ZeroRedundancyOptimizerType(type):
@@ -319,7 +350,7 @@ class _WavInfo:
         return self._info.samplerate
 
 
-def patch_musdb_wav_files(nussl: types.ModuleType) -> None:
+def patch_musdb_wav_files(musdb: types.ModuleType) -> None:
     """musdb reads the WAV files of MUSDB18-HQ through stempeg and ffmpeg, to 16 bits (audio_classes.py:52,100).
 
     soundfile needs neither and reads them at full bit depth. Other files, and WAV files to be resampled by musdb, are
@@ -327,7 +358,9 @@ def patch_musdb_wav_files(nussl: types.ModuleType) -> None:
     """
     import soundfile
 
-    classes = nussl.musdb.audio_classes
+    classes = musdb.audio_classes
+    if isinstance(classes.stempeg, _Overlay):
+        return
     stempeg = classes.stempeg
 
     def describe(path: str) -> Any:
@@ -350,7 +383,7 @@ def patch_musdb_wav_files(nussl: types.ModuleType) -> None:
 def _import_nussl() -> types.ModuleType:
     with (
         window_functions_in_scipy_signal(),
-        stempeg_imported_on_use(),
+        seldom_used_modules_imported_on_use(),
         distributed_optimizers_not_imported(),
         scipy_ndimage_warning_hidden(),
     ):
@@ -361,7 +394,6 @@ def _import_nussl() -> types.ModuleType:
     patch_hanning_window(nussl)
     patch_report_card(nussl)
     patch_cache(nussl)
-    patch_musdb_wav_files(nussl)
     return nussl
 
 
