@@ -77,7 +77,7 @@ tensorboard: setup ## show trainings in the browser on port TENSORBOARD_HOST_POR
 	@$(ENV) logdir=$$($(library) separation.tracking.tensorboard_links) && exec tensorboard --logdir "$$logdir" --port "$${TENSORBOARD_HOST_PORT:-8891}"
 
 .PHONY: sync
-sync: setup ## send trackers (comet.ml, ...) what they have not received: [points="ID ID"]
+sync: setup ## send new data to trackers (comet.ml, ...): [points="ID ID"]
 	@$(ENV) $(library) separation.tracking.sync $(points)
 
 .PHONY: jupyter

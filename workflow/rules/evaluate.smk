@@ -1,4 +1,4 @@
-"""From a trained point, and from the data alone, to scores.
+"""From trained points and test data to scores.
 
 In: checkpoints and the test split's mixtures. Out: ARTIFACTS/<point>/evaluations/<evaluation>/{scores.parquet,config.yml} and
 ARTIFACTS/baselines/<dataset and stft>/scores.parquet, which all points share.

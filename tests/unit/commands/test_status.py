@@ -1,4 +1,4 @@
-"""`make status`: the state of every point, from its folder alone."""
+"""`make status`: the state of every point, read only from its folder."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""(seed, epoch, item) alone determine the excerpts of a training."""
+"""Excerpts of a training, which depend only on (seed, epoch, item)."""
 
 import itertools
 

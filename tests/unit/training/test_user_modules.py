@@ -179,7 +179,7 @@ def test_changed_code_gives_another_point(folder):
     point, evaluation = point_of(folder)
     assert point_of(folder) == (point, evaluation)
     (folder / "unused.py").write_text("class Unused:\n    pass\n")
-    assert point_of(folder) == (point, evaluation), "what is not used changes nothing"
+    assert point_of(folder) == (point, evaluation), "unused classes change no id"
     (folder / "own_helpers.py").write_text("def double(data):\n    return 2.5 * data\n")
     changed = point_of(folder)
     assert changed[0] != point, "the loss's file imports it"

@@ -282,7 +282,7 @@ def patch_cache(nussl: types.ModuleType) -> None:
     The items are pickled and stored as byte strings in the same format (zarr format 2, one item per chunk, the same
     compressor). The synchronizer prevented two threads from writing to the same chunk; one item per chunk does so too.
     Nothing else of nussl's Cache changes: with ``overwrite=True`` it still empties its folder. Like the original it
-    unpickles what it reads: open only trusted caches.
+    unpickles files: open only trusted caches.
     """
 
     def _open_cache(self, location):

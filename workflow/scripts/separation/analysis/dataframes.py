@@ -19,7 +19,7 @@ from separation.files.layout import SWEEPS, PointFolder, SweepFiles
 from separation.files.score_table import BASELINES
 from separation.files.yaml_reader import read_yaml
 
-# Keys of a point's config.yml that are no settings; the seed has a column of its own
+# Keys of a point's config.yml that are not settings; the seed has its own column
 NAME_KEYS = ("info.name", "info.notes", "info.experiment_key", "info.output_folder", "info.seed")
 
 

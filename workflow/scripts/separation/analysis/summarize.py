@@ -117,7 +117,7 @@ def summarize_sweep(files: SweepFiles, artifacts: Path, *, seed: int = 0) -> Non
       baselines.
 
     Means are unweighted over items and sources. Intervals are 95 % cluster bootstrap intervals over songs, or over
-    speakers where they are known. The best point is the one with the lowest validation loss; test scores play no part
+    speakers if they are known. The best point is the one with the lowest validation loss; test scores play no part
     in the choice.
 
     Args:
@@ -130,7 +130,7 @@ def summarize_sweep(files: SweepFiles, artifacts: Path, *, seed: int = 0) -> Non
     matrices = {metric: score_matrix(table, metric) for metric in metric_columns(table)}
     primary = primary_metric(list(matrices))
     clusters = clusters_of(table, matrices[primary].index)
-    # Baselines last, whatever the order of the files
+    # Baselines last, in any order of the files
     rows: list[Row] = sorted(
         matrices[primary].columns, key=lambda row: list(BASELINES).index(row[0]) + 1 if row[0] in BASELINES else 0
     )

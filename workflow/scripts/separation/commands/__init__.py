@@ -1,4 +1,4 @@
 """The commands behind `make`.
 
-In: command lines. Out: text for the terminal, and files where the command writes some.
+In: command lines. Out: text for the terminal, and files that some commands write.
 """

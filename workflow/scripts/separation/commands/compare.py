@@ -137,7 +137,7 @@ def _points(sweeps: Sequence[SweepFiles], artifacts: Path) -> pd.DataFrame:
 
 
 def _by_end(config: dict[str, str], key: str) -> str:
-    """The value of a key that a sweep names by its last part alone."""
+    """The value of a key that a sweep names only by its last part."""
     return next((value for name, value in config.items() if "." not in key and name.endswith(f".{key}")), "")
 
 

@@ -56,7 +56,7 @@ def in_container(environment: Mapping[str, str], gpus: str | None, name: str) ->
     """The command that serves notebooks in a container of the image DOCKER_IMAGE_NAME, and its environment variables.
 
     The repository and the three directories are mounted at the same paths as on this machine, so that every other
-    command finds what a notebook writes. Variables are passed by name: no command line shows their values.
+    command finds the files that a notebook writes. Variables are passed by name: no command line shows their values.
     CONTAINER_OPTIONS holds more options of `run`.
     """
     program = next((found for tool in ("docker", "podman") if (found := shutil.which(tool))), None)

@@ -1,6 +1,6 @@
 """Configuration of the notebook server, read by Jupyter.
 
-The password's hash comes from the environment: everybody on the machine could read it on a command line.
+The password's hash comes from the environment: any user of the machine could read it on a command line.
 """
 
 import os

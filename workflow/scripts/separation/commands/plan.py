@@ -28,7 +28,7 @@ _WORK_LEFT = {"datasets": "mix", "caches": "fill", "pruned caches": "refill", "b
 
 
 def plan_of(workflow: Workflow) -> dict[str, Any]:
-    """What exists of a sweep and what is missing.
+    """Existing and missing results of a sweep.
 
     Returns:
         Mapping with

@@ -28,7 +28,7 @@ class Leftover:
 
 
 def find_leftovers(workflows: list[Workflow], *, caches_too: bool = False) -> list[Leftover]:
-    """Finds what is in the result folders and belongs to none of the workflows.
+    """Finds contents of the result folders that belong to none of the workflows.
 
     Args:
         workflows: One workflow per experiment file.
@@ -75,7 +75,7 @@ def load_workflows(environment: Mapping[str, str]) -> list[Workflow]:
     """The workflows of all experiment files: those in config/experiments, and those of the sweeps in results/sweeps.
 
     Raises:
-        UserError: A file is not readable or not valid. What it refers to is then unknown, so nothing may be removed.
+        UserError: A file is not readable or not valid. Its results are then unknown, so nothing may be removed.
     """
     files = sorted((ROOT / EXPERIMENTS).glob("*.y*ml"))
     for folder in visible_folders(SWEEPS):

@@ -53,7 +53,7 @@ def mix_dataset(
         shards: Records of mix_shard for all mixtures of the split, in order; with them, nothing is mixed here.
 
     Raises:
-        UserError: The source lacks what the recipe uses, or a source file is missing or changed.
+        UserError: The source lacks audio that the recipe uses, or a source file is missing or changed.
     """
     source = read_source_manifest(resampled)
     plan = make_plan(spec, split, source, Path(resampled).resolve().parent, Path(manifest).resolve().parent)
@@ -173,7 +173,7 @@ def mix_item(plan: Plan, index: int) -> dict[str, Any]:
 def _quantize(audio: list[np.ndarray], plan: Plan) -> tuple[np.ndarray, list[np.ndarray], float]:
     """The mixture, the events, and their common gain, in whole steps of the bit depth.
 
-    The sum of the events is exactly the mixture. The gain is below 1 where the mixture or an event would clip. Reverb
+    The sum of the events is exactly the mixture. The gain is below 1 if the mixture or an event would clip. Reverb
     is added to the mixture only.
     """
     # headroom for half a step of rounding per event

@@ -149,7 +149,7 @@ def evaluate_point(
 
 
 def _sizes(seconds: float) -> tuple[int, int]:
-    """The number of items in a batch and in a share, from the length of an item alone."""
+    """The number of items in a batch and in a share, which depends only on the length of an item."""
     batch = max(1, min(BATCH, int(BATCH_SECONDS // seconds)))
     return batch, batch * max(1, min(SHARE_BATCHES, int(SHARE_SECONDS // (batch * seconds))))
 

@@ -36,13 +36,13 @@ class KeptItem:
 
 
 def read_keep(keep: Any) -> str | int:
-    """Checks test_config.keep_estimates: what is kept besides the best, the median and the worst item.
+    """Checks test_config.keep_estimates: the items kept besides the best, the median and the worst.
 
     `none` (the default), `all`, `worst` (the WORST items with the lowest scores), or a number of items, taken at even
     distances from the best to the worst.
 
     Raises:
-        UserError: something else.
+        UserError: Any other value.
     """
     if keep in KEEP or (isinstance(keep, int) and not isinstance(keep, bool) and keep >= 0):
         return keep

@@ -268,7 +268,7 @@ _SCORE_OF = {"BSSEvalScale": _score_scale, "BSSEvalV4": _score_v4, "STOI": _scor
 
 
 def _decibel(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """10 log10(signal / noise) limited to +-LIMIT; without signal -LIMIT, whatever the noise."""
+    """10 log10(signal / noise) limited to +-LIMIT; -LIMIT without signal, at any noise."""
     ratio = np.divide(signal, noise, out=np.full(signal.shape, np.inf), where=noise > 0)
     ratio = np.where(signal > 0, ratio, 0.0)
     bound = 10 ** (LIMIT / 10)

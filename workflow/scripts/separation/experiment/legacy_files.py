@@ -175,7 +175,7 @@ class _Translation:
             arguments["num_audio_channels"] = arguments.pop("num_channels")
 
     def _name_mask(self, modules: dict[str, Any], connections: list[Any], output: list[Any]) -> None:
-        """Adds the output `mask`, which nussl's DeepMaskEstimation needs, under whatever name the file has it."""
+        """Adds the output `mask`, which nussl's DeepMaskEstimation needs, under any name in the file."""
         if (self._section("algorithm_config").get("class")) != "DeepMaskEstimation" or "mask" in output:
             return
         if "mask" in modules:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class MetricDefinition:
-    """Definition of a metric, shown wherever its scores are.
+    """Definition of a metric, shown with its scores.
 
     Attributes:
         unit: Unit of the scores.

@@ -17,7 +17,7 @@ from separation.files.yaml_reader import Document, KeyPath
 def _import_blocked(name: str) -> Iterator[None]:
     """Makes `import name` fail while the block runs, unless the module is already imported.
 
-    jsonschema imports rfc3987_syntax where it is installed (a notebook server needs it), for a format that no schema
+    jsonschema imports rfc3987_syntax if it is installed (a notebook server needs it), for a format that no schema
     here uses. The import takes longer than the rest of planning a small sweep. jsonschema works without the module.
     """
     if name in sys.modules:
@@ -60,7 +60,7 @@ def check(document: Document, schema: str) -> None:
 
 
 def first_mistake(value: Any, schema: str) -> tuple[KeyPath, str] | None:
-    """The first mistake in `value`: key path and message; None where there is none."""
+    """The first mistake in `value`: key path and message; None if there is none."""
     errors = list(_validator(schema).iter_errors(value))
     # a missing key is most often a misspelled one: report the misspelled key
     mistakes = [_describe(error) for error in errors if error.validator != "required"]
@@ -72,7 +72,7 @@ def first_mistake(value: Any, schema: str) -> tuple[KeyPath, str] | None:
 
 
 def value_mistake(value: Any, path: KeyPath, schema: str) -> tuple[KeyPath, str] | None:
-    """The first mistake in `value` at `path` of a document: key path and message; None where there is none."""
+    """The first mistake in `value` at `path` of a document: key path and message; None if there is none."""
     part, rest = subschema(schema, path)
     if rest or part is None:
         return None
@@ -86,7 +86,7 @@ def value_mistake(value: Any, path: KeyPath, schema: str) -> tuple[KeyPath, str]
 def subschema(schema: str, path: KeyPath) -> tuple[dict[str, Any] | None, KeyPath]:
     """The part of a schema that describes `path`, and the rest of the path below the last key in the schema.
 
-    (None, path) where a key is not allowed.
+    (None, path) if a key is not allowed.
     """
     whole = load_schema(schema)
     part: dict[str, Any] = whole

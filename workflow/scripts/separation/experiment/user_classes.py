@@ -38,7 +38,7 @@ class UserClass:
 
 @dataclass(frozen=True)
 class Extras:
-    """All classes of a folder by name; empty where the folder does not exist."""
+    """All classes of a folder by name; empty if the folder does not exist."""
 
     classes: Mapping[str, UserClass] = field(default_factory=dict)
 

@@ -42,7 +42,7 @@ class BatchOptions:
 
     @classmethod
     def of(cls, options: DatasetOptions) -> BatchOptions:
-        """The contents that dataset options ask for."""
+        """The contents that dataset options request."""
         return cls(options.data_keys_for_training, options.weight_type, options.weight_threshold, options.output_type)
 
 

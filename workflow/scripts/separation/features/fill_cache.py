@@ -1,7 +1,7 @@
 """Filling of a cache: missing and damaged shards are written, the manifest last.
 
 Complete shards of a killed filling are kept, and the next filling resumes after them. A new cache is built in a hidden
-folder beside its final path. A cache that lost shards is repaired in place, as its manifest lists what is missing.
+folder beside its final path. A cache that lost shards is repaired in place: its manifest lists the missing shards.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Features:
 
 
 def check_features(options: DatasetOptions) -> None:
-    """Raises UserError, naming the key, if dataset options ask for features that do not exist."""
+    """Raises UserError, naming the key, if dataset options request features that do not exist."""
     keys = options.data_keys_for_training
     for key in keys:
         if key not in DATA_KEYS:

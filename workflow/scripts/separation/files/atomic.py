@@ -16,7 +16,7 @@ from typing import Any
 def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `target` (same suffix), and renames it to `target` when the block succeeds.
 
-    The folder is created where it is missing. When the block raises, the temporary file is removed and `target` is
+    The folder is created if missing. When the block raises, the temporary file is removed and `target` is
     unchanged. The content is flushed to disk before the rename, so after a power loss there is the old or the new file.
     """
     target = Path(target)

@@ -1,6 +1,6 @@
 """Locks by which only one of several workflows builds an artifact.
 
-Two clones that share DATA, CACHE and ARTIFACTS do not know of each other: both plan what is missing. The second job
+Two clones that share DATA, CACHE and ARTIFACTS are independent: both plan missing files. The second job
 waits and then finds the finished artifact. It may use it: the path contains the hash of the recipe, and the artifact is
 not older than its inputs or was built from files with the same contents, which a record beside it lists. (Snakemake
 sets a new time on outputs whenever a job ends, even if their contents are unchanged.)

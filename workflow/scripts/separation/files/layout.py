@@ -1,4 +1,4 @@
-"""The names of all files and folders that the workflow writes, each in one place."""
+"""Names of all files and folders that the workflow writes."""
 
 from __future__ import annotations
 
@@ -106,26 +106,26 @@ class PointFolder:
 
     @property
     def state(self) -> Path:
-        """What a training needs to resume; no declared output of any rule."""
+        """The state from which a training resumes; not an output of a rule."""
         return self.path / "state"
 
     @property
     def spec(self) -> Path:
-        """What determines the weights, for comparisons with other points."""
+        """The JSON that the weights depend on, for comparisons with other points."""
         return self.state / "spec.json"
 
     @property
     def events(self) -> Path:
-        """The event log that trackers are fed from."""
+        """The event log, the input of trackers."""
         return self.state / "events.jsonl"
 
     @property
     def progress(self) -> Path:
-        """How far a running training is."""
+        """The progress of a running training."""
         return self.state / "progress.json"
 
     def tracker_state(self, tracker: str) -> Path:
-        """What a tracker has received of this point, and the key of its run there."""
+        """The record of data that a tracker has received, with the key of the run."""
         return self.state / "trackers" / f"{tracker}.json"
 
     def tracker_files(self, tracker: str) -> Path:
@@ -137,7 +137,7 @@ class PointFolder:
         return EvaluationFolder(self.path / "evaluations" / evaluation)
 
     def evaluation_state(self, evaluation: str) -> Path:
-        """What an evaluation needs to resume."""
+        """The state from which an evaluation resumes."""
         return self.state / "evaluations" / evaluation
 
     def evaluations(self) -> list[EvaluationFolder]:
@@ -263,7 +263,7 @@ class SweepFiles:
         return self.path / "sheet.xlsx"
 
     def receipt(self, service: str) -> Path:
-        """What a service (sheet, or a tracker) was sent."""
+        """The record of data sent to a service (sheet, or a tracker)."""
         return self.path / "published" / f"{service}.json"
 
 

@@ -1,7 +1,7 @@
 """File locks (flock), which the kernel releases when their process dies for any reason.
 
 Child processes do not inherit a `FileLock`: files are closed on exec, and forks close them first of all. A lock file is
-removed while it is still locked, so after locking one a process checks that the path still leads to it. On NFS the
+removed while it is still locked, so after locking one a process checks that the path still refers to it. On NFS the
 server manages the locks for all machines (flock(2)), unless it is mounted with `nolock` or `local_lock`.
 """
 
@@ -47,7 +47,7 @@ class FileLock:
         """Acquires a lock; None where another process holds it or this user may not open it.
 
         Args:
-            path: Path of the lock file, which is created where it is missing; its folder must exist.
+            path: Path of the lock file, which is created if missing; its folder must exist.
             shared: Whether other processes may hold shared locks on the file at the same time.
             wait: Whether to wait until the lock is free.
         """
@@ -71,7 +71,7 @@ class FileLock:
             lock.close()
 
     def _is_at_path(self) -> bool:
-        """Whether the path still leads to the locked file."""
+        """Whether the path still refers to the locked file."""
         try:
             return os.path.samestat(os.fstat(self.handle), os.stat(self.path, follow_symlinks=False))
         except FileNotFoundError:
@@ -83,7 +83,7 @@ class FileLock:
         os.pwrite(self.handle, text.encode(), 0)
 
     def release(self) -> None:
-        """Releases the lock; removes its file where no other process shares it and permissions allow."""
+        """Releases the lock; removes its file if no other process shares it and permissions allow."""
         with suppress(OSError):
             fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self.handle, 0)
@@ -128,7 +128,7 @@ def describe_process(job: str = "") -> str:
 
 
 def _open(path: Path) -> int | None:
-    """Opens a lock file, and creates it for all users where it is missing; None without permission."""
+    """Opens a lock file, and creates it for all users if it is missing; None without permission."""
     while True:
         try:
             # not with O_CREAT: in a shared folder the kernel refuses it for another user's file (protected_regular)

@@ -92,7 +92,7 @@ def resolve_scalar(text: str) -> Any:
 
 
 def display_path(path: str | os.PathLike) -> str:
-    """`path` as a user would type it: relative to the working directory where it is below it."""
+    """`path` as a user would type it: relative to the working directory if it is below it."""
     try:
         return str(Path(path).resolve().relative_to(Path.cwd().resolve()))
     except ValueError:

@@ -87,7 +87,7 @@ def _variables(environment: Mapping[str, str]) -> Iterator[Check]:
 
 
 def _assess(name: str, value: str, environment: Mapping[str, str]) -> tuple[str, str]:
-    """State of a variable's value, and the meaning where it is unusable."""
+    """State of a variable's value, and the meaning if it is unusable."""
     if name in PORTS and not (value.isdigit() and 0 < int(value) < 65536):
         return "note", "expected the number of a port; nothing can be served"
     if name == "PATH_TO_GOOGLE_CREDENTIALS":

@@ -2,7 +2,7 @@
 
 There is a lock file per device and per slot, in a folder that all clones and users of this machine share; see
 separation.files.locks. Snakemake's resource `gpu` limits the number of running jobs to the number of slots. The locks
-assign the devices, also between workflows that do not know of each other, and are released when a job dies.
+assign the devices, also between independent workflows, and are released when a job dies.
 
 Only one job at a time may collect several devices one by one; all others take all their devices at once or none. So no
 two jobs wait for each other, and a job with several devices does not starve.
@@ -163,7 +163,7 @@ class _Folder:
 
     Args:
         path: Path of the folder.
-        scope: Job of the scheduler. Its devices belong to it whatever their names, so locks apply only within it.
+        scope: Job of the scheduler. It owns its devices under any name, so locks apply only within it.
         job: Name of the job, shown to jobs that wait.
     """
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from separation.errors import UserError
 
-#: variables with the id of a scheduler's job, and its array index where the id is that of the array
+#: variables with the id of a scheduler's job, and its array index if the id is that of the array
 SCHEDULERS = {
     "Slurm": ("SLURM_JOB_ID",),
     "LSF": ("LSB_JOBID", "LSB_JOBINDEX"),
@@ -87,7 +87,7 @@ def devices_for_jobs(wanted: str | int, environment: Mapping[str, str]) -> list[
 
 
 def visible_devices(environment: Mapping[str, str]) -> list[Device]:
-    """The devices in CUDA_VISIBLE_DEVICES where it is set, otherwise those that nvidia-smi lists.
+    """The devices in CUDA_VISIBLE_DEVICES if it is set, otherwise those that nvidia-smi lists.
 
     As in CUDA, the list ends at the first unknown entry, UUIDs may be abbreviated as long as they are unique, and the
     number of a divided GPU (MIG) means its first part. See "CUDA environment variables" in NVIDIA's CUDA C++
@@ -108,7 +108,7 @@ def visible_devices(environment: Mapping[str, str]) -> list[Device]:
 
 
 def scheduler_job(environment: Mapping[str, str]) -> str | None:
-    """The scheduler's job of this process, such as Slurm-4711, where it chose the devices; otherwise None."""
+    """The scheduler's job of this process, such as Slurm-4711, if it chose the devices; otherwise None."""
     if environment.get("CUDA_VISIBLE_DEVICES") is None:
         return None
     for scheduler, variables in SCHEDULERS.items():
@@ -118,7 +118,7 @@ def scheduler_job(environment: Mapping[str, str]) -> str | None:
 
 
 def _find(name: str, listed: Mapping[str, list[Device]]) -> Device | None:
-    """The device of an entry in CUDA_VISIBLE_DEVICES; None where there is none."""
+    """The device of an entry in CUDA_VISIBLE_DEVICES; None if there is none."""
     if not name or name == "-1":
         return None
     if not listed:
@@ -135,7 +135,7 @@ def _find(name: str, listed: Mapping[str, list[Device]]) -> Device | None:
 
 
 def _list_devices() -> dict[str, list[Device]]:
-    """Devices by number, as nvidia-smi lists them: a GPU, or the parts of a divided one. Empty where it fails."""
+    """Devices by number, as nvidia-smi lists them: a GPU, or the parts of a divided one. Empty if it fails."""
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -156,7 +156,7 @@ def _list_devices() -> dict[str, list[Device]]:
 
 
 def driver_error() -> str:
-    """The error message of nvidia-smi; empty where it works or is missing.
+    """The error message of nvidia-smi; empty if it works or is missing.
 
     nvidia-smi fails, for example, after an update of the driver until the driver is reloaded.
     """

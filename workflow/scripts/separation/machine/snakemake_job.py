@@ -23,7 +23,7 @@ def job(snakemake: Any, *, once: bool | str = False) -> Iterator[None]:
     """Runs the body of a rule's script.
 
     Limits the threads to those of the rule, before heavy modules are imported. Sends log messages to the rule's log
-    file, whose last line is the cause where the job fails. Sets a new time on output files that the body left
+    file, whose last line is the cause if the job fails. Sets a new time on output files that the body left
     unchanged, because Snakemake would otherwise build them again.
 
     Args:
@@ -33,7 +33,7 @@ def job(snakemake: Any, *, once: bool | str = False) -> Iterator[None]:
             mark shards as finished.
 
     Raises:
-        SystemExit: With code 1 where the body fails, with code 0 where another workflow has built the outputs.
+        SystemExit: With code 1 if the body fails, with code 0 if another workflow has built the outputs.
     """
     os.environ.update(thread_variables(snakemake.threads))
     log = Path(str(snakemake.log[0]))

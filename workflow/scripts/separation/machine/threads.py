@@ -1,7 +1,7 @@
 """Limits on the threads of numeric libraries.
 
-With one thread, sums come out the same every time. Work that runs beside other work uses one thread each, so that
-together they do not ask for more processors than there are.
+With one thread, sums come out the same every time. Parallel jobs and processes use one
+thread each, so that together they use no more processors than exist.
 """
 
 from __future__ import annotations

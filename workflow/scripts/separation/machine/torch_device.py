@@ -13,7 +13,7 @@ from separation.machine.threads import limited_torch_threads
 
 
 def find_device(device: str) -> torch.device:
-    """The torch device for auto, cpu, cuda or cuda:<n>; UserError where it is unavailable."""
+    """The torch device for auto, cpu, cuda or cuda:<n>; UserError if it is unavailable."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

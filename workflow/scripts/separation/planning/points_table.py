@@ -20,7 +20,7 @@ class PointRow:
         labels: Readable names, one for each block with this point.
         blocks: Numbers of those blocks.
         seed: Seed of the training.
-        group: Digest of the setting; the same for points that differ in the seed alone.
+        group: Digest of the setting; the same for points that differ only in the seed.
     """
 
     point: str

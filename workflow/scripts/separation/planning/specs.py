@@ -87,7 +87,7 @@ def training_work(parts: Mapping[str, str], train_config: Mapping[str, Any], dat
 
 
 def setting_digest(parts: Mapping[str, str], evaluation: str) -> str:
-    """The digest of a setting: the same for trainings that differ in the seed alone, under one evaluation."""
+    """The digest of a setting: the same for trainings that differ only in the seed, under one evaluation."""
     return text_digest(joined_json({**parts, "evaluation": canonical_json(evaluation)}))
 
 

@@ -134,7 +134,7 @@ def connect(credentials: Path, patience: float) -> tuple[gspread.Client, str]:
 
 
 def explain(error: Exception, *, spreadsheet: str, account: str) -> UserError:
-    """What an error means for the user, in one line.
+    """The meaning of an error for the user, in one line.
 
     Args:
         error: Exception raised by the client; one that is not Google's is raised again.

@@ -42,7 +42,7 @@ def upload_sheet(
 ) -> dict[str, Any]:
     """Writes a table to a worksheet: updates the rows of known points and adds the others below.
 
-    Calling it again with the same table writes nothing. Other columns of the worksheet are left alone.
+    Calling it again with the same table writes nothing. Other columns of the worksheet stay unchanged.
 
     Args:
         table: Table to write.

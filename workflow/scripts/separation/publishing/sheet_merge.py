@@ -80,7 +80,7 @@ def changes_of(values: Sequence[Sequence[Scalar]], table: SheetTable, worksheet:
 
 
 def entered(cell: Cell) -> Scalar:
-    """A cell as a person would type it, so that text stays text whatever it begins with."""
+    """A cell as a person would type it, so that text stays text with any first character."""
     if cell is None:
         return ""
     if isinstance(cell, Link):

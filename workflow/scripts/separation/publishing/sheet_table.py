@@ -112,7 +112,7 @@ def sheet_table(points_csv: Path, scores: Path, facts: Mapping[str, PointFacts])
         EVALUATION,
     )
     matrix = score_matrix(table, level)
-    # rows in the order of points.csv, whichever training finished first
+    # rows in the order of points.csv, not in the order in which trainings finished
     settings = {(row["point"], row["evaluation"]): row for _, row in points.iterrows()}
     groups = own.groupby(["point", "evaluation", "dataset", "split"], sort=False)
     rank = {key: number for number, key in enumerate(settings)}

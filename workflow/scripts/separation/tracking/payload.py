@@ -130,7 +130,7 @@ def unsent(
     Args:
         point: The point's folder.
         events: All events of its log, or the latest ones.
-        sent: What the tracker has received.
+        sent: Data that the tracker has received.
         extra: Files to send besides the point's own, such as the sweep's figures.
         files: Whether to include files.
     """

@@ -1,9 +1,9 @@
 """Process that sends one point to one tracker while the point's job runs.
 
 It runs beside the job, so that a tracker's library, its threads and its waits never affect a training, and reads the
-event log. Its standard input ends when the job does, however the job ends. What the tracker has not received FINISH
-seconds later is written to the tracker's own archive, by a child that was forked right after the library was imported:
-the child is ready at once, has no part in a connection that hangs, and outlives this process.
+event log. Its standard input ends when the job does, even if the job is killed. Data that the tracker has not received
+FINISH seconds later is written to the tracker's own archive, by a child that was forked right after the import of the
+library: the child is ready at once, does not share a connection that hangs, and outlives this process.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _run(request: dict, tracker: Tracker, point: PointFolder, marker: Path | Non
         except Unreachable as error:
             if request["attempt"] < RETRIES and not state.job_ended.wait(2.0 ** request["attempt"]):
                 archiver.end(write=False)
-                # a new process leaves behind the threads of the old connection and what they hold
+                # a new process drops the threads of the old connection and their locks
                 retry = json.dumps({**request, "attempt": request["attempt"] + 1})
                 os.execv(sys.executable, [sys.executable, "-m", __spec__.name, retry])
             _warn(tracker.title, error, _slow(marker) if state.connected.is_set() else marker)
@@ -83,7 +83,7 @@ def point_lock(point: PointFolder, name: str) -> Iterator[None]:
 
 
 def sent_of(point: PointFolder, tracker: Tracker) -> Sent:
-    """What a tracker has received of a point; a new run's key is saved before the tracker hears of it."""
+    """The data of a point that a tracker has received; the key of a new run is saved before it is sent."""
     sent = load_sent(point, tracker.name)
     if sent is None:
         sent = Sent(key=tracker.new_key())
@@ -151,7 +151,7 @@ def send_unsent(tracker: Tracker, point: PointFolder, sent: Sent, batch: Batch) 
 
 
 def write_archive(tracker: Tracker, point: PointFolder) -> Path | None:
-    """Writes what the tracker has not received to the tracker's own archive; replaces an earlier one."""
+    """Writes data that the tracker has not received to the tracker's own archive; replaces an earlier one."""
     sent, events = sent_of(point, tracker), latest_events(read_events(point.events))
     batch = unsent(point, events, sent)
     return tracker.archive(point, description_of(point, events), batch, sent) if batch else None
@@ -213,7 +213,7 @@ def _warn(title: str, error: Exception, marker: Path | None) -> None:
     except BrokenPipeError:
         if marker is not None:
             marker.unlink(missing_ok=True)  # a later job warns
-        sys.stdout = open(os.devnull, "w")  # nobody reads it any more  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w")  # no reader is left  # noqa: SIM115
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Record of what trackers have received: ARTIFACTS/<point>/state/trackers/<tracker>.json.
 
-A run's key is written before the tracker first hears of it and is then kept: one point is one run, however often it was
-interrupted. What was sent is recorded after the tracker has accepted it, so that nothing is lost and almost nothing is
-sent twice.
+A run's key is written before it is first sent and is then kept: one point is one run, even after interruptions. Data is
+recorded after the tracker has accepted it, so that nothing is lost and almost nothing is sent twice.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from separation.files.layout import PointFolder
 
 @dataclass
 class Sent:
-    """What a tracker has received of a point.
+    """The data of a point that a tracker has received.
 
     Attributes:
         key: Key of the run on the tracker.
         url: Address of the run's page, if the tracker has returned one.
-        created: Whether the tracker knows the run.
+        created: Whether the run exists on the tracker.
         step, epoch: The last ones that were sent.
         finished: Whether the end of the training was sent.
         described: Whether name, tags and parameters were sent.

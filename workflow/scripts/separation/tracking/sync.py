@@ -1,4 +1,4 @@
-"""Sending trackers what they have not received: `make sync`, and the rules sync_<tracker>."""
+"""Sending of new data to trackers: `make sync`, and the rules sync_<tracker>."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE = 30.0  # seconds for one request
 def sync_points(
     name: str, options: Mapping[str, Any], points: Iterable[PointFolder], extra: Iterable[File] = ()
 ) -> dict[str, str | None]:
-    """Sends a tracker what it has not received of some points.
+    """Sends new data of some points to a tracker.
 
     Args:
         name: Name of the tracker.
@@ -37,7 +37,7 @@ def sync_points(
         The address of each point's page, None if it has none, by point.
 
     Raises:
-        UserError: The tracker cannot be reached; what it has received is not sent again.
+        UserError: The tracker cannot be reached; data that it has received is not sent again.
     """
     extra, pages = list(extra), {}
     try:
@@ -51,7 +51,7 @@ def sync_points(
 
 
 def _sync_point(tracker: Tracker, point: PointFolder, extra: Iterable[File]) -> str | None:
-    """Sends what a tracker has not received of a point; returns the address of its page."""
+    """Sends new data of a point to a tracker; returns the address of its page."""
     sent, events = sent_of(point, tracker), latest_events(read_events(point.events))
     if not events or not point.config.exists():
         return sent.url
@@ -80,7 +80,7 @@ def _find_points(ids: list[str], artifacts: Path) -> list[PointFolder]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `make sync`."""
-    parser = argparse.ArgumentParser(prog="sync", description="Send trackers what they have not received.")
+    parser = argparse.ArgumentParser(prog="sync", description="Send new data to trackers.")
     parser.add_argument("points", nargs="*", help="ids of points; default: all that were trained here")
     options = parser.parse_args(arguments)
     try:

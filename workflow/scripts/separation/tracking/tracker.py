@@ -17,7 +17,7 @@ SECRET_VARIABLES = ("COMET_API_KEY", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD"
 
 
 class Unreachable(Exception):
-    """A tracker cannot be reached or rejects what it is sent; one line, without secrets.
+    """A tracker cannot be reached or rejects data; one line, without secrets.
 
     Args:
         message: Cause of the failure.
@@ -76,7 +76,7 @@ class Tracker(ABC):
             finished: Whether the training has finished.
 
         Raises:
-            Unreachable: Part of what was sent did not arrive.
+            Unreachable: Part of the data did not arrive.
         """
 
     @abstractmethod

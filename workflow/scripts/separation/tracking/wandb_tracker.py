@@ -1,4 +1,4 @@
-"""Weights & Biases tracker. Its client writes what it receives to its own log and sends it from there."""
+"""Weights & Biases tracker. Its client writes all data to its own log and sends it from there."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ class BatchLoader:
 def move_if_it_fits(store: FeatureStore, device: torch.device) -> FeatureStore:
     """The store, moved to a GPU's memory if it takes at most DEVICE_SHARE of what is free there.
 
-    Batches are the same, wherever the store is.
+    The batches are the same in both cases.
     """
     if device.type != "cuda" or store.device is not None:
         return store

@@ -54,7 +54,7 @@ def train_together(
 
     Raises:
         UserError: As in train_point, or this machine has fewer GPUs.
-        Stopped: A signal asked to stop; the state is saved.
+        Stopped: A signal requested a stop; the state is saved.
     """
     torch_device = find_device(device)
     if torch_device.type == "cuda" and torch.cuda.device_count() < count:
@@ -103,7 +103,7 @@ def train_together(
 
 
 def _wait(child: subprocess.Popen) -> int:
-    """Waits for a process and forwards the signals that ask this one to stop."""
+    """Waits for a process and forwards stop signals to it."""
     before = {number: signal.signal(number, lambda received, _: child.send_signal(received)) for number in SIGNALS}
     try:
         return child.wait()
@@ -144,7 +144,7 @@ def main() -> None:
 
 
 def _record(failure: Path, problem: UserError) -> None:
-    """Records why the training failed; only the first process to fail knows the cause."""
+    """Records why the training failed; only the first process to fail has the cause."""
     try:
         with failure.open("x", encoding="utf-8") as written:
             json.dump([type(problem).__name__, str(problem)], written)

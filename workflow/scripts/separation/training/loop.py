@@ -71,11 +71,11 @@ def train_point(
             the start. The weights do not depend on it.
         device: auto, cpu, cuda or cuda:<n>.
         threads: Threads of torch on the CPU, and number of workers if a cache has to be filled again.
-        processes: Processes that train this point together; None for this one alone.
+        processes: Processes that train this point together; None for a single process.
 
     Raises:
         UserError: The settings are invalid, the loss is not finite, or the state cannot be written.
-        Stopped: A signal asked to stop; the state is saved.
+        Stopped: A signal requested a stop; the state is saved.
     """
     torch_device = find_device(device)
     load_extras(options)

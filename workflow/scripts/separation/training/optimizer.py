@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from separation.errors import UserError
 from separation.experiment.options import TrainingOptions
 
-#: parameters of an optimizer that have keys of their own, besides optimizer_args
+#: parameters of an optimizer that have their own keys, besides optimizer_args
 OWN_KEYS = ("self", "params", "lr", "weight_decay")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

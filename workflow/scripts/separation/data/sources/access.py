@@ -13,7 +13,7 @@ from separation.files.atomic import link_atomically
 
 @dataclass(frozen=True)
 class Access:
-    """How a source is reached. Nothing here changes what the source is.
+    """Access to a source. It does not affect the contents of the source.
 
     Attributes:
         workers: Number of processes.
