@@ -1,4 +1,4 @@
-"""Mixtures a second, against scaper.generate with isolated events: `python benchmarks/mixing.py [processes]`.
+"""Mixtures per second, compared with scaper.generate with isolated events: `python benchmarks/mixing.py [processes]`.
 
 Both have the same sources, draws and number of processes, and run in turns. The results are compared first: audio
 within one 16-bit step, JAMS by all values of the events and the scene.
@@ -113,7 +113,7 @@ def cpu_seconds() -> float:
 
 
 def compare(first: Path, second: Path) -> float:
-    """The greatest difference of audio in 16-bit steps; stops where JAMS files differ."""
+    """The greatest difference of audio in 16-bit steps; stops if JAMS files differ."""
     greatest = 0
     for path in sorted(first.rglob("*.wav")):
         ones, rate = soundfile.read(path)

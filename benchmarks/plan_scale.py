@@ -1,9 +1,9 @@
-"""How long planning takes as a sweep grows: `python benchmarks/plan_scale.py`.
+"""Time of planning for growing sweeps: `python benchmarks/plan_scale.py`.
 
 Measures `make plan`'s work and `snakemake -n --quiet all` on a sweep of 10,000 new points, and `snakemake -n` on 1,000
-finished points, in an empty folder; prints seconds and peak memory. For comparison, the time of Snakemake itself for as
-many jobs: a Snakefile of two rules with nothing but files and scripts. Prints also how many bytes each job gets in
-`config` at 100, 1,000 and 10,000 points.
+finished points, in an empty folder; prints seconds and peak memory. For comparison, measures Snakemake itself with as
+many jobs: a Snakefile of two rules with only files and scripts. Also prints the size of `config` in each job at 100,
+1,000 and 10,000 points.
 """
 
 import json
@@ -55,7 +55,7 @@ def write_sweep(folder: Path, count: int) -> Path:
 
 
 def pretend_finished(sweep: Path) -> None:
-    """Writes empty files for everything that the sweep asks for, oldest first."""
+    """Writes empty files for all outputs of the sweep, oldest first."""
     workflow = load_workflow({"sweep": str(sweep)}, {})
     data, cache, artifacts = workflow.settings.data, workflow.settings.cache, workflow.settings.artifacts
     files = [split_manifest(data, dataset, split) for dataset, split in workflow.mixtures]
@@ -75,16 +75,16 @@ def pretend_finished(sweep: Path) -> None:
         os.utime(path, (now + number / 1000,) * 2)
 
 
-def measure(what: str, *command: str, expected: str) -> dict:
+def measure(case: str, *command: str, expected: str) -> dict:
     """Runs a command once; seconds, and the largest memory of any command so far in GB."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow" / "scripts")}
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     seconds = time.perf_counter() - began
     if expected not in done.stdout + done.stderr:
-        raise SystemExit(f"{what}: expected '{expected}' in the output:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise SystemExit(f"{case}: expected '{expected}' in the output:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    return {"what": what, "seconds": round(seconds, 1), "peak_gb": round(memory, 2)}
+    return {"case": case, "seconds": round(seconds, 1), "peak_gb": round(memory, 2)}
 
 
 def print_size_per_job(count: int) -> None:
@@ -93,7 +93,7 @@ def print_size_per_job(count: int) -> None:
     workflow.job_table.write(workflow.experiment.name)
     options = workflow.run_options
     size = len(pickle.dumps(options.as_config(), protocol=4))
-    row = {"what": f"run_options of each job, {count} points", "bytes": size}
+    row = {"case": f"run_options of each job, {count} points", "bytes": size}
     print(json.dumps(row | {"table_bytes": Path(options.table).stat().st_size}), flush=True)
 
 
@@ -136,7 +136,7 @@ def main() -> None:
             expected="",
         )  # fmt: skip
         print(json.dumps(bare), flush=True)
-        print(json.dumps({"what": "this workflow to bare rules", "ratio": round(dry["seconds"] / bare["seconds"], 2)}))
+        print(json.dumps({"case": "this workflow to bare rules", "ratio": round(dry["seconds"] / bare["seconds"], 2)}))
 
 
 if __name__ == "__main__":

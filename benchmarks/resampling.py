@@ -1,4 +1,4 @@
-"""Resampling a source, against the original's AudioSignal.resample: `python benchmarks/resampling.py [processes]`.
+"""Speed of resampling, compared with nussl's AudioSignal.resample: `python benchmarks/resampling.py [processes]`.
 
 Both read files of 44.1 kHz, two channels and ten seconds, and write them at 8 kHz. The results are compared first: at
 soxr's quality VHQ, which the workflow uses, the two agree within one 16-bit step. Then both run in turns, the original
@@ -28,8 +28,8 @@ RATE, NEW_RATE, CHANNELS, SECONDS, FILES, TURNS = 44100, 8000, 2, 10, 64, 5
 
 
 def original(path: Path, folder: Path, res_type: str = "soxr_hq") -> None:
-    """What cookiecutter-nussl does with each file."""
-    # imported here, so that the workflow's processes do without nussl
+    """Resamples one file as in cookiecutter-nussl."""
+    # imported here, so that the workflow's processes do not import nussl
     from separation.nussl_compat import nussl
 
     signal = nussl.AudioSignal(str(path))
@@ -38,12 +38,12 @@ def original(path: Path, folder: Path, res_type: str = "soxr_hq") -> None:
 
 
 def workflow(path: Path, folder: Path) -> None:
-    """What resample_source does with each file."""
+    """Resamples one file as in resample_source."""
     resample_file({"path": path.name}, path.parent, folder, NEW_RATE, CHANNELS)
 
 
 def compare(path: Path, folder: Path) -> int:
-    """The greatest difference between the two results, in 16-bit steps; stops where it is more than one."""
+    """The greatest difference between the two results, in 16-bit steps; stops if it is more than one."""
     results = []
     for function, options in ((original, {"res_type": "soxr_vhq"}), (workflow, {})):
         target = folder / function.__name__

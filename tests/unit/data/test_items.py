@@ -101,7 +101,7 @@ def test_arrays_equal_the_audio_of_the_signals(tmp_path):
         items[3]
 
 
-def test_a_wrong_sample_rate_is_one_line_with_file_expected_and_found(tmp_path):
+def test_a_wrong_sample_rate_is_reported_in_one_line_with_file_expected_and_found(tmp_path):
     with pytest.raises(UserError) as failure:
         open_items(write_split(tmp_path), {**DATASET_CONFIG, "sample_rate": 16000})
     message = str(failure.value)

@@ -232,7 +232,7 @@ def test_classes_are_drawn_without_labels(resampled, tmp_path):
         assert set(item["conditions"]["labels"].split("+")) == set(item["sources"])
 
 
-def test_excerpts_with_an_inactive_source_are_drawn_again(resampled, tmp_path):
+def test_excerpts_with_an_inactive_source_are_redrawn(resampled, tmp_path):
     copied = tmp_path / "resampled"
     shutil.copytree(resampled.parent, copied)
     contents = json.loads((copied / "manifest.json").read_text())
@@ -309,7 +309,7 @@ EVENTS = mixing_spec()["event_parameters"]
         ),
     ],
 )
-def test_an_invalid_recipe_is_an_error_of_one_line(changes, message, resampled, tmp_path):
+def test_an_invalid_recipe_is_reported_in_one_line(changes, message, resampled, tmp_path):
     with pytest.raises(UserError) as error:
         _mixed(resampled, tmp_path, mixing_spec(**copy.deepcopy(changes)))
     assert str(error.value).startswith(message)

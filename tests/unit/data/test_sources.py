@@ -69,7 +69,7 @@ def test_files_of_earlier_runs_are_removed(tmp_path):
     assert {path.name for path in (tmp_path / "fetched/train").iterdir()} == {"train_000"}
 
 
-def test_a_changed_file_is_an_error_of_one_line_with_file_and_remedy(tmp_path):
+def test_a_changed_file_is_reported_in_one_line_with_file_and_remedy(tmp_path):
     manifest = write_source(tmp_path, [("a", np.zeros(100), 8000)])
     path = tmp_path / "train/song/a.wav"
     content = path.read_bytes()
@@ -111,7 +111,7 @@ def test_changed_resampled_audio_is_an_error_and_a_copy_is_not(steps, tmp_path):
         ("organize", {"organize": {"by": "colour"}}, "organize.by: expected class, found 'colour'"),
     ],
 )
-def test_an_unknown_kind_is_an_error_of_one_line(step, spec, message, steps, tmp_path):
+def test_an_unknown_kind_is_reported_in_one_line(step, spec, message, steps, tmp_path):
     manifest = tmp_path / "new" / "manifest.json"
     with pytest.raises(UserError) as error:
         if step == "fetch":

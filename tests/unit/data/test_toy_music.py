@@ -102,7 +102,7 @@ def test_songs_have_musical_structure(seed):
     assert within.mean() > 0.4
 
 
-def test_a_key_is_released_before_it_is_struck_again():
+def test_a_key_is_released_before_its_next_note():
     song = compose(np.random.default_rng(1), 20.0, {stem: 0 for stem in STEMS})
     for stem in STEMS:
         sounding = set()
@@ -131,7 +131,7 @@ def test_the_attribution_names_soundfont_author_and_licence(built):
         ({"song_duration": 0}, "source.args.song_duration: expected a number above 0, found 0"),
     ],
 )
-def test_an_invalid_argument_is_an_error_of_one_line(args, message, tmp_path):
+def test_an_invalid_argument_is_reported_in_one_line(args, message, tmp_path):
     with pytest.raises(UserError) as error:
         toy_music.build_toy_music(args, tmp_path, workers=1)
     assert message in str(error.value)

@@ -352,7 +352,7 @@ def test_a_missing_gpu_is_an_error(tmp_path, split, checkpoints):
         evaluate(tmp_path, split, checkpoints["clustering"], device="cuda")
 
 
-def test_errors_are_one_line_with_the_cause(tmp_path, split, checkpoints):
+def test_errors_are_reported_in_one_line_with_the_cause(tmp_path, split, checkpoints):
     clustering = checkpoints["clustering"]
     wrong = {
         "DeepClusterin": {"algorithm_config": {"class": "DeepClusterin"}},

@@ -97,7 +97,7 @@ def test_settings_with_effect_on_weights_change_the_id_of_a_point(tmp_path, chan
     assert only(plan(experiment(**changes), tmp_path)) != only(plan(experiment(), tmp_path))
 
 
-def test_points_that_differ_in_evaluation_alone_share_a_training(tmp_path):
+def test_points_that_differ_only_in_evaluation_share_a_training(tmp_path):
     sweep = [{"algorithm_config.args.mask_type": ["soft", "binary"], "learning_rate": [0.1, 0.2]}]
     workflow = plan(experiment(sweep=sweep), tmp_path)
     assert len(workflow.trainings) == 2 and len(workflow.evaluations) == 4 and len(workflow.rows) == 4

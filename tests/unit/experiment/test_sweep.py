@@ -135,7 +135,7 @@ def test_exclude_removes_points(tmp_path):
     assert len(plan(experiment(sweep=[block]), tmp_path).trainings) == 3
 
 
-def test_when_sweeps_a_key_only_where_its_condition_holds(tmp_path):
+def test_when_sweeps_a_key_only_if_its_condition_holds(tmp_path):
     block = {
         "optimizer": ["adam", "sgd"],
         "when": [{"if": {"train_config.optimizer": "sgd"}, "weight_decay": [0, 0.1]}],
@@ -215,7 +215,7 @@ def test_the_command_line_takes_precedence_over_the_sweep(tmp_path):
         ({"learning_rate": [float("inf")]}, "expected a finite number"),
     ],
 )
-def test_mistakes_in_blocks_are_one_line_with_file_line_and_key(tmp_path, block, message):
+def test_mistakes_in_blocks_are_reported_in_one_line_with_file_line_and_key(tmp_path, block, message):
     with pytest.raises(UserError) as raised:
         plan(experiment(sweep=[block]), tmp_path)
     text = str(raised.value)

@@ -104,7 +104,9 @@ EDITS = [
 
 
 @pytest.mark.parametrize("before, after, key, message", EDITS, ids=[f"{e[2]}-{i}" for i, e in enumerate(EDITS)])
-def test_mistakes_in_experiment_files_are_one_line_with_file_line_and_key(tmp_path, before, after, key, message):
+def test_mistakes_in_experiment_files_are_reported_in_one_line_with_file_line_and_key(
+    tmp_path, before, after, key, message
+):
     text = TINY.read_text()
     assert before in text
     path = tmp_path / "wrong.yml"
@@ -138,7 +140,9 @@ RECIPE_EDITS = [
 
 
 @pytest.mark.parametrize("before, after, key, message", RECIPE_EDITS)
-def test_mistakes_in_recipes_are_one_line_with_file_line_and_key(tmp_path, monkeypatch, before, after, key, message):
+def test_mistakes_in_recipes_are_reported_in_one_line_with_file_line_and_key(
+    tmp_path, monkeypatch, before, after, key, message
+):
     text = (TINY.parents[2] / "config/datasets/tiny_music.yml").read_text()
     assert before in text
     (tmp_path / "config/datasets").mkdir(parents=True)

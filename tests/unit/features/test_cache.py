@@ -229,7 +229,7 @@ def test_a_manifest_of_the_first_release_is_replaced_by_a_new_cache(split, manif
     assert manifest.read_text() == new
 
 
-def test_an_invalid_manifest_is_an_error_of_one_line(split, manifest):
+def test_an_invalid_manifest_is_reported_in_one_line(split, manifest):
     cache.populate_cache(make_spec(), split, manifest)
     manifest.write_text('{"format"')
     with pytest.raises(UserError, match="snakemake cache"):
@@ -316,7 +316,7 @@ def test_checksums_of_a_killed_filling_are_verified(split, manifest, tmp_path):
     assert cache.find_damage(manifest, contents=True) is None
 
 
-def test_a_full_disk_is_an_error_of_one_line_and_leaves_no_cache(split, manifest):
+def test_a_full_disk_is_reported_in_one_line_and_leaves_no_cache(split, manifest):
     body = f"""
         from separation.errors import UserError
         try:
@@ -375,7 +375,7 @@ def read_epochs(store, num_workers, interfere):
 @pytest.mark.parametrize(
     ("damage", "message"), [("removed", "was removed"), ("truncated", "was truncated"), ("changed", "was changed")]
 )
-def test_damage_during_a_training_is_an_error_of_one_line_and_repaired_by_the_next(
+def test_damage_during_a_training_is_reported_in_one_line_and_repaired_by_the_next(
     split, manifest, damage, message, num_workers
 ):
     cache.populate_cache(make_spec(), split, manifest)

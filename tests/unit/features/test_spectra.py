@@ -81,7 +81,7 @@ def test_features_equal_those_of_nussls_transforms(output_type, channels, source
     assert 0.1 < ours.ideal_binary_mask[..., 1].mean() < 1
 
 
-def test_bins_where_sources_tie_belong_to_neither():
+def test_bins_with_equal_sources_belong_to_neither():
     options = dataset_options(output_type="msa")
     _, audio = make_audio()
     twins = {"one": audio["source1"], "two": audio["source1"].copy()}

@@ -62,7 +62,7 @@ def test_variables_are_replaced_and_plain_scalars_keep_their_type():
     assert read == {"a": 4, "b": "4", "c": "/data/x", "d": "${EXPERIMENT_KEY}"}
 
 
-def test_unset_variables_are_one_line_with_their_name():
+def test_unset_variables_are_reported_in_one_line_with_their_name():
     with pytest.raises(UserError) as raised:
         value("x: 1\na:\n  b: ${NOWHERE}/c")
     assert str(raised.value).startswith("f.yml:3: a.b: ${NOWHERE} is not set")
@@ -72,7 +72,7 @@ def test_unset_variables_are_one_line_with_their_name():
     "text, line",
     [("a: [1, 2", 1), ("a: 1\nb: 2\n  c: 3", 3), ("a: 1\n\tb: 2", 2), ("a: 'x", 1), ("a: *nothing", 1)],
 )
-def test_invalid_yaml_is_one_line(text, line):
+def test_invalid_yaml_is_reported_in_one_line(text, line):
     with pytest.raises(UserError) as raised:
         value(text)
     assert str(raised.value).startswith(f"f.yml:{line}: invalid YAML: ")
@@ -84,7 +84,7 @@ def test_duplicate_keys_are_an_error():
         value("a:\n  b: 1\n  b: 2")
 
 
-def test_files_that_are_not_utf_8_are_one_line(tmp_path):
+def test_files_that_are_not_utf_8_are_reported_in_one_line(tmp_path):
     path = tmp_path / "x.yml"
     path.write_bytes(b"a: 1\nb: \xff\n")
     with pytest.raises(UserError, match=r":2: expected UTF-8"):

@@ -35,7 +35,7 @@ SECRETS = {
 
 
 def make(*arguments, **variables):
-    # make prints its folders where the make that runs the tests has set MAKEFLAGS
+    # make prints its folders if the make that runs the tests has set MAKEFLAGS
     removed = {*VARIABLES, "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
     environment = {name: value for name, value in os.environ.items() if name not in removed}
     command = ["make", "check_environment", *arguments]
@@ -98,7 +98,7 @@ def test_sox_and_a_folder_for_data_are_needed_for_the_demo(tmp_path):
     assert all(check["means"] for check in checks.values() if check["state"] != "ok")
 
 
-def test_any_python_reports_what_is_missing_before_setup():
+def test_any_python_reports_missing_packages_before_setup():
     done = run("-S")  # without the installed packages
     assert done.returncode == 1, done.stderr
     assert found(done)["Packages", "snakemake"]["state"] == "missing"

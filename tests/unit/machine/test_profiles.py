@@ -15,7 +15,7 @@ from separation.files.yaml_reader import read_yaml
 ROOT = Path(__file__).resolve().parents[3]
 PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/config.yaml"))
 NOT_RUN = {"kubernetes", "lsf", "sge"}
-# options of plugins that are not in the lock, as `snakemake --help` lists them where they are installed
+# options of plugins that are not in the lock, as `snakemake --help` lists them if they are installed
 PLUGINS = {
     # snakemake-executor-plugin-kubernetes 0.5.1
     "kubernetes": {
@@ -105,6 +105,6 @@ def test_changing_one_resource_keeps_the_others():
         ({"train_point": {"runtime": 0}}, "resources.train_point.runtime: expected at least 1, found 0"),
     ],
 )
-def test_mistakes_in_resources_are_one_line(resources, message):
+def test_mistakes_in_resources_are_reported_in_one_line(resources, message):
     with pytest.raises(UserError, match=re.escape(message)):
         load_settings({"resources": resources}, {})

@@ -272,7 +272,7 @@ def test_torch_index_is_used_only_for_torch_and_not_recorded(machine):
 
 
 @pytest.mark.parametrize(("program", "package"), [("sox", "sox"), ("dot", "graphviz")])
-def test_a_missing_program_is_one_line_with_install_commands(machine, program, package):
+def test_a_missing_program_is_reported_in_one_line_with_install_commands(machine, program, package):
     (machine.programs / program).unlink(missing_ok=True)
     code, output, calls = machine.set_up(program)
     assert (code, calls) == (1, [])

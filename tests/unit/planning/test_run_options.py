@@ -81,7 +81,7 @@ def test_a_deleted_table_is_reported_with_a_remedy(working):
         _ = options.jobs
 
 
-def test_a_points_config_takes_the_sections_of_an_evaluation():
+def test_the_config_of_an_evaluation_has_the_sections_of_that_evaluation():
     config = {"info": {"seed": 0}, "algorithm_config": {"class": "A"}, "test_config": {"testers": ["a"]}}
     options = {"algorithm_config": {"class": "B", "args": {"device": "cpu"}}, "test_config": {"num_workers": 2}}
     spec = {"algorithm_config": {"class": "B", "args": {}}, "test_config": {"testers": ["b"]}}

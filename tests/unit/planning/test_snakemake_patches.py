@@ -76,7 +76,7 @@ def test_small_sweeps_use_an_unpatched_snakemake_that_looks_up_every_job(tmp_pat
 
 
 @pytest.mark.parametrize("version", ["9.26.0", "9.28.1", "10.0.0"])
-def test_other_versions_of_snakemake_are_left_alone(monkeypatch, version):
+def test_other_versions_of_snakemake_are_not_patched(monkeypatch, version):
     monkeypatch.setattr(snakemake_patches.snakemake, "__version__", version)
     assert not snakemake_patches.patch_snakemake(MANY)
     function = snakemake_patches.with_known_parameters(lambda wildcards: 1)

@@ -175,7 +175,7 @@ def test_new_points_add_rows_and_changed_points_rewrite_only_changed_cells(sweep
     assert len(google.sheets["music"].table()) == 2 + 4
 
 
-def test_columns_added_by_hand_and_sorted_rows_are_left_alone(sweep, google, upload):
+def test_columns_added_by_hand_and_sorted_rows_stay_unchanged(sweep, google, upload):
     upload(table_of(sweep, 3))
     sheet = google.sheets["music"]
     rows = sheet.table()
@@ -197,7 +197,7 @@ def test_columns_added_by_hand_and_sorted_rows_are_left_alone(sweep, google, upl
     assert after[5][6] == "" and after[5][7] == table_of(sweep).rows[3]["Overall", "SI-SDR"]
 
 
-def test_rows_of_other_sweeps_are_left_alone(sweep, google, upload):
+def test_rows_of_other_sweeps_stay_unchanged(sweep, google, upload):
     old = ['=HYPERLINK("https://comet.ml/old"; "0123")', "mine", "a", "b", "c", 3000, 9.9, 1, 2]
     google.add("music", [*TEMPLATE, old], columns=60)
     receipt = upload(table_of(sweep))
@@ -272,7 +272,7 @@ def test_values_that_are_not_finite_or_too_long_are_uploaded(sweep, google, uplo
     assert google.count("write") == 0
 
 
-def test_a_worksheet_with_other_content_is_left_alone(sweep, google, upload):
+def test_a_worksheet_with_other_content_stays_unchanged(sweep, google, upload):
     google.add("music", [["Shopping list"], ["milk"]])
     with pytest.raises(UserError, match="expected a column 'Experiment key'"):
         upload(table_of(sweep))

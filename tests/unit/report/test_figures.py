@@ -88,7 +88,7 @@ def test_distributions_show_every_mixture_of_points_and_baselines(drawn):
     assert {"Fixed mask", "Ideal binary mask", "Mixture (nothing done)"} <= set(texts)
 
 
-def test_the_best_point_has_a_colour_of_its_own(drawn):
+def test_the_best_point_has_its_own_colour(drawn):
     _, figures = drawn
     rows = [row for row in rows_of(figures["validation_against_test"][0]) if "kind" in row]
     best = [row for row in rows if row["kind"] == "best point"]

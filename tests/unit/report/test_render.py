@@ -222,7 +222,7 @@ def test_best_median_and_worst_mixture_can_be_played(page):
         ]
 
 
-def test_spectrograms_show_a_tone_where_it_sounds(page):
+def test_spectrograms_show_a_tone_at_its_time_and_frequency(page):
     picture = next(found for found in page.all("img") if found["alt"].startswith("Spectrogram: vocals reference"))
     image = Image.open(io.BytesIO(base64.b64decode(picture["src"].split("base64,")[1]))).convert("L")
     levels = np.asarray(image).mean(axis=1)

@@ -223,7 +223,7 @@ def test_a_mixture_far_from_the_sum_of_its_sources_is_stored_exactly(tmp_path):
     np.testing.assert_array_equal(batch["source_audio"][0], np.stack([one[:, : 40 * 32] for one in sources], axis=-1))
 
 
-def test_mixtures_that_are_sums_take_one_byte_a_sample_and_others_two(tmp_path, monkeypatch):
+def test_mixtures_that_are_sums_need_one_byte_per_sample_and_others_two(tmp_path, monkeypatch):
     monkeypatch.setattr("separation.features.fill_cache.SHARD_ITEMS", 2)
     split = write_split(tmp_path / "train", lengths=(3000, 2000, 1000, 800))
     noise = 0.1 * np.random.default_rng(1).normal(size=(1000, 1))

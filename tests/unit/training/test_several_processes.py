@@ -109,7 +109,7 @@ def is_alive(pid):
         return False
 
 
-def test_an_error_of_several_processes_is_one_line(splits, tmp_path):
+def test_an_error_of_several_processes_is_reported_in_one_line(splits, tmp_path):
     config = experiment(loss_function=[["dpcl", "embedding", 1e39]])
     with pytest.raises(UserError, match="the loss is inf in epoch 1 at learning rate"):
         train_together(PointOptions.read(config), folder=tmp_path / "point", splits=splits, count=2)

@@ -186,7 +186,7 @@ def test_changed_code_gives_another_point(folder):
     assert changed[1] != evaluation
 
 
-def test_mistakes_in_the_users_code_are_errors_of_one_line(folder, splits, tmp_path):
+def test_mistakes_in_the_users_code_are_reported_in_one_line(folder, splits, tmp_path):
     with pytest.raises(UserError, match=r"unknown loss 'SquaredNorn'; did you mean 'SquaredNorm'"):
         point_of(folder, loss="SquaredNorn")
     with pytest.raises(UserError, match=r"info.extras: no such folder: nowhere"):

@@ -105,9 +105,9 @@ def mix_shard(
 
 
 def _mix(plan: Plan, numbers: range, workers: int, part: str = "") -> list[dict[str, Any]]:
-    what = f"mixtures of {plan.split}" + (f", shard {part}" if part else "")
+    items = f"mixtures of {plan.split}" + (f", shard {part}" if part else "")
     return run_in_order(
-        mix_item, [(plan, number) for number in numbers], workers=workers, share=MIXTURES_PER_PROCESS, items=what
+        mix_item, [(plan, number) for number in numbers], workers=workers, share=MIXTURES_PER_PROCESS, items=items
     )
 
 

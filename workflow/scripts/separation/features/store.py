@@ -155,7 +155,8 @@ class FeatureStore:
             length: Length of each excerpt, in frames.
             options: Contents of the batch.
             remix: Excerpts with new sources; requires arrays of audio. The new mixture is the sum of the new sources
-                and of the rest of the item's mixture, such as noise or reverberation. Its weights follow from the loudness of the excerpt instead of that of the whole item.
+                and of the rest of the item's mixture, such as noise or reverberation. Its weights follow from the
+                loudness of the excerpt instead of that of the whole item.
 
         Returns:
             float32 tensors by data key: mix_magnitude and weights (batch, time, frequency, channels), source_magnitudes
