@@ -3,8 +3,8 @@
 Deep clustering and mask inference, BLSTM 1 x 64, 4 s mixtures at 16 kHz, on all processors of this machine. The
 original loops over files in a pool of threads: nussl.datasets.Scaper reads a file from its JAMS, nussl's algorithm is
 built for it and run, nussl's BSSEvalScale scores it, and the scores are written as YAML. It is compared with
-evaluate_point with as many processes. The original uses one thread or all, whichever is faster in the first
-turn; in both, the libraries use one processor per thread. Scores are compared in each turn: they are equal within a thousandth
+evaluate_point with as many processes. The original uses one thread or all, whichever is faster in the first turn. In
+both, the libraries use one processor per thread. Scores are compared in each turn: they are equal within a thousandth
 of a decibel, with the same initial clusters.
 """
 

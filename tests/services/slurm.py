@@ -306,7 +306,7 @@ def missing(environment: Mapping[str, str] = os.environ) -> str:
             # the process that started it was killed and could not stop it
             left.remove()
     if os.path.lexists(conf):
-        return f"Slurm: {conf} exists; the installed Slurm is left alone"
+        return f"Slurm: {conf} exists; the installed Slurm stays unchanged"
     if all(shutil.which(name, path=_PATH) for name in _PROGRAMS):
         return ""
     return install(*PACKAGES)

@@ -122,7 +122,7 @@ def fresh(tmp_path) -> Project:
 
 @pytest.fixture
 def apptainer_for_planning(tmp_path) -> Path:
-    """A folder for PATH. Planning only asks apptainer for its version; no job runs, so a fake program is enough."""
+    """A folder for PATH with a fake apptainer: planning only reads its version, and no job runs."""
     program = tmp_path / "programs" / "apptainer"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\necho apptainer version 1.4.5\n")

@@ -35,7 +35,7 @@ def steps(value, tmp_path, **settings):
 
 
 def build(value, tmp_path, **settings):
-    """Runs all steps of a recipe; the manifests of the fetched and organized source and of the train split."""
+    """Runs all steps of a recipe; returns the manifests of the fetched and organized source and of the train split."""
     recipe_steps = steps(value, tmp_path, **settings)
     access = Access(1, tmp_path / "data" / "downloads", False, recipe_steps.locations)
     fetched, organized, resampled = (tmp_path / "data" / name / "manifest.json" for name in ("f", "o", "r"))
@@ -153,7 +153,7 @@ def test_ids_depend_on_names_and_sizes_not_on_the_folder(tmp_path):
 
 
 def _add_problems(folder):
-    """Adds every kind of problem to a folder of classes; the problem of each path."""
+    """Adds every kind of problem to a folder of classes; returns the problem of each path."""
     whole = (folder / "car" / "car05.wav").read_bytes()
     (folder / "empty").mkdir()
     (folder / "car" / "broken.wav").write_bytes(b"RIFFxxxxWAVE nonsense" * 20)

@@ -1,4 +1,4 @@
-"""Integrated loudness, against scaper's own."""
+"""Integrated loudness, compared with scaper's."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Resampling: exact below half the new rate, silent above it, without delay, and the same bytes everywhere."""
+"""Resampling: exact below half the new rate, silent above it, without delay, and the same bytes on every machine."""
 
 import json
 import os
@@ -24,7 +24,7 @@ RATES = [
 
 
 def _tone(rate, frequency, phase=0.0):
-    """A second of a tone of amplitude 0.9 from time 0 on, float (samples, 1)."""
+    """A second of a tone of amplitude 0.9 from time 0, float (samples, 1)."""
     return 0.9 * np.sin(2 * np.pi * frequency * np.arange(rate) / rate + phase)[:, None]
 
 
@@ -33,7 +33,7 @@ def _noise(rate, seconds=0.5, channels=2):
 
 
 def _middle(audio):
-    """Without the ends, where the signal begins and stops abruptly."""
+    """The audio without its ends, where the signal begins and stops abruptly."""
     return audio[len(audio) // 4 : -len(audio) // 4]
 
 

@@ -1,4 +1,4 @@
-"""First contact: the lock, envs/setup.sh, the Makefile's targets and the environment file.
+"""Installation: the lock, envs/setup.sh, the Makefile's targets and the environment file.
 
 envs/setup.sh runs in its own folder with stand-ins for Python, pip and apt that record their calls: nothing is
 downloaded and nothing outside the folder is changed.
@@ -18,7 +18,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCK = ROOT / "envs" / "requirements.lock"
-EXTRAS = ("jupyter", "trackers", "pesq")  # installed where they are used, and for the tests
+EXTRAS = ("jupyter", "trackers", "pesq")  # installed when they are used, and for the tests
 TOOLS = ["bash", "awk", "cat", "cp", "cut", "date", "dirname", "env", "flock", "grep", "head", "kill", "mkdir", "mv"]
 TOOLS += ["rm", "sed", "sha256sum", "tail", "touch"]
 PROGRAMS = ["python", "snakemake", "snakefmt", "ruff", "codespell", "tensorboard"]
@@ -114,7 +114,7 @@ def test_every_package_that_the_workflow_imports_is_in_the_lock():
 
 
 class Machine:
-    """A folder with envs/setup.sh and a small lock, and a PATH of stand-ins."""
+    """A folder with envs/setup.sh and a small lock, and a PATH of fake programs."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -321,7 +321,7 @@ def test_a_second_setup_at_the_same_time_waits(machine):
 
 
 def make(folder, *arguments, **variables):
-    # an outer make passes its flags and variables on
+    # an outer make passes its flags and variables to this one
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "ENV_FILE"))}
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],

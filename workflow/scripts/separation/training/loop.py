@@ -332,7 +332,7 @@ class _Training:
             sample_strategy="sequential",
             excerpt_selection_strategy="middle",
         )
-        batch_size, alone = self.training.batch_size, self.processes.count == 1
+        batch_size, single_process = self.training.batch_size, self.processes.count == 1
         own, _ = self.processes.excerpts(plan, batch_size)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         self.model.eval()
@@ -343,9 +343,9 @@ class _Training:
                     output = self.model(batch)
                 loss = self.loss({key: value.float() for key, value in output.items()}, batch)
                 total += loss.double() * excerpts
-                if alone and self.stop.signal is not None:
+                if single_process and self.stop.signal is not None:
                     break
-        if alone and self.stop.signal is not None:
+        if single_process and self.stop.signal is not None:
             # the weights are those of the last step: the next run repeats the validation only
             self._save_state()
             raise self._stopped(epoch)
