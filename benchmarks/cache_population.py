@@ -2,7 +2,7 @@
 
 Scenes of 4 s at 16 kHz, two sources, phase-sensitive targets and weights, read from the same files by nussl 1.1.9's
 Scaper dataset into its own Cache, and by populate_cache, in one process with one thread each. The contents are compared
-first, then the two take turns. Prints the ratios of items per second and of bytes per item.
+first, then both run in turns. Prints the ratios of items per second and of bytes per item.
 """
 
 import tempfile
@@ -21,8 +21,8 @@ def clock() -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def fill_nussls(split: dict, folder: Path) -> tuple[object, np.ndarray]:
-    """Fills nussl's Cache; the cache and the seconds."""
+def fill_nussl_cache(split: dict, folder: Path) -> tuple[object, np.ndarray]:
+    """Fills nussl's Cache; returns the cache and the seconds."""
     from separation.nussl_compat import nussl
 
     cache = nussl.datasets.transforms.Cache(str(folder), cache_size=COUNT, overwrite=True)
@@ -33,7 +33,7 @@ def fill_nussls(split: dict, folder: Path) -> tuple[object, np.ndarray]:
     return cache, clock() - began
 
 
-def fill_ours(split: dict, manifest: Path, kind: str, keys: tuple[str, ...]) -> np.ndarray:
+def fill_workflow_cache(split: dict, manifest: Path, kind: str, keys: tuple[str, ...]) -> np.ndarray:
     from separation.features.cache import populate_cache
 
     manifest.parent.mkdir(parents=True)
@@ -56,7 +56,7 @@ def check_equal(cache: object, manifest: Path) -> None:
             if key == "ideal_binary_mask":
                 differing, bins = differing + int((one != other).sum()), bins + one.size
             else:
-                # float16 keeps 11 bits; nussl itself computes in float32. Weights are roots of magnitudes
+                # float16 has 11 bits, nussl computes in float32; weights are roots of magnitudes
                 power = 2 if key == "weights" else 1
                 one, other = one**power, other**power
                 np.testing.assert_allclose(one, other, rtol=2**-9, atol=1e-6 * other.max(), err_msg=key)
@@ -79,14 +79,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         split = scenes.make_scenes(folder / "data", COUNT)
-        nussls, _ = fill_nussls(split, folder / "warm")
-        fill_ours(split, folder / "check" / "train.json", "features", KEYS)
-        check_equal(nussls, folder / "check" / "train.json")
+        nussl_cache, _ = fill_nussl_cache(split, folder / "warm")
+        fill_workflow_cache(split, folder / "check" / "train.json", "features", KEYS)
+        check_equal(nussl_cache, folder / "check" / "train.json")
         seconds = {way: [] for way in ("nussl", *ways)}
         for turn in range(TURNS):
-            seconds["nussl"].append(fill_nussls(split, folder / f"nussl{turn}")[1])
+            seconds["nussl"].append(fill_nussl_cache(split, folder / f"nussl{turn}")[1])
             for way, (kind, keys) in ways.items():
-                seconds[way].append(fill_ours(split, folder / f"{way} {turn}" / "train.json", kind, keys))
+                seconds[way].append(fill_workflow_cache(split, folder / f"{way} {turn}" / "train.json", kind, keys))
         size = size_of(folder / "nussl0")
         rate = COUNT / np.median(seconds["nussl"], axis=0)[0]
         print(f"nussl's Cache: {rate:.1f} items/s, {size:.0f} kB an item")

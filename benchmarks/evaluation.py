@@ -28,7 +28,7 @@ METRICS = ("SI-SDR", "SI-SIR", "SI-SAR", "SD-SDR", "SNR", "SRR", "SI-SDRi")
 
 
 def save_model(path: Path, config: dict, folder: Path) -> None:
-    """Saves a network after a short training: clusters of an untrained one take longer to find."""
+    """Saves a network after a short training; clustering takes longer with an untrained one."""
     from separation.nussl_compat import nussl
 
     torch.manual_seed(0)
@@ -78,7 +78,7 @@ def mask_config() -> dict:
     )  # fmt: skip
 
 
-class Originals:
+class OriginalEvaluation:
     """The original implementation, one file at a time."""
 
     def __init__(self, folder: Path, algorithm: str, args: dict, output: Path):
@@ -111,7 +111,7 @@ class Originals:
         }
 
     def run(self, workers: int) -> tuple[float, dict]:
-        """Seconds, and (item, source, metric) -> score."""
+        """Returns seconds, and the score by (item, source, metric)."""
         began = time.perf_counter()
         found: dict = {}
         with ThreadPoolExecutor(workers) as pool:
@@ -120,8 +120,8 @@ class Originals:
         return time.perf_counter() - began, found
 
 
-def ours(folder: Path, checkpoint: Path, algorithm: str, args: dict, scores: Path) -> tuple[float, dict]:
-    """Seconds, and (item, source, metric) -> score."""
+def run_workflow(folder: Path, checkpoint: Path, algorithm: str, args: dict, scores: Path) -> tuple[float, dict]:
+    """Returns seconds, and the score by (item, source, metric)."""
     from separation.evaluation.evaluate import evaluate_point
     from separation.experiment.options import PointOptions
 
@@ -154,16 +154,16 @@ def compare(folder: Path, work: Path, algorithm: str, config: dict, args: dict) 
     checkpoint = work / f"{algorithm}.pth"
     save_model(checkpoint, config, folder)
     (work / "yaml").mkdir(exist_ok=True)
-    originals = Originals(folder, algorithm, {**args, "model_path": str(checkpoint)}, work / "yaml")
-    ours(folder, checkpoint, algorithm, args, work / "scores" / "scores.parquet")  # compiles, starts the processes
+    original = OriginalEvaluation(folder, algorithm, {**args, "model_path": str(checkpoint)}, work / "yaml")
+    run_workflow(folder, checkpoint, algorithm, args, work / "scores" / "scores.parquet")  # compiles, starts processes
     rates: dict[str, list[float]] = {"original": [], "here": []}
     ways = {1, os.cpu_count() or 1}
     for _ in range(TURNS):
-        tried = {workers: originals.run(workers) for workers in ways}
+        tried = {workers: original.run(workers) for workers in ways}
         ways = {min(tried, key=lambda workers: tried[workers][0])}
         seconds, theirs = tried[max(ways)]
         rates["original"].append(COUNT / seconds)
-        seconds, found = ours(folder, checkpoint, algorithm, args, work / "scores" / "scores.parquet")
+        seconds, found = run_workflow(folder, checkpoint, algorithm, args, work / "scores" / "scores.parquet")
         rates["here"].append(COUNT / seconds)
         shared = [key for key in found if key in theirs and abs(theirs[key]) < 90]
         worst = max(abs(found[key] - theirs[key]) for key in shared)

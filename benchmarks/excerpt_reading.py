@@ -3,7 +3,7 @@
 Excerpts of 400 frames from scenes of 4 s at 16 kHz, in batches of 8 with all four keys (magnitude of the mixture,
 targets, binary mask, weights). nussl 1.1.9's Scaper dataset with its Cache and GetExcerpt in torch's DataLoader, as in
 nussl's trainer, is compared with BatchLoader on the workflow's caches on disk, with the same number of workers. The
-excerpts are compared first, then the two take turns. With a GPU, batches are moved to it.
+excerpts are compared first, then both run in turns. With a GPU, batches are moved to it.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ def nussl_loader(split: dict, location: Path, num_workers: int, *, populate: boo
     )
 
 
-def our_loader(
+def workflow_loader(
     manifest: Path, kind: str, num_workers: int, device: str, keys: tuple[str, ...] = KEYS
 ) -> Callable[[int], Iterable]:
     """A function from the number of an epoch to its batches."""
@@ -62,7 +62,7 @@ def our_loader(
 
 
 def check_equal(loader: Iterable, manifests: dict[str, Path]) -> None:
-    """Checks that the caches hold every excerpt of a batch of nussl's, at the frame where the magnitudes agree."""
+    """Checks that the caches contain every excerpt of a batch of nussl, at the frame with equal magnitudes."""
     from separation.features.cache import open_cache
     from separation.features.decode import BatchOptions
 
@@ -123,7 +123,7 @@ def main() -> None:
         check_equal(nussl_loader(split, location, 0), manifests)
         for num_workers in (0, 1, 2):
             theirs = nussl_loader(split, location, num_workers)
-            ours = {kind: our_loader(manifest, kind, num_workers, device) for kind, manifest in manifests.items()}
+            ours = {kind: workflow_loader(manifest, kind, num_workers, device) for kind, manifest in manifests.items()}
             seconds = {way: [] for way in ("nussl", *ours)}
             for _ in range(TURNS):
                 seconds["nussl"].append(seconds_of(lambda number, theirs=theirs: theirs, device))

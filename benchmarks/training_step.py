@@ -2,7 +2,7 @@
 
 Deep clustering, BLSTM 1 x 64, embedding size 15, batches of 8 x 400 frames x 257 frequencies, one thread. The step of
 nussl 1.1.9's trainer (TrainClosure with DeepClusteringLoss) is compared with the step of this workflow, on the same
-batches and from the same weights. Losses and gradients are compared first, then the two take turns.
+batches and from the same weights. Losses and gradients are compared first, then both run in turns.
 
 The share of time that a training waits for its loader is measured over an epoch from a cache on disk. With a GPU, whole
 epochs are compared with those of nussl's dataset, Cache, DataLoader and closure, and with the same network on tensors
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import scenes
 import torch
-from excerpt_reading import nussl_loader, our_loader
+from excerpt_reading import nussl_loader, workflow_loader
 
 COUNT, STEPS, TURNS = 48, 4, 5
 DPCL_KEYS = ("mix_magnitude", "ideal_binary_mask", "weights")
@@ -58,8 +58,8 @@ CONFIG = {
 }
 
 
-class Nussls:
-    """nussl's closure."""
+class NusslStep:
+    """A step of nussl's closure."""
 
     def __init__(self, model: torch.nn.Module):
         from separation.nussl_compat import nussl
@@ -73,7 +73,7 @@ class Nussls:
         return self.closure(None, batch)["loss"]
 
 
-class Ours:
+class WorkflowStep:
     """A step of separation.training.loop."""
 
     def __init__(self, model: torch.nn.Module, device: str):
@@ -95,17 +95,17 @@ class Ours:
         return float(loss.detach())
 
 
-def both_ways(device: str) -> tuple[Nussls, Ours]:
+def both_steps(device: str) -> tuple[NusslStep, WorkflowStep]:
     """Both implementations with the same initial weights."""
     from separation.experiment.options import NetworkOptions
     from separation.networks.build import build_model
 
     model = build_model(NetworkOptions.read(CONFIG), seed=0, num_frequencies=257)
-    return Nussls(copy.deepcopy(model).to(device)), Ours(model.to(device), device)
+    return NusslStep(copy.deepcopy(model).to(device)), WorkflowStep(model.to(device), device)
 
 
 def check_equal(batch: dict[str, torch.Tensor], device: str) -> None:
-    nussls, ours = both_ways(device)
+    nussls, ours = both_steps(device)
     losses = nussls(dict(batch)), ours(dict(batch))
     worst = 0.0
     for one, other in zip(ours.model.parameters(), nussls.model.parameters(), strict=True):
@@ -125,7 +125,7 @@ def seconds_of(step: Callable[[dict], float], batches: Iterable[dict], device: s
 
 
 def compare_steps(batches: list[dict], device: str) -> None:
-    nussls, ours = both_ways(device)
+    nussls, ours = both_steps(device)
     ratios, seconds = [], []
     for _ in range(TURNS):
         theirs = seconds_of(nussls, batches, device)
@@ -136,9 +136,9 @@ def compare_steps(batches: list[dict], device: str) -> None:
 
 def measure_wait(manifest: Path, kind: str, device: str) -> None:
     """The share of an epoch in which the training waits for batches."""
-    _, ours = both_ways(device)
+    _, ours = both_steps(device)
     for num_workers in (0, 1):
-        epoch = our_loader(manifest, kind, num_workers, device, keys=DPCL_KEYS)
+        epoch = workflow_loader(manifest, kind, num_workers, device, keys=DPCL_KEYS)
         shares = []
         for number in range(3):
             wait, began = 0.0, time.perf_counter()
@@ -158,7 +158,7 @@ def measure_wait(manifest: Path, kind: str, device: str) -> None:
 
 def compare_epochs(split: dict, location: Path, manifests: dict[str, Path], device: str) -> None:
     """Whole epochs on a GPU."""
-    nussls, ours = both_ways(device)
+    nussls, ours = both_steps(device)
 
     def theirs_of(number: int) -> Iterator[dict]:
         for batch in loader:
@@ -169,7 +169,7 @@ def compare_epochs(split: dict, location: Path, manifests: dict[str, Path], devi
         seconds_of(nussls, theirs_of(0), device)
         theirs = [seconds_of(nussls, theirs_of(number), device) for number in range(TURNS)]
         for kind, manifest in manifests.items():
-            epoch = our_loader(manifest, kind, num_workers, device, keys=DPCL_KEYS)
+            epoch = workflow_loader(manifest, kind, num_workers, device, keys=DPCL_KEYS)
             resident = [dict(batch) for batch in epoch(0)]
             seconds_of(ours, epoch(0), device)
             loaded = [seconds_of(ours, epoch(number), device) for number in range(TURNS)]
@@ -193,7 +193,7 @@ def main() -> None:
         manifests = {kind: folder / kind / "train.json" for kind in ("features", "audio")}
         for kind, manifest in manifests.items():
             populate_cache(scenes.cache_spec(kind), split, manifest)
-        batches = list(our_loader(manifests["features"], "features", 0, "cpu", keys=DPCL_KEYS)(0))[:STEPS]
+        batches = list(workflow_loader(manifests["features"], "features", 0, "cpu", keys=DPCL_KEYS)(0))[:STEPS]
         check_equal(batches[0], "cpu")
         compare_steps(batches, "cpu")
         for kind, manifest in manifests.items():

@@ -1,4 +1,4 @@
-"""A simulated sweep: the files of a finished one, with random scores."""
+"""A simulated sweep: the files of a finished sweep, with random scores."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def simulate_sweep(
     sweep = SimulatedSweep(SweepFiles(folder), folder / "artifacts")
     items = [f"{index:06d}" for index in range(num_items)]
     songs = [f"song_{index % num_songs:02d}" for index in range(num_items)]
-    of_song = dict(zip(sorted(set(songs)), random.normal(0, 1.0, num_songs), strict=True))
-    difficulty = random.normal(0, 0.8, (num_items, len(SOURCES))) + np.array([[of_song[song]] for song in songs])
+    song_effect = dict(zip(sorted(set(songs)), random.normal(0, 1.0, num_songs), strict=True))
+    difficulty = random.normal(0, 0.8, (num_items, len(SOURCES))) + np.array([[song_effect[song]] for song in songs])
     mixture = random.normal(0, 1.5, num_items)[:, None] * np.array([[1, -1]])
 
     def write_scores(point: str, evaluation: str, gains: np.ndarray, path: Path) -> None:

@@ -86,7 +86,7 @@ def test_mistakes_are_reported_in_one_line(tmp_path, command, point):
         assert len(done.stderr.splitlines()) == 1 and done.stdout == ""
 
 
-LOADED_BY_NUSSL_ALONE = """
+LOADED_BY_NUSSL = """
 import sys
 import numpy as np
 import soundfile
@@ -119,7 +119,7 @@ def test_nussl_loads_an_exported_point(tmp_path, command, point, finished):
     library = ROOT / "workflow" / "scripts" / "separation"
     for name in ("__init__.py", "nussl_compat.py"):
         shutil.copy(library / name, tmp_path / "alone" / "separation" / name)
-    (tmp_path / "load.py").write_text(LOADED_BY_NUSSL_ALONE)
+    (tmp_path / "load.py").write_text(LOADED_BY_NUSSL)
     loaded = command(None, tmp_path / "load.py", tmp_path / "song.wav", folder=folder, paths=[tmp_path / "alone"])
     assert loaded.returncode == 0, loaded.stderr
     count, difference = loaded.stdout.split()

@@ -1,4 +1,4 @@
-"""Mixes a part of one split of a dataset. Called by Snakemake."""
+"""Mixes one shard of a dataset split. Called by Snakemake."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Resamples a part of a source. Called by Snakemake."""
+"""Resamples one shard of a source. Called by Snakemake."""
 
 import json
 from pathlib import Path

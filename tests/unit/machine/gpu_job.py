@@ -1,7 +1,7 @@
 """A job that holds GPUs: `python gpu_job.py '{"devices": [...], "count": 1, "slots": 1, ...}'`.
 
-It prints one line when it has leased devices and one before it releases them, each with CUDA_VISIBLE_DEVICES. Between
-the two it waits for a line of input; with `rounds`, it leases devices that many times without waiting.
+It prints one line after it leases devices and one before it releases them, both with CUDA_VISIBLE_DEVICES. In between
+it waits for a line of input; with `rounds`, it leases devices that many times without waiting.
 """
 
 import json
@@ -28,7 +28,7 @@ def main(arguments: dict) -> None:
         with hold_devices(devices, arguments.get("count", 1), job=arguments.get("job", "job"), **options) as held:
             assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(device.name for device in held)
             if "children" in arguments:
-                # as data loaders (forks) and senders of trackers (programs)
+                # like data loaders (forks) and senders of trackers (programs)
                 get_context("fork").Process(target=outlive, args=(arguments["children"],)).start()
                 subprocess.Popen(["cat"], stdin=arguments["children"], stdout=subprocess.DEVNULL, close_fds=False)
             report("begin")
