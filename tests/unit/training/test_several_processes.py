@@ -15,7 +15,7 @@ import pytest
 from separation.errors import UserError
 from separation.experiment.options import PointOptions
 from separation.nussl_compat import nussl
-from separation.training import loop
+from separation.training import launch, loop
 from separation.training.launch import train_together
 from training_examples import experiment, point_options, write_split
 
@@ -113,3 +113,14 @@ def test_an_error_of_several_processes_is_reported_in_one_line(splits, tmp_path)
     config = experiment(loss_function=[["dpcl", "embedding", 1e39]])
     with pytest.raises(UserError, match="the loss is inf in epoch 1 at learning rate"):
         train_together(PointOptions.read(config), folder=tmp_path / "point", splits=splits, count=2)
+
+
+def test_a_process_whose_torchrun_died_during_its_imports_ends(monkeypatch, tmp_path):
+    # what the kernel is asked for applies to this process, the tests' own
+    monkeypatch.setattr(launch, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["launch", str(tmp_path / "request.json")])
+    with pytest.raises(FileNotFoundError):
+        launch.main()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    with pytest.raises(SystemExit):
+        launch.main()

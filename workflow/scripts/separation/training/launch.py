@@ -121,6 +121,8 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     _end_with_parent()
+    if os.getppid() == 1:
+        sys.exit(1)  # torchrun died during the imports of this process, before the kernel knew what to do then
     request = atomic.read_json(sys.argv[1])
     if os.environ["RANK"] == "0" and request["log"]:
         logging.basicConfig(
