@@ -36,7 +36,7 @@ def find_sweep(name: str, sweeps: Path | None = None) -> SweepFiles:
         sweeps: Folder of all sweeps.
 
     Raises:
-        UserError: no results have that name, or the sweep has no scores yet.
+        UserError: No results have that name, or the sweep has no scores yet.
     """
     sweeps = SWEEPS if sweeps is None else Path(sweeps)
     if name.endswith((".yml", ".yaml")):
@@ -59,7 +59,7 @@ def config_of(artifacts: Path, point: str, evaluation: str = "") -> dict[str, An
     """The complete settings of a point, or of one of its evaluations: dotted key -> value.
 
     Raises:
-        UserError: config.yml is missing.
+        UserError: The point's config.yml is missing.
     """
     folder = PointFolder(artifacts / point)
     for path in (folder.evaluation(evaluation).config, folder.config) if evaluation else (folder.config,):

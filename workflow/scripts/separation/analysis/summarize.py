@@ -54,7 +54,7 @@ def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], files: Swe
             the point does not have the key. In scores.parquet, columns that a file lacks are null.
 
     Raises:
-        UserError: two files hold rows for the same estimate, or a column has two types.
+        UserError: Two files have rows for the same estimate, or a column has two types.
     """
     with atomic_path(files.points) as temporary:
         _points_table(points).to_csv(temporary, index=False, lineterminator="\n")

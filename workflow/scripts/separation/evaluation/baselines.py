@@ -58,7 +58,7 @@ def evaluate_baselines(
         threads: Number of processes that separate and score, each with one thread.
 
     Raises:
-        UserError: the config and the data do not fit.
+        UserError: The config and the data do not fit.
     """
     items = Items(test, options)
     read_testers(testers, items[0].mixture.sample_rate if len(items) else None)
@@ -127,7 +127,7 @@ class FixedMask:
         file: Path of the training split, for messages.
 
     Raises:
-        UserError: no training mixtures.
+        UserError: No training mixtures.
     """
 
     def __init__(self, items: Items, *, file: Path):

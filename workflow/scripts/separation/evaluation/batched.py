@@ -58,7 +58,7 @@ class DeepSeparation:
             For each item (frequency, time, channels, n) of embeddings or masks, or (channels, samples, n) of audio.
 
         Raises:
-            UserError: the model is not of the kind that the algorithm needs.
+            UserError: The algorithm needs another kind of model.
         """
         inputs = [self._input(item) for item in items]
         groups: dict[tuple, list[int]] = {}

@@ -103,7 +103,7 @@ def evaluate_point(
     CPU for any number of threads.
 
     Raises:
-        UserError: the config, the checkpoint and the data do not fit together.
+        UserError: The config, the checkpoint and the data do not fit together.
     """
     items = Items(test, options.dataset)
     read_testers(options.evaluation.testers, items[0].mixture.sample_rate if len(items) else None)

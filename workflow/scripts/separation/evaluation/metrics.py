@@ -62,8 +62,8 @@ def score_item(
         sample_rate: Sample rate in Hz.
 
     Raises:
-        UserError: fewer estimates than sources, or a different number without compute_permutation.
-        ValueError: shapes that do not fit.
+        UserError: Fewer estimates than sources, or a different number without compute_permutation.
+        ValueError: Shapes do not match.
     """
     references = np.stack([np.asarray(source, dtype=np.float64) for source in sources.values()])
     estimates = np.stack([np.asarray(estimate, dtype=np.float64) for estimate in estimates])

@@ -32,7 +32,7 @@ class Separator:
             `random_state` among the args overrides it.
 
     Raises:
-        UserError: an unknown class, arguments it does not take, a missing or unfit checkpoint.
+        UserError: An unknown class, arguments that it does not accept, a missing or unsuitable checkpoint.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Separator:
         """The estimates of one item in the algorithm's order, each (channels, samples) like the mixture.
 
         Raises:
-            UserError: the model is not of the kind that the algorithm needs.
+            UserError: The algorithm needs another kind of model.
         """
         return self.estimates(item, self.outputs([item])[0])
 
@@ -90,7 +90,7 @@ class Separator:
         """The network's output for some items; one batch for nussl's own deep algorithms.
 
         Raises:
-            UserError: as `__call__`.
+            UserError: As in `__call__`.
         """
         return [None] * len(items) if self._deep is None else self._deep.outputs(items)
 
@@ -131,7 +131,7 @@ def resolve_device(device: str) -> str:
     """The device in the form that nussl takes; `auto` is a GPU if there is one.
 
     Raises:
-        UserError: a GPU is requested and there is none (nussl would silently use the CPU).
+        UserError: A GPU is requested but none is available (nussl would silently use the CPU).
     """
     # torch takes seconds to import, and reading scores does not need it
     from separation.machine.torch_device import find_device

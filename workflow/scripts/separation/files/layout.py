@@ -51,7 +51,7 @@ class EvaluationFolder:
 
     @property
     def spec(self) -> Path:
-        """What determines the scores, for comparisons with other evaluations."""
+        """The JSON that the scores depend on, for comparisons with other evaluations."""
         return self.path / "spec.json"
 
     @property

@@ -41,7 +41,7 @@ def limited_threads(count: int) -> Iterator[None]:
 
 
 def single_threaded_workers(count: int) -> ThreadPoolExecutor:
-    """A pool of `count` worker threads, in each of which torch uses that one thread only."""
+    """A pool of `count` worker threads; in each, torch uses only one thread."""
     import torch
 
     return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))

@@ -33,7 +33,7 @@ def folders_to_mount(settings: Settings, strings: Iterable[str], working: Path) 
 
 
 def container_variables(folders: list[Path], gpus: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables for apptainer (or singularity without it) that mount what jobs need.
+    """Environment variables for apptainer (or singularity without it) that mount the folders and drivers of jobs.
 
     Snakemake mounts this library at another path, without the templates and schemas beside it; PYTHONPATH makes jobs
     import it from the repository.

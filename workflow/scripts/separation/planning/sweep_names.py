@@ -14,7 +14,7 @@ def check_name(workflow: Workflow) -> None:
     """Stops if another file already has results under this sweep's name.
 
     Raises:
-        UserError: results/sweeps/<name> comes from another file that still exists.
+        UserError: The results in results/sweeps/<name> come from another file that still exists.
     """
     name, file = workflow.experiment.name, workflow.experiment.document.file
     record = SweepFiles.of(name).record

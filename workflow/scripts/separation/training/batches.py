@@ -207,7 +207,7 @@ class BatchLoader:
 
 
 def move_if_it_fits(store: FeatureStore, device: torch.device) -> FeatureStore:
-    """The store, moved to a GPU's memory if it takes at most DEVICE_SHARE of what is free there.
+    """The store, moved to a GPU's memory if it takes at most DEVICE_SHARE of the GPU's free memory.
 
     The batches are the same in both cases.
     """

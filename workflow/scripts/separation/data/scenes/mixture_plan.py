@@ -43,7 +43,7 @@ class Plan:
         allow_repeated_label: Whether drawn classes may repeat; None if the recipe does not set it.
         pool: The classes to draw from, and their probabilities; None for equal ones.
         coherent: Whether the events of a mixture come from the same song and time.
-        incoherent_fraction: Share of the mixtures that are incoherent all the same.
+        incoherent_fraction: Share of incoherent mixtures in a coherent dataset.
         min_activity: Share of its excerpt in which each source must be active.
         event_parameters: Scaper distributions or None by label and parameter; the key None is for all other labels.
         background_labels: Classes of the background; empty for none.
