@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs optional packages into .venv: envs/extra.sh jupyter|trackers|pesq...
-# Each name stands for the exact versions in envs/<name>.lock. A second run ends at once.
+# Each name installs the exact versions in envs/<name>.lock. A second run ends at once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 unset PYTHONPATH PYTHONHOME

@@ -76,7 +76,7 @@ def test_sources_of_one_label_are_numbered_and_a_single_one_keeps_its_name(tmp_p
     assert list(open_items(split, PLAIN)[0].sources) == ["car::0", "car::1", "car_horn"]
 
 
-def test_signals_carry_sample_rate_and_stft_parameters_of_the_config(tmp_path):
+def test_signals_have_sample_rate_and_stft_parameters_of_the_config(tmp_path):
     item = open_items(write_split(tmp_path), DATASET_CONFIG)[0]
     for signal in (item.mixture, *item.sources.values()):
         assert signal.sample_rate == SAMPLE_RATE

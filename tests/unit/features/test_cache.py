@@ -404,7 +404,7 @@ def test_damage_during_a_training_is_reported_in_one_line_and_repaired_by_the_ne
     read_epochs(again, num_workers, lambda: None)
 
 
-def test_a_file_truncated_during_reading_is_an_error_and_no_signal(split, manifest, chunk):
+def test_a_file_truncated_during_reading_is_an_error_and_not_a_crash(split, manifest, chunk):
     """A mapped file would raise SIGBUS. The checksum was verified before, so only reading detects the damage."""
     cache.populate_cache(make_spec(), split, manifest)
     store = cache.open_cache(manifest)

@@ -194,7 +194,7 @@ def test_unsent_data_is_sent_later_and_only_once(server, point):
 
 @pytest.mark.parametrize("fault", [400, 403, 404, 429, 500, "drop"])
 @pytest.mark.parametrize("where", ["add/run", "experiment/metric"])
-def test_everything_arrives_whatever_fails_once(server, point, fault, where):
+def test_everything_arrives_after_any_single_failure(server, point, fault, where):
     server.faults.append((where, fault))
     point.start()
     log_training(point)

@@ -75,7 +75,7 @@ def test_two_processes_write_complete_lines(path):
     assert sorted((event.kind, event.step) for event in events) == [(kind, n) for kind in "ab" for n in range(500)]
 
 
-def test_of_steps_repeated_after_a_resume_the_later_one_counts(path):
+def test_the_later_of_steps_repeated_after_a_resume_counts(path):
     log = EventLog(path)
     log.write("started")
     for step in range(1, 6):

@@ -102,7 +102,7 @@ def rates(steps_per_epoch=2, epochs=4, losses=None, **changes):
     return found
 
 
-def test_schedules():
+def test_schedules_follow_their_formulas():
     assert rates(learning_rate_schedule="constant") == [1.0] * 8
     assert rates(learning_rate_schedule="exponential") == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
     assert rates(learning_rate_schedule="cosine") == pytest.approx(
@@ -124,7 +124,7 @@ def test_the_plateau_schedule_equals_torchs():
     assert len(set(found)) > 1
 
 
-def test_the_history_holds_the_learning_rate_of_the_schedule(train):
+def test_the_history_has_the_learning_rate_of_the_schedule(train):
     folder = train("point", learning_rate_schedule="exponential", learning_rate=0.01)
     assert history(folder, "learning_rate") == [0.01, 0.005, 0.0025, 0.00125]
 
