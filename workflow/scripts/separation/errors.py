@@ -27,6 +27,6 @@ class UserError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the known name nearest to `name`; empty where none is near."""
+    """`; did you mean 'x'?` for the known name nearest to `name`; empty if none is near."""
     found = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{found[0]}'?" if found else ""

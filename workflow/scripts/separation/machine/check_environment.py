@@ -278,7 +278,7 @@ def _show(checks: list[Check]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line of `make check_environment`; returns 1 where something that the demo needs is missing."""
+    """Command line of `make check_environment`; returns 1 if something that the demo needs is missing."""
     parser = argparse.ArgumentParser(
         prog="check_environment", description="Check what this machine offers to the workflow."
     )

@@ -29,7 +29,7 @@ def job(snakemake: Any, *, once: bool | str = False) -> Iterator[None]:
     Args:
         snakemake: Job object that Snakemake gives to scripts.
         once: Whether other workflows may build the same outputs at the same time: one of them builds, the others wait
-            and reuse the outputs. Or the name of the input that the outputs depend on, where the other inputs only
+            and reuse the outputs. Or the name of the input that the outputs depend on, if the other inputs only
             mark shards as finished.
 
     Raises:

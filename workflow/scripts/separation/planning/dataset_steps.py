@@ -131,7 +131,7 @@ def _source(
     if source["kind"] == "script":
         script = source.get("script") or {}
         if not script.get("file"):
-            raise recipe.document.error("missing key 'file', the script that is run", ("source",))
+            raise recipe.document.error("missing key 'file', the script to run", ("source",))
         for key in ("file", "yaml"):
             if script.get(key):
                 path = _file(recipe, script[key], ("source", "script", key))

@@ -189,7 +189,7 @@ def comparisons(data: charts.SweepData) -> dict:
 
 
 def difference(row: Mapping, reverse: bool = False) -> dict:
-    """A row of comparisons.csv as the template takes it; `reverse` exchanges its two points."""
+    """A row of comparisons.csv for the template; `reverse` exchanges its two points."""
     sign = -1 if reverse else 1
     ends = sorted([sign * row["difference_low"], sign * row["difference_high"]])
     opposite = {BETTER: WORSE, WORSE: BETTER}

@@ -94,7 +94,7 @@ class TerminalLine:
 
 
 def read_progress(path: Path) -> Progress | None:
-    """The progress of a training in its file; None if there is none, or one of an older version."""
+    """The progress of a training in its file; None if it is missing or has an older format."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Progress(**content)
