@@ -139,7 +139,7 @@ def _interval(row: Mapping, sign: bool = False) -> str:
 
 
 def _evaluations_with_audio(data: charts.SweepData, artifacts: Path) -> list[EvaluationFolder]:
-    """The best point's evaluation that the verdict is about; the point's other evaluations if that one kept no audio."""
+    """The best point's evaluation that the verdict is about; its other evaluations if that one kept no audio."""
     for best in data.rows[data.rows["best"]].head(1).itertuples():
         names = data.points.loc[data.points["point"] == best.point, "evaluation"]
         evaluations = [PointFolder(artifacts / best.point).evaluation(name) for name in names]
