@@ -28,7 +28,9 @@ program_of() {
   shift
   if [ -n "$requested" ]; then
     case " $* " in *" $requested "*) ;; *) stop "expected one of $*, found '$requested'" ;; esac
-    works "$requested" || stop "$requested does not work here$([ "$requested" = docker ] && echo ' (is its daemon running?)' || true)"
+    local hint=
+    if [ "$requested" = docker ]; then hint=' (is its daemon running?)'; fi
+    works "$requested" || stop "$requested does not work here$hint"
     printf '%s\n' "$requested"
     return
   fi

@@ -30,6 +30,7 @@ done
 
 if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
   locks=${GPU_LOCK_DIRECTORY:-/tmp/separation-gpus} # shared with jobs outside the container
+  # shellcheck disable=SC2174 # the folders above it keep the usual rights
   mkdir -p -m 1777 "$locks"
   if [ "$program" = docker ]; then arguments+=(--gpus all); else arguments+=(--device nvidia.com/gpu=all); fi
   arguments+=(--env "GPU_LOCK_DIRECTORY=$locks" --volume "$locks:$locks")

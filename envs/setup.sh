@@ -189,7 +189,10 @@ if up_to_date; then report "environment: up to date" && exit 0; fi
 
 if command -v flock >/dev/null; then # on this file, which always exists
   exec 9<envs/setup.sh
-  flock -n 9 || { report "another setup is running here; waiting for it" && flock 9 || true; }
+  if ! flock -n 9; then
+    report "another setup is running here; waiting for it"
+    flock 9
+  fi
   if up_to_date; then report "environment: up to date" && exit 0; fi
 fi
 
