@@ -16,7 +16,7 @@ help: ## list the targets
 	@awk -F ':[^#]*## ' '/^[a-z_-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' Makefile
 
 .PHONY: setup
-setup: ## create .venv from the lock and install sox if missing
+setup: ## create .venv from the lock file and install sox if missing
 	@$(ENV) envs/setup.sh sox
 
 .PHONY: _setup-tests
@@ -73,7 +73,7 @@ export: setup ## write a trained point as a folder that nussl loads: model=POINT
 	$(library) separation.commands.export --model '$(model)' $(if $(output),--output '$(output)') $(if $(licence),--licence '$(licence)')
 
 .PHONY: tensorboard
-tensorboard: setup ## show trainings in the browser on port TENSORBOARD_HOST_PORT (8891)
+tensorboard: setup ## show training runs in the browser on port TENSORBOARD_HOST_PORT (8891)
 	@$(ENV) logdir=$$($(library) separation.tracking.tensorboard_links) && exec tensorboard --logdir "$$logdir" --port "$${TENSORBOARD_HOST_PORT:-8891}"
 
 .PHONY: sync
@@ -81,7 +81,7 @@ sync: setup ## send new data to trackers (comet.ml, ...): [points="ID ID"]
 	@$(ENV) $(library) separation.tracking.sync $(points)
 
 .PHONY: jupyter
-jupyter: setup ## serve notebooks on port JUPYTER_HOST_PORT (8890): [gpus=0,1] [name=CONTAINER, to serve from a new one]
+jupyter: setup ## serve notebooks on port JUPYTER_HOST_PORT (8890): [gpus=0,1] [name=CONTAINER serves from a new container]
 	@$(ENV) $(if $(name),,envs/extra.sh jupyter && )$(library) separation.commands.jupyter $(if $(gpus),--gpus '$(gpus)') $(if $(name),--name '$(name)')
 
 .PHONY: test
@@ -89,7 +89,7 @@ test: _setup-tests lint ## set up, lint, and run every test that runs anywhere: 
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses $${TEST_PROCESSES:-2} --dist worksteal $(args)
 
 .PHONY: test-services
-test-services: _setup-tests ## run the tests that start a real Slurm and real containers: [args="-k words"]
+test-services: _setup-tests ## run the tests that start a real Slurm cluster and real containers: [args="-k words"]
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest tests/services $(args)
 
 .PHONY: reference
@@ -105,7 +105,7 @@ lint: setup ## check Python, Snakemake and shell files, and spelling
 	@if command -v shellcheck >/dev/null; then shellcheck -x envs/*.sh containers/*.sh config/environment/default.sh .ci/run; fi
 
 .PHONY: lock
-lock: ## update the locks from envs/*.in (needs uv): [upgrade=1]
+lock: ## update the lock files from envs/*.in (needs uv): [upgrade=1]
 	@$(ENV) command -v uv >/dev/null || { echo "lock: uv is missing; install it with 'pip install uv'" >&2; exit 1; }; \
 	set -e; new=$$(mktemp envs/.lock.XXXXXX); trap 'rm -f "$$new"' EXIT; \
 	cp envs/requirements.lock "$$new"; \
@@ -131,6 +131,6 @@ images: ## build the container image (docs/containers.md): [with=docker|podman|a
 	@$(ENV) $(if $(variant),VARIANT='$(variant)' )containers/build.sh $(with)
 
 .PHONY: clean
-clean: ## remove .venv and caches of tools; keep results, private files and Snakemake's records
+clean: ## remove .venv and tool caches; keep results, private files and Snakemake's records
 	rm -rf .venv .pytest_cache .ruff_cache
 	find workflow tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -98,7 +98,7 @@ def test_rooms_import_only_what_the_table_lists():
     assert not (faults := faults_of(LIBRARY)), "\n" + "\n".join(faults)
 
 
-def test_faults_are_found_and_reported_together(tmp_path):
+def test_all_forbidden_imports_are_reported(tmp_path):
     sources = {
         "errors.py": "",
         "nussl_compat.py": "",

@@ -97,7 +97,7 @@ def test_logs_and_benchmarks_mirror_the_outputs(finished):
     assert len(list((finished.folder / "results/benchmarks/train_point").glob("dpcl-*.tsv"))) == 2
 
 
-def test_a_points_config_as_experiment_trains_and_evaluates_nothing(project):
+def test_running_a_points_config_reuses_the_point(project):
     config = sorted(project.folder.glob("results/artifacts/dpcl-*/config.yml"))[0]
     planned = project.planned("--config", f"sweep={config.relative_to(project.folder)}")
     assert set(planned) <= {"collect_scores", "summarize_sweep", "plot_sweep", "render_report"} and planned
@@ -109,7 +109,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_weights(finished, fresh):
     for line in process.stdout:
         if "Training dpcl" in line:
             break
-    # in the middle of the first trainings: as soon as one has a state to resume from
+    # in the middle of the first training runs: as soon as one has a state to resume from
     while not list(fresh.folder.glob("results/artifacts/*/state/state.pt")):
         assert process.poll() is None
         os.sched_yield()
@@ -122,7 +122,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_weights(finished, fresh):
     fresh.run("train", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40")
     logs = "".join(path.read_text() for path in fresh.folder.glob("logs/train_point/*.log"))
     assert "resuming after epoch" in logs
-    # the same trainings in another folder, uninterrupted
+    # the same training runs in another folder, uninterrupted
     directories = {f"{name}_DIRECTORY": str(finished.folder / "results" / name.lower()) for name in ("DATA", "CACHE")}
     other = {**directories, "ARTIFACTS_DIRECTORY": str(fresh.folder / "uninterrupted")}
     fresh.run("train", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40", **other)

@@ -67,7 +67,7 @@ def test_missing_datasets_and_caches_are_named(workflow):
 def test_the_table_shows_values_missing_data_and_jobs(workflow, capsys):
     print_plan(plan_of(workflow))
     shown = capsys.readouterr().out
-    assert "learning_rate" in shown and "0.1" in shown and "left to do: 2 trainings, 2 evaluations" in shown
+    assert "learning_rate" in shown and "0.1" in shown and "left to do: 2 training runs, 2 evaluations" in shown
     assert "datasets to mix: " in shown and "caches to fill: " in shown and "baselines to evaluate: " in shown
 
 

@@ -83,7 +83,7 @@ def test_a_partial_download_of_an_earlier_run_resumes(server, tmp_path):
 
 def test_a_server_that_fails_is_tried_five_times_with_growing_waits(server, tmp_path, waits, caplog):
     server.statuses = [503] * 99
-    with pytest.raises(UserError, match=r"cannot be fetched: .*the server answers 503; put the file with sha256:"):
+    with pytest.raises(UserError, match=r"cannot be fetched: .*the server answers 503; put a file with sha256:"):
         downloads.fetch_file(_download(server), tmp_path, offline=False)
     assert len(server.ranges) == downloads.ATTEMPTS == 5
     assert waits == [1, 2, 4, 8]

@@ -382,7 +382,7 @@ def test_labels_may_repeat_with_different_files(resampled, tmp_path):
     with pytest.raises(UserError, match="duplicate label; set allow_repeated_label: true to allow it"):
         _mixed(resampled, tmp_path / "no", spec | {"allow_repeated_label": False})
     spec["mixture_parameters"]["train"]["labels"] = ["vocals"] * 3
-    with pytest.raises(UserError, match="up to 3 sources of a mixture are of the class 'vocals', which has 2"):
+    with pytest.raises(UserError, match="a mixture may need 3 sources of class 'vocals', which has only 2"):
         _mixed(resampled, tmp_path / "many", spec)
 
 

@@ -76,7 +76,7 @@ def test_the_fixed_mask_separates_sources_without_common_frequencies(tmp_path):
         assert masks[name][bins[other]] < 0.01
 
 
-def test_the_fixed_mask_of_equal_noises_at_a_known_level_is_their_share_of_the_power(tmp_path):
+def test_the_fixed_mask_of_two_noises_is_their_power_share(tmp_path):
     rng = np.random.default_rng(0)
 
     def audio(index):

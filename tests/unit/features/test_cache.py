@@ -238,7 +238,7 @@ def test_an_invalid_manifest_is_reported_in_one_line(split, manifest):
     assert len(cache.ensure_cache(manifest, split)) == 5
 
 
-def test_a_killed_filling_resumes_with_its_complete_shards(tmp_path, manifest):
+def test_an_interrupted_fill_keeps_complete_shards(tmp_path, manifest):
     split = write_split(tmp_path / "data" / "train", count=12, uneven=True)
     reference = tmp_path / "reference" / "train.json"
     cache.populate_cache(make_spec(), split, reference)
@@ -298,7 +298,7 @@ def whole_shards(manifest):
     return names
 
 
-def test_checksums_of_a_killed_filling_are_verified(split, manifest, tmp_path):
+def test_shards_of_an_interrupted_fill_are_verified(split, manifest, tmp_path):
     cache.populate_cache(make_spec(), split, manifest)
     filled = contents(manifest)
     # as if the process had died before it moved the group, and a file was damaged since
@@ -331,7 +331,7 @@ def test_a_full_disk_is_reported_in_one_line_and_leaves_no_cache(split, manifest
     assert cache.find_damage(manifest, contents=True) is None
 
 
-def test_two_simultaneous_fillings_fill_the_cache_once(split, manifest, monkeypatch):
+def test_concurrent_fills_write_the_cache_once(split, manifest, monkeypatch):
     fillings = []
     fill = cache.fill_cache
     monkeypatch.setattr(cache, "fill_cache", lambda *arguments: (fillings.append(1), fill(*arguments)))
@@ -404,7 +404,7 @@ def test_damage_during_a_training_is_reported_in_one_line_and_repaired_by_the_ne
     read_epochs(again, num_workers, lambda: None)
 
 
-def test_a_file_truncated_during_reading_is_an_error_and_not_a_crash(split, manifest, chunk):
+def test_a_file_truncated_while_read_raises_instead_of_sigbus(split, manifest, chunk):
     """A mapped file would raise SIGBUS. The checksum was verified before, so only reading detects the damage."""
     cache.populate_cache(make_spec(), split, manifest)
     store = cache.open_cache(manifest)

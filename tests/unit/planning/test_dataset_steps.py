@@ -114,7 +114,7 @@ def test_speech_commands_use_the_lists_of_the_archive(tmp_path):
 def test_a_missing_folder_means_a_download_and_offline_names_the_missing_file(tmp_path):
     recipe_steps = steps("speech_commands", tmp_path)
     assert recipe_steps.resample_shards > 1
-    with pytest.raises(UserError, match=r"downloads/speech_commands_v0.02.tar.gz: it is missing and offline is set"):
+    with pytest.raises(UserError, match=r"downloads/speech_commands_v0.02.tar.gz: missing, and offline is set"):
         organized(recipe_steps, tmp_path)
     with pytest.raises(UserError, match="set WSJ0_DIRECTORY"):
         steps("wsj0_3mix", tmp_path)

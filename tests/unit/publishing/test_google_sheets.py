@@ -223,7 +223,7 @@ def test_a_full_worksheet_grows_and_a_known_spreadsheet_is_not_searched_for(swee
     assert [kind for kind, _ in google.calls] == ["metadata", "read", "write"]
 
 
-def test_a_service_without_cells_in_batch_updates_gets_two_calls(sweep, google, upload):
+def test_a_server_that_rejects_cells_in_batch_updates_gets_two_calls(sweep, google, upload):
     google.updates_cells = False
     google.add("music", TEMPLATE, rows=4, columns=12)
     upload(table_of(sweep))
@@ -295,7 +295,7 @@ def test_a_transient_error_is_retried_and_rows_appear_once(sweep, google, upload
 def test_retries_end_when_patience_runs_out(sweep, google, upload, waits):
     google.faults += [("read", 503)] * 1000
     google.add("music", TEMPLATE)
-    with pytest.raises(UserError, match=r"keeps refusing \(HTTP 503.*can be repeated"):
+    with pytest.raises(UserError, match=r"still rejects requests \(HTTP 503.*can be repeated"):
         upload(table_of(sweep), patience=60)
     assert sum(waits) <= 60 and 3 <= len(waits) < 20
 
@@ -320,7 +320,7 @@ def test_a_permanent_error_is_explained_in_one_line(sweep, google, upload, waits
 
 
 def test_a_spreadsheet_that_is_not_shared_is_explained(sweep, upload):
-    with pytest.raises(UserError, match=re.escape(f"{ADDRESS} finds no spreadsheet of this name")):
+    with pytest.raises(UserError, match=re.escape(f"no spreadsheet of this name is shared with {ADDRESS}")):
         upload(table_of(sweep), spreadsheet="Elsewhere")
 
 

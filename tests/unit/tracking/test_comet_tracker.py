@@ -201,7 +201,7 @@ def test_everything_arrives_after_any_single_failure(server, point, fault, where
     try:
         sync_all(point)
     except UserError as error:
-        assert "nothing is lost" in str(error)
+        assert "no data is lost" in str(error)
         sync_all(point)
     ((_, experiment),) = server.experiments.items()
     assert sorted(set(experiment.values("train/step_loss"))) == point.step_losses()
@@ -213,7 +213,7 @@ def test_rejected_data_is_reported_and_sent_once_it_is_accepted(server, point, w
     server.faults.append((where, fault))
     point.start()
     log_training(point)
-    with pytest.raises(UserError, match="nothing is lost"):
+    with pytest.raises(UserError, match="no data is lost"):
         sync_all(point)
     server.faults.clear()
     ((_, experiment),) = server.experiments.items()

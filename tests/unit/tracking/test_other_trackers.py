@@ -130,7 +130,7 @@ def test_everything_arrives_after_a_failure_in_the_middle_of_a_sync(server, poin
     sync.sync_points("wandb", WANDB, [point.folder])
     finish(point)
     server.faults.append(("file_stream*", fault))
-    with monkeypatch.context() as impatient, pytest.raises(UserError, match=r"no response in time; nothing is lost"):
+    with monkeypatch.context() as impatient, pytest.raises(UserError, match=r"no response in time; no data is lost"):
         impatient.setattr(sync, "PATIENCE", 0.5)
         sync.sync_points("wandb", WANDB, [point.folder])
     server.faults.clear()

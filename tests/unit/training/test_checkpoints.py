@@ -30,5 +30,5 @@ def test_keys_that_are_part_of_the_id_change_the_fingerprint(key):
     assert fingerprint(experiment(**{key: value})) != fingerprint(experiment())
 
 
-def test_the_name_of_a_cache_changes_no_fingerprint():
+def test_the_cache_name_does_not_change_the_fingerprint():
     assert fingerprint(experiment(dataset={"cache": "somewhere"})) == fingerprint(experiment())

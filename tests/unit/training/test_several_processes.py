@@ -70,7 +70,7 @@ train_together(options, folder=Path(sys.argv[2]), splits=json.loads(sys.argv[3])
             wait_a_moment(job)
         assert job.poll() is None, "the training ended before the kill"
         members = descendants(job.pid)
-        assert len(members) >= 4, "the job, torchrun and two trainings"
+        assert len(members) >= 4, "the job, torchrun and two training processes"
         os.kill(job.pid, signal.SIGKILL)
         job.wait()
     # the kernel kills them one after the other

@@ -11,7 +11,7 @@ class UserError(Exception):
     """A mistake in the user's files or settings, shown as one line and never as a traceback.
 
     Args:
-        message: Fault, with the expected and the found value.
+        message: What is wrong, with the expected and the actual value.
         file: File with the mistake.
         line: Line in the file, counted from 1.
         key: Dotted key.

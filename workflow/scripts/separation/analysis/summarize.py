@@ -1,4 +1,4 @@
-"""The tables of a sweep: collected scores, summary with intervals, comparisons."""
+"""Writes the tables of a sweep; `summarize_sweep` lists the columns of summary.csv."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], files: Swe
             `seed`, `group` and `evaluation`; if there are several sets of baselines (points with different STFTs), also
             `baselines`, the `evaluation` in the rows of the baselines to use.
         scores: Score files of all points and baselines; duplicates count once.
-        files: Sweep whose `points` (`point`, `label`, the swept keys, `block`, `seed`, `group`, `evaluation`) and
-            `scores` are written. In points.csv strings are written as they are and other values as JSON; '' means that
-            the point does not have the key. In scores.parquet, columns that a file lacks are null.
+        files: Sweep whose `points` (`point`, `label`, the swept keys, `block`, `seed`, `group`, `evaluation` and, if
+            given, `baselines`) and `scores` are written. In points.csv strings are written as they are and other values
+            as JSON; '' means that the point does not have the key. In scores.parquet, columns that a file lacks are
+            null.
 
     Raises:
         UserError: Two files have rows for the same estimate, or a column has two types.

@@ -165,7 +165,7 @@ def _scores(sweeps: Sequence[SweepFiles], points: pd.DataFrame, artifacts: Path)
 
 
 def _name_test_sets(tables: dict[str, pd.DataFrame], points: pd.DataFrame, artifacts: Path) -> None:
-    """Replaces the names of test sets by their ids if one name has several: recipes that changed between sweeps."""
+    """Replaces the names of test sets with their ids if one name has several: recipes that changed between sweeps."""
     ids: dict[str, str] = {}
     for row in points.itertuples():
         known = dataframes.test_data_of(artifacts, row.point, row.evaluation)

@@ -1,4 +1,4 @@
-"""Export of a trained point as one folder to give away: `make export model=<point>`."""
+"""Export of a trained point as one folder to share: `make export model=<point>`."""
 
 from __future__ import annotations
 

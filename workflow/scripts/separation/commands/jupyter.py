@@ -97,7 +97,7 @@ def in_container(environment: Mapping[str, str], gpus: str | None, name: str) ->
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line of `make jupyter`; replaces the process by the server."""
+    """The command line of `make jupyter`; replaces the process with the server."""
     parser = argparse.ArgumentParser(prog="jupyter", description="Serve notebooks.")
     parser.add_argument("--gpus", default=None, help="GPUs visible to notebooks, such as 0 or 0,1")
     parser.add_argument("--name", default=None, help="serve from a new container with this name")

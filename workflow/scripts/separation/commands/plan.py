@@ -158,7 +158,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         if ids:
             terminal.print(f"{kind} to {_WORK_LEFT[kind]}: {', '.join(ids)}")
     jobs = plan["jobs"]
-    terminal.print(f"left to do: {jobs['train_point']} trainings, {jobs['evaluate_point']} evaluations")
+    terminal.print(f"left to do: {jobs['train_point']} training runs, {jobs['evaluate_point']} evaluations")
     for notice in plan["notices"]:
         terminal.print(f"notice: {escape(notice)}")
 

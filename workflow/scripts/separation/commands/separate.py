@@ -55,9 +55,7 @@ def separate_file(point: TrainedPoint, audio: Path, folder: Path, *, device: str
     model_rate, model_channels = dataset.sample_rate, dataset.num_channels
     channels = samples.shape[1]
     if model_channels > 1 and channels not in (1, model_channels):
-        raise UserError(
-            f"expected 1 or {model_channels} channels, as {point.name} separates, found {channels}", file=audio
-        )
+        raise UserError(f"{point.name} separates 1 or {model_channels} channels, found {channels}", file=audio)
     mixture = np.repeat(samples, model_channels, axis=1) if channels < model_channels else samples
     mixture = soxr.resample(mixture, rate, model_rate, quality="VHQ") if rate != model_rate else mixture
     # an STFT needs at least one window

@@ -93,7 +93,7 @@ def read_source_manifest(manifest: Path) -> dict[str, Any]:
         try:
             found = path.stat()
         except FileNotFoundError:
-            raise UserError(f"this file of {manifest} is missing; {remedy}", file=path) from None
+            raise UserError(f"missing, but listed in {manifest}; {remedy}", file=path) from None
         recorded = times.get(entry["path"])
         unchanged_time = found.st_mtime_ns == recorded if recorded else found.st_mtime_ns <= written
         if found.st_size == entry["size"] and unchanged_time:

@@ -121,7 +121,7 @@ def _check_complete(items: list[dict[str, Any]], count: int, folder: Path) -> No
         for path in _files_of(item):
             if not (folder / path).is_file():
                 raise UserError(
-                    "this file of a shard is missing; delete the folder and mix it again", file=folder / path
+                    "a mixed file is missing; delete the folder and run the workflow again", file=folder / path
                 )
 
 

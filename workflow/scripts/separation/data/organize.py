@@ -1,4 +1,4 @@
-"""The rule organize_source: a source's files by split and class, without those that would spoil mixtures."""
+"""The rule organize_source: a source's files by split and class, without unsuitable ones."""
 
 from __future__ import annotations
 

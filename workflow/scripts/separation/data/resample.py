@@ -27,7 +27,7 @@ SECONDS_PER_PROCESS = 3000  # of audio: resampling them takes about as long as s
 def resample_source(
     spec: dict[str, Any], organized: Path, manifest: Path, workers: int = 1, shards: Sequence[Path] = ()
 ) -> None:  # fmt: skip
-    """Brings all files to one sample rate and number of channels, as 16-bit WAV files of the same relative names.
+    """Converts all files to one sample rate and number of channels, as 16-bit WAV files of the same relative names.
 
     Args:
         spec: `sample_rate` in Hz and `num_channels` (default 1, the mean of the channels).
@@ -44,7 +44,9 @@ def resample_source(
     lower = sorted({entry["sample_rate"] for entry in source["files"] if entry["sample_rate"] < sample_rate})
     if lower:
         logger.warning(
-            "some files have %s Hz and hold nothing above half of that; sample_rate is %d Hz", lower, sample_rate
+            "files with %s Hz are upsampled to %d Hz and have no content above half their own rate",
+            lower,
+            sample_rate,
         )
     folder = start_manifest(manifest)
     if shards:

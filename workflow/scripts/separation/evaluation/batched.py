@@ -72,8 +72,8 @@ class DeepSeparation:
                 output = self._algorithm.model(data)
             if self._output not in output:
                 raise UserError(
-                    f"{self._name}: This model is not a {_KIND_OF[self._output]} model! "
-                    f"Did not find '{self._output}' key in output dictionary.",
+                    f"{self._name} needs a {_KIND_OF[self._output]} model: "
+                    f"expected an output '{self._output}', found {', '.join(output)}",
                     key="algorithm_config.class",
                 )
             rows = output[self._output].cpu()
@@ -97,8 +97,8 @@ class DeepSeparation:
         if self._output == "embedding":
             if output.shape[:-1] != spectrum.shape:
                 raise UserError(
-                    f"{self._name}: features.shape did not match stft shape along all but feature dimension! "
-                    f"Got {output.shape[:-1]}, expected {spectrum.shape}.",
+                    f"{self._name}: the embedding does not fit the STFT: "
+                    f"expected {spectrum.shape}, found {output.shape[:-1]}",
                     key="algorithm_config.class",
                 )
             masks = self._cluster(output, np.abs(spectrum), seed)
@@ -181,7 +181,7 @@ def _magnitude(mixture: Any) -> torch.Tensor:
 
 
 def _activate_in_place(embedding: torch.nn.Module) -> None:
-    """Replaces the activations of nussl's Embedding by in-place ones, because allocation takes as long as computing.
+    """Replaces the activations of nussl's Embedding with in-place ones, because allocation takes as long as computing.
 
     Not for training, which needs the inputs of the activations.
     """

@@ -1,4 +1,4 @@
-"""Content-based ids: equal work has the same id, changed work another.
+"""Content-based ids: equal settings give the same id, changed settings a new one.
 
 The hex digits of an id come from the SHA-256 (FIPS 180-4) of the canonical JSON of everything that determines a
 result, including the version of the stage that produces it.

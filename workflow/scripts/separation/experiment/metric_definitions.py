@@ -29,7 +29,9 @@ class MetricDefinition:
 
 
 _LE_ROUX = 'Le Roux, Wisdom, Erdogan, Hershey: "SDR - half-baked or well done?", ICASSP 2019'
-_ORDER = "with compute_permutation, that with the highest mean best_permutation_key ({}); otherwise the given order"
+_ORDER = (
+    "with compute_permutation, the order with the highest mean best_permutation_key ({}); otherwise the given order"
+)
 
 
 def _scale(definition: str) -> MetricDefinition:

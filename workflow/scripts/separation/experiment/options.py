@@ -1,4 +1,4 @@
-"""Typed, frozen settings of one point, read once at the start of a job; each part takes those it needs.
+"""Typed, frozen settings of one point, read once at the start of a job.
 
 Fields have the names of the keys that users write; `class` is `class_`. Lists become tuples. The default of a missing
 key is that of the schema, except for keys that came after the first release: an older config.yml has their neutral
@@ -160,7 +160,7 @@ class PointOptions:
 
     Attributes:
         point: The point's id; None for a config that no workflow has resolved.
-        seed: Source of every random choice.
+        seed: Seed of all random choices.
         extras: Folder with the user's own classes.
         project_name, notes: Project of the trackers, and free text.
         dataset: Options of dataset_config.

@@ -148,7 +148,7 @@ def encode_item(item: ItemAudio, options: DatasetOptions, names: Sequence[str]) 
             audio, step = encode_audio(item.mixture, list(item.sources.values()))
             arrays |= {name: audio[name] for name in names if name in SAMPLE_ARRAYS}
     except OverflowError as error:
-        raise UserError(f"item {item.name}: expected audio within -1 and 1, found that {error}") from error
+        raise UserError(f"item {item.name}: expected finite audio within -1 and 1, but {error}") from error
     if mixture is None:
         mixture = extract(item.mixture, item.sources, options, ()).mix_magnitude
     return EncodedItem(

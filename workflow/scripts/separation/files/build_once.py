@@ -1,4 +1,4 @@
-"""Locks by which only one of several workflows builds an artifact.
+"""Locks that let only one of several workflows build an artifact.
 
 Two clones that share DATA, CACHE and ARTIFACTS are independent: both plan missing files. The second job
 waits and then finds the finished artifact. It may use it: the path contains the hash of the recipe, and the artifact is
@@ -77,7 +77,7 @@ def build_shard_once(artifact: Path, record: Path, inputs: Sequence[Path]) -> It
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[bool]:
-    """Holds a lock on a file while the block runs; prints once whom it waits for.
+    """Holds a lock on a file while the block runs; prints once which process it waits for.
 
     Yields:
         Whether it had to wait.

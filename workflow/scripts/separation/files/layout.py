@@ -216,18 +216,22 @@ class SweepFiles:
 
     @property
     def points(self) -> Path:
+        """Settings of every point; columns: analysis.summarize.collect_scores."""
         return self.path / "points.csv"
 
     @property
     def scores(self) -> Path:
+        """Scores of every estimate; columns: files.score_table.SCORE_KEYS, then metrics and mixing conditions."""
         return self.path / "scores.parquet"
 
     @property
     def summary(self) -> Path:
+        """Scores of each point and baseline; columns: analysis.summarize.summarize_sweep."""
         return self.path / "summary.csv"
 
     @property
     def comparisons(self) -> Path:
+        """Paired differences between points; columns: analysis.comparisons.COMPARISON_COLUMNS."""
         return self.path / "comparisons.csv"
 
     @property
@@ -255,7 +259,7 @@ class SweepFiles:
 
     @property
     def sheet(self) -> Path:
-        """The table that people keep, as CSV."""
+        """The results table for spreadsheets, as CSV."""
         return self.path / "sheet.csv"
 
     @property

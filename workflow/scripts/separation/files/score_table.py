@@ -6,7 +6,7 @@ from __future__ import annotations
 SCORE_KEYS = ("point", "evaluation", "dataset", "split", "item", "source")
 # Estimates of different points are compared on the same unit
 UNIT = ["dataset", "split", "item", "source"]
-# Values of the column `point` that are no points, with their names in tables and charts
+# Values of the column `point` that are not points, with their names in tables and charts
 BASELINES = {
     "mixture": "Mixture (nothing done)",
     "fixed_mask": "Fixed mask",

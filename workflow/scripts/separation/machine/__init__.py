@@ -1,4 +1,4 @@
-"""Resources of a machine for jobs: devices, processes, threads, signals.
+"""The machine: its GPUs, processes, threads, signals and environment check.
 
 In: environment variables and resources of a job. Out: leased GPUs, worker pools, a job's log.
 """

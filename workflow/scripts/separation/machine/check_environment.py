@@ -131,7 +131,7 @@ def _devices(environment: Mapping[str, str]) -> Iterator[Check]:
     if not devices:
         error = driver_error()
         means = (
-            f"nvidia-smi fails: {error}" if error else "trainings run on the CPU and are slower; results are complete"
+            f"nvidia-smi fails: {error}" if error else "training runs use the CPU and are slower; results are complete"
         )
         yield Check("Devices", "GPUs", "none", "note" if error else "ok", means)
         return

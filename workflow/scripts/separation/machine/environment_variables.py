@@ -15,7 +15,7 @@ VARIABLES = {
     "JUPYTER_PASSWORD_HASH": (None, "the notebook server prints a link with a token instead of asking for a password"),
     "TENSORBOARD_HOST_PORT": ("8891", "TensorBoard is served on port 8891"),
     "PATH_TO_GOOGLE_CREDENTIALS": (None, "no Google sheet is written; sheet.csv has the same table"),
-    "COMET_API_KEY": (None, "nothing is sent to comet.ml; trainings keep their own event logs"),
+    "COMET_API_KEY": (None, "nothing is sent to comet.ml; training runs keep their own event logs"),
     "WANDB_API_KEY": (None, "nothing is sent to Weights & Biases"),
     "MLFLOW_TRACKING_URI": (None, "nothing is sent to MLflow"),
     "MLFLOW_TRACKING_PASSWORD": (None, "MLflow is used without a password"),

@@ -1,4 +1,4 @@
-"""GPU leases: locks by which each job holds its devices, or slots of one device, exclusively.
+"""GPU leases: locks with which each job holds its devices, or slots of one device, exclusively.
 
 There is a lock file per device and per slot, in a folder that all clones and users of this machine share; see
 separation.files.locks. Snakemake's resource `gpu` limits the number of running jobs to the number of slots. The locks

@@ -51,8 +51,8 @@ def run_in_order(
 class Progress:
     """Progress of long work: items done, rate and time left.
 
-    Lines go to the log and to standard error every few seconds; where standard error is no terminal, as in a batch job,
-    every half minute.
+    Lines go to the log and to standard error every few seconds; where standard error is not a terminal, as in a batch
+    job, every half minute.
 
     Args:
         total: Number of items.

@@ -23,8 +23,8 @@ def job(snakemake: Any, *, once: bool | str = False) -> Iterator[None]:
     """Runs the body of a rule's script.
 
     Limits the threads to those of the rule, before heavy modules are imported. Sends log messages to the rule's log
-    file, whose last line is the cause if the job fails. Sets a new time on output files that the body left
-    unchanged, because Snakemake would otherwise build them again.
+    file, whose last line is the cause if the job fails. Touches output files that the body left unchanged,
+    because Snakemake would otherwise build them again.
 
     Args:
         snakemake: Job object that Snakemake gives to scripts.

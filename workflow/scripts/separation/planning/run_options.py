@@ -1,4 +1,4 @@
-"""Settings of jobs that change no result; they are not in `params`, so no job runs again for them."""
+"""What a job receives besides its spec: settings that change no result, outside `params` so that no job reruns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids of DATA, CACHE and ARTIFACTS, by which a job on another machine detects that its folders differ."""
+"""Ids of DATA, CACHE and ARTIFACTS, that let a job on another machine detect that its folders differ."""
 
 from __future__ import annotations
 

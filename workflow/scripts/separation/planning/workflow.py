@@ -1,4 +1,4 @@
-"""The work of an experiment as plain data: rules look up specs, files and rows here."""
+"""Everything that an experiment's workflow builds, as plain data for the rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results table of a sweep, as people archive it.
+"""The results table of a sweep for spreadsheets.
 
 In: the tables of a sweep. Out: CSV file, workbook and Google sheet.
 """

@@ -151,11 +151,11 @@ def explain(error: Exception, *, spreadsheet: str, account: str) -> UserError:
         if status == 401:
             return UserError(f"Google does not accept the key of {account}: {message}", key=VARIABLE)
         if status == 403 and not _is_transient_response(error):
-            return UserError(f"{account} may not edit it: {message}; {share}", file=subject)
+            return UserError(f"{account} has no edit permission: {message}; {share}", file=subject)
         if status == 404:
-            return UserError(f"{account} cannot find it; check its name, and {share}", file=subject)
+            return UserError(f"not found by {account}; check its name, and {share}", file=subject)
         if _is_transient_response(error):
-            return UserError(f"Google keeps refusing (HTTP {status}: {message}); {retry_later}", file=subject)
+            return UserError(f"Google still rejects requests (HTTP {status}: {message}); {retry_later}", file=subject)
         return UserError(f"Google answered HTTP {status}: {message}", file=subject)
     if isinstance(error, (requests.RequestException, GoogleAuthError)):
         return UserError(f"Google Sheets cannot be reached ({type(error).__name__}); {retry_later}", file=subject)

@@ -115,8 +115,8 @@ class _Upload:
         found = [file["id"] for file in self.client.list_spreadsheet_files(title) if file["name"] == self.spreadsheet]
         if not found:
             raise UserError(
-                f"{self.account} finds no spreadsheet of this name; create one, and share it with that address as an "
-                "editor (Share, in the spreadsheet's window)",
+                f"no spreadsheet of this name is shared with {self.account}; create one, and share it with that "
+                "address as an editor (Share, in the spreadsheet's window)",
                 file=f"spreadsheet {self.spreadsheet}",
             )
         if len(found) > 1:

@@ -1,4 +1,4 @@
-"""The published table of a sweep, put together from the options of a job."""
+"""The published table of a sweep, built from the options of a job."""
 
 from __future__ import annotations
 

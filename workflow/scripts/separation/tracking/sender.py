@@ -192,7 +192,7 @@ def _watch(state: _State, archiver: _Archiver, tracker: Tracker, marker: Path | 
         _warn(tracker.title, Unreachable("no response in time"), marker)
         os._exit(0)
     if not state.done.wait(LONGEST):
-        _warn(tracker.title, Unreachable("not everything arrived in time"), _slow(marker))
+        _warn(tracker.title, Unreachable("some data did not arrive in time"), _slow(marker))
         os._exit(0)
 
 

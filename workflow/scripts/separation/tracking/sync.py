@@ -1,4 +1,4 @@
-"""Sending of new data to trackers: `make sync`, and the rules sync_<tracker>."""
+"""Sends new data to trackers: `make sync`, and the rules sync_<tracker>."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sync_points(
             with point_lock(point, tracker.name):
                 pages[point.id] = _sync_point(tracker, point, extra)
     except Unreachable as error:
-        raise UserError(f"{error}; nothing is lost, run it again at any time", key=name) from None
+        raise UserError(f"{error}; no data is lost; run it again later", key=name) from None
     return pages
 
 

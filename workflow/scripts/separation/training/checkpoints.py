@@ -1,4 +1,4 @@
-"""Files of a training: the state to resume from, and networks that nussl loads."""
+"""Checkpoints: the state to resume from, verified by checksum, and networks that nussl loads."""
 
 from __future__ import annotations
 

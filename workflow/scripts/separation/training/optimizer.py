@@ -62,7 +62,7 @@ def make_optimizer(model: torch.nn.Module, options: TrainingOptions) -> torch.op
 class LearningRateSchedule:
     """The learning rate of each step: warm-up times learning_rate_schedule.
 
-    The schedule `plateau` is torch's ReduceLROnPlateau, as in the original: the rate is multiplied by
+    The schedule `plateau` is torch's ReduceLROnPlateau, as in cookiecutter-nussl: the rate is multiplied by
     learning_rate_decay when the validation loss has not improved for more than `patience` epochs.
 
     Args:
@@ -93,7 +93,7 @@ class LearningRateSchedule:
         return rate * (step + 1) / options.warmup_steps if step < options.warmup_steps else rate
 
     def end_epoch(self, validation_loss: float) -> None:
-        """Passes the validation loss of an epoch to the plateau schedule."""
+        """Updates the plateau with an epoch's validation loss; it may lower the rate."""
         self._plateau.step(validation_loss)
 
     def state_dict(self) -> dict[str, Any]:

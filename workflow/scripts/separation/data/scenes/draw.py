@@ -1,4 +1,4 @@
-"""Drawing of scenes: songs, times and levels of the events, by scaper."""
+"""Draws scenes with scaper: song, time, level (snr relative to ref_db), pitch and tempo of each event."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def folder_labels(plan: Plan) -> list[str]:
 
 
 def _draw_event(plan: Plan, spec: Any, state: np.random.RandomState) -> dict[str, Any]:
-    """The values of one event, drawn by scaper."""
+    """One event drawn by scaper: times, level (`snr`, dB relative to ref_db), pitch and tempo."""
     soundscape = _soundscape(plan.duration, plan.foreground)
     soundscape.random_state = state
     value = soundscape._instantiate_event(

@@ -273,7 +273,7 @@ def _check_repeats(plan: Plan, key: str) -> None:
         speakers = {plan.speaker_of(label, song) for song in plan.songs[label]}
         if times > max(1, len(speakers)):
             raise UserError(
-                f"up to {times} sources of a mixture are of the class {label!r}, which has "
+                f"a mixture may need {times} sources of class {label!r}, which has only "
                 f"{len(speakers)} speakers or files in {plan.split}",
                 key=key,
             )

@@ -149,7 +149,7 @@ def _fetch(package: Package, folder: Path, offline: bool) -> None:
         "source.args.recordings: synthetic in the recipe"
     )
     if offline:
-        raise UserError(f"it is missing and offline is set; {remedy}", file=folder)
+        raise UserError(f"missing, and offline is set; {remedy}", file=folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{package.name}.", dir=folder.parent) as temporary:
         work = Path(temporary)

@@ -46,13 +46,13 @@ def fetch_file(download: Mapping[str, Any], downloads: Path, *, offline: bool) -
     """
     target = Path(downloads) / download["file"]
     expected = download["checksum"]
-    remedy = f"put the file with {expected} there"
+    remedy = f"put a file with {expected} at this path"
     if target.is_file():
         if (found := _checksum(target, expected)) == expected:
             return target
-        raise UserError(f"expected {expected}, found {found}; delete it", file=target)
+        raise UserError(f"expected {expected}, found {found}; delete the file to download it again", file=target)
     if offline:
-        raise UserError(f"it is missing and offline is set; {remedy} ({download['urls'][0]})", file=target)
+        raise UserError(f"missing, and offline is set; {remedy} ({download['urls'][0]})", file=target)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     for url in download["urls"]:

@@ -65,7 +65,7 @@ def utterance(voice: Voice, duration: float, rng: np.random.Generator) -> np.nda
     Args:
         voice: The speaker.
         duration: Length in seconds.
-        rng: Source of every choice.
+        rng: Random generator for all choices.
 
     Returns:
         float64 (frames,) at SAMPLE_RATE, peak 0.7.

@@ -82,7 +82,7 @@ def compose(rng: np.random.Generator, duration: float, programs: dict[str, int])
     """Composes a song of at least `duration` seconds.
 
     Args:
-        rng: Source of every choice.
+        rng: Random generator for all choices.
         duration: Least duration in seconds.
         programs: General MIDI program of each of STEMS.
 

@@ -43,7 +43,7 @@ def run_user_script(spec: dict[str, Any], manifest: Path, script: Path, yaml: Pa
     source = spec["source"]
     for key, path in (("file", script), ("yaml", yaml)):
         if path is not None and sha256_of(path) != source[key]:
-            raise UserError("it has changed since this run was planned; run the workflow again", file=path)
+            raise UserError("the script has changed since this run was planned; start the workflow again", file=path)
     folder = start_manifest(manifest)
     output, unfinished = script_output(manifest), folder / ".making"
     for old in (output, unfinished):
