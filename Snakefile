@@ -21,12 +21,12 @@ include: "workflow/rules/common.smk"
 
 
 # the image of every job under --sdm apptainer
-container: WORK.settings.container
+container: WORKFLOW.settings.container
 
 
 onstart:
-    mark_folders(WORK.settings, os.environ)
-    WORK.job_table.write(WORK.experiment.name)
+    mark_folders(WORKFLOW.settings, os.environ)
+    WORKFLOW.job_table.write(WORKFLOW.experiment.name)
 
 
 rule data:

@@ -29,7 +29,7 @@ rule collect_scores:
         **resources_of("collect_scores"),
     params:
         # removing a point from the sweep changes no file's time, so the result depends on the list itself
-        spec=json.dumps(WORK.table(), sort_keys=True),
+        spec=json.dumps(WORKFLOW.table(), sort_keys=True),
     message:
         "Collecting the scores of {wildcards.sweep}"
     script:

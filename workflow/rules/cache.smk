@@ -7,7 +7,7 @@ may be pruned while the manifest stays: a job that needs them fills the cache ag
 
 rule populate_cache:
     input:
-        data=lambda wildcards: split_files([WORK.caches[wildcards.cache, wildcards.split][1]]),
+        data=lambda wildcards: split_files([WORKFLOW.caches[wildcards.cache, wildcards.split][1]]),
     output:
         manifest=update(layout.cache_manifest(CACHE, "{cache}", "{split}")),
     log:
@@ -20,7 +20,7 @@ rule populate_cache:
     resources:
         **resources_of("populate_cache", threads=cache_workers),
     params:
-        spec=lambda wildcards: WORK.caches[wildcards.cache, wildcards.split][0].spec,
+        spec=lambda wildcards: WORKFLOW.caches[wildcards.cache, wildcards.split][0].spec,
     message:
         "Filling the cache {wildcards.cache}, {wildcards.split}"
     script:

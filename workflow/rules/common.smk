@@ -1,6 +1,6 @@
 """Definitions for all stages: the expanded sweep, names of files, and wildcards.
 
-In: config, config/experiments, config/datasets. Out: `WORK`, the work of the sweep, and the functions that give rules
+In: config, config/experiments, config/datasets. Out: `WORKFLOW`, the work of the sweep, and the functions that give rules
 their files.
 """
 
@@ -20,12 +20,12 @@ from separation.planning.container_mounts import mount_for_jobs
 from separation.planning.expansion import load_workflow
 from separation.planning.shared_folders import check_folders, mark_folders
 from separation.planning.snakemake_patches import (
-    MANY_POINTS,
+    LARGE_SWEEP_POINTS,
     end_with_job_stats,
     patch_snakemake,
     with_known_parameters,
 )
-from separation.planning.speech_recordings import reachable_packages
+from separation.planning.speech_recordings import packages_unreachable_reason
 from separation.planning.sweep_names import check_name
 
 # Planning creates millions of objects that live to the end; repeated collection takes a tenth of its time.
@@ -33,36 +33,36 @@ gc.set_threshold(200_000, 50, 50)
 
 try:
     # jobs use the result that the main process stored
-    WORK = load_workflow(config, os.environ, reachable_packages if workflow.is_main_process else None)
-    check_name(WORK)
+    WORKFLOW = load_workflow(config, os.environ, packages_unreachable_reason if workflow.is_main_process else None)
+    check_name(WORKFLOW)
     if workflow.is_main_process:
-        check_sources(WORK)
+        check_sources(WORKFLOW)
     else:
-        check_folders(WORK.settings, os.environ)
+        check_folders(WORKFLOW.settings, os.environ)
     GPUS = count_gpus(config.get("gpus", 0), os.environ, config.get("gpu_slots", 1))
     if workflow.is_main_process:
-        check_num_gpus((training.num_gpus for training in WORK.trainings.values()), GPUS, config.get("gpu_slots", 1))
+        check_num_gpus((training.num_gpus for training in WORKFLOW.trainings.values()), GPUS, config.get("gpu_slots", 1))
 except UserError as problem:
     # a user's mistake is one line, not a traceback
     print(f"Error: {problem}", file=sys.stderr)
     sys.exit(1)
 
-patch_snakemake(len(WORK.trainings))
+patch_snakemake(len(WORKFLOW.trainings))
 end_with_job_stats(workflow)
 name_run(os.environ)
 
-DATA, CACHE, ARTIFACTS = WORK.settings.data, WORK.settings.cache, WORK.settings.artifacts
+DATA, CACHE, ARTIFACTS = WORKFLOW.settings.data, WORKFLOW.settings.cache, WORKFLOW.settings.artifacts
 # the environment of jobs under --sdm conda
 ENVIRONMENT = "../../envs/environment.yml"
-RESULTS = layout.SweepFiles.of(WORK.experiment.name)
+RESULTS = layout.SweepFiles.of(WORKFLOW.experiment.name)
 
 # Settings that change no result reach jobs through config: `params` would make a job run again for them.
-config["run_options"] = WORK.run_options.as_config()
+config["run_options"] = WORKFLOW.run_options.as_config()
 if not workflow.is_main_process:
-    WORK.job_table.write(WORK.experiment.name)
+    WORKFLOW.job_table.write(WORKFLOW.experiment.name)
 
 if workflow.deployment_settings.deployment_method:
-    mount_for_jobs(WORK.settings, WORK.job_table.strings(), GPUS)
+    mount_for_jobs(WORKFLOW.settings, WORKFLOW.job_table.strings(), GPUS)
 
 
 wildcard_constraints:
@@ -93,7 +93,7 @@ SWEEP = layout.SweepFiles.of("{sweep}")
 
 def threads_of(rule):
     """The threads of a rule's jobs, by config."""
-    return WORK.settings.resources[rule]["threads"]
+    return WORKFLOW.settings.resources[rule]["threads"]
 
 
 def resources_of(rule, threads=None):
@@ -101,7 +101,7 @@ def resources_of(rule, threads=None):
 
     A job that ran out of memory gets more in its next attempt.
     """
-    configured = WORK.settings.resources[rule]
+    configured = WORKFLOW.settings.resources[rule]
     return {
         "mem_mb": with_known_parameters(lambda wildcards, attempt: configured["mem_mb"] * attempt),
         "runtime": configured["runtime"],
@@ -111,13 +111,13 @@ def resources_of(rule, threads=None):
 
 def message_of_points(message):
     """The message of a point's job; none in a large sweep, where formatting takes a tenth of the time of planning."""
-    return message if len(WORK.trainings) <= MANY_POINTS else None
+    return message if len(WORKFLOW.trainings) <= LARGE_SWEEP_POINTS else None
 
 
 @with_known_parameters
 def processes_of(wildcards):
     """The number of processes that train a point together."""
-    return WORK.trainings[wildcards.point].num_gpus
+    return WORKFLOW.trainings[wildcards.point].num_gpus
 
 
 @with_known_parameters
@@ -128,7 +128,7 @@ def training_threads(wildcards):
 
 def cache_workers(wildcards):
     """num_cache_workers of the sweep's block, or the threads in config."""
-    workers = WORK.cache_workers.get((wildcards.cache, wildcards.split), threads_of("populate_cache"))
+    workers = WORKFLOW.cache_workers.get((wildcards.cache, wildcards.split), threads_of("populate_cache"))
     return max(1, workers)
 
 
@@ -137,17 +137,17 @@ def cache_workers(wildcards):
 
 def script_manifest(wildcards):
     """The output of a source's script; other sources have none."""
-    has_script = "file" in WORK.job_table.sources.get(wildcards.source, {})
+    has_script = "file" in WORKFLOW.job_table.sources.get(wildcards.source, {})
     return [layout.source_manifest(DATA, wildcards.source, "script")] if has_script else []
 
 
 def organized_manifest(wildcards):
-    organized, _ = WORK.resampled[wildcards.source, wildcards.resampled]
+    organized, _ = WORKFLOW.resampled[wildcards.source, wildcards.resampled]
     return layout.source_manifest(DATA, wildcards.source, organized)
 
 
 def resampled_manifest(wildcards):
-    dataset = WORK.datasets[wildcards.dataset]
+    dataset = WORKFLOW.datasets[wildcards.dataset]
     return layout.source_manifest(DATA, dataset.source, dataset.resampled)
 
 
@@ -163,7 +163,7 @@ def split_files(splits):
 
 def training_inputs(wildcards):
     """The caches of a point; without a cache, its mixtures."""
-    training = WORK.trainings[wildcards.point]
+    training = WORKFLOW.trainings[wildcards.point]
     if training.caches:
         splits = ((training.caches[key], training.splits[key].split) for key in ("train", "val"))
         return [layout.cache_manifest(CACHE, cache, split) for cache, split in splits]
@@ -175,28 +175,28 @@ def training_inputs(wildcards):
 
 def mixture_manifests():
     """The manifest of every split that is mixed for this sweep."""
-    return sorted({split for training in WORK.trainings.values() for split in split_files(training.splits.values())})
+    return sorted({split for training in WORKFLOW.trainings.values() for split in split_files(training.splits.values())})
 
 
 def cache_manifests():
     """The manifest of every cache that this sweep reads."""
-    return [layout.cache_manifest(CACHE, cache, split) for cache, split in WORK.caches]
+    return [layout.cache_manifest(CACHE, cache, split) for cache, split in WORKFLOW.caches]
 
 
 def trained_points():
     """The checkpoint of every point."""
-    return [layout.PointFolder(ARTIFACTS / point).best_checkpoint for point in WORK.trainings]
+    return [layout.PointFolder(ARTIFACTS / point).best_checkpoint for point in WORKFLOW.trainings]
 
 
 def scores_of_points():
     """The scores of every point under each of its evaluations."""
-    folders = (layout.PointFolder(ARTIFACTS / point).evaluation(evaluation) for point, evaluation in WORK.evaluations)
+    folders = (layout.PointFolder(ARTIFACTS / point).evaluation(evaluation) for point, evaluation in WORKFLOW.evaluations)
     return [folder.scores for folder in folders]
 
 
 def scores_of_baselines():
     """The scores of the baselines of the points."""
-    return [layout.baseline_scores(ARTIFACTS, baselines) for baselines in WORK.baselines]
+    return [layout.baseline_scores(ARTIFACTS, baselines) for baselines in WORKFLOW.baselines]
 
 
 def sweep_results():
@@ -206,22 +206,22 @@ def sweep_results():
 
 def synced_trackers():
     """The receipts of the configured trackers; only they have a rule."""
-    return [RESULTS.receipt(tracker) for tracker in WORK.settings.tracking["names"]]
+    return [RESULTS.receipt(tracker) for tracker in WORKFLOW.settings.tracking["names"]]
 
 
 def published():
     """The outputs of publishing that are configured."""
-    publishing = WORK.settings.publishing
+    publishing = WORKFLOW.settings.publishing
     workbook = [RESULTS.workbook] if publishing["xlsx"] else []
     return [*workbook, *synced_trackers(), *([RESULTS.receipt("sheet")] if publishing["sheet"] else [])]
 
 
 if str(config.get("gpus")) == "auto" and not GPUS:
-    WORK.notices.append("0 GPUs: training on the CPU")
+    WORKFLOW.notices.append("0 GPUs: training on the CPU")
 if GPUS and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", GPUS)
 
 # once per run, not in each of its jobs
 if workflow.is_main_process:
-    for notice in WORK.notices:
+    for notice in WORKFLOW.notices:
         print(f"Notice: {notice}", file=sys.stderr)

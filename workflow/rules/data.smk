@@ -21,7 +21,7 @@ rule run_script:
     resources:
         **resources_of("run_script"),
     params:
-        spec=lambda wildcards: WORK.sources[wildcards.source].spec,
+        spec=lambda wildcards: WORKFLOW.sources[wildcards.source].spec,
     message:
         "Running the script of {wildcards.source}"
     script:
@@ -45,7 +45,7 @@ rule fetch_source:
     resources:
         **resources_of("fetch_source"),
     params:
-        spec=lambda wildcards: WORK.sources[wildcards.source].spec,
+        spec=lambda wildcards: WORKFLOW.sources[wildcards.source].spec,
     message:
         "Fetching the source {wildcards.source}"
     script:
@@ -69,7 +69,7 @@ rule organize_source:
     resources:
         **resources_of("organize_source"),
     params:
-        spec=lambda wildcards: WORK.organized[wildcards.source, wildcards.organized].spec,
+        spec=lambda wildcards: WORKFLOW.organized[wildcards.source, wildcards.organized].spec,
     message:
         "Organizing {wildcards.source} by class"
     script:
@@ -92,8 +92,8 @@ rule resample_shard:
     resources:
         **resources_of("resample_source"),
     params:
-        spec=lambda wildcards: WORK.resampled[wildcards.source, wildcards.resampled][1].spec,
-        part=lambda wildcards: (int(wildcards.shard), WORK.shards[wildcards.source, wildcards.resampled]),
+        spec=lambda wildcards: WORKFLOW.resampled[wildcards.source, wildcards.resampled][1].spec,
+        part=lambda wildcards: (int(wildcards.shard), WORKFLOW.shards[wildcards.source, wildcards.resampled]),
     message:
         "Resampling {wildcards.source}, shard {wildcards.shard}"
     script:
@@ -105,7 +105,7 @@ rule resample_source:
         organized=organized_manifest,
         shards=lambda wildcards: shard_records(
             f"{wildcards.source}/{wildcards.resampled}",
-            WORK.shards[wildcards.source, wildcards.resampled],
+            WORKFLOW.shards[wildcards.source, wildcards.resampled],
         ),
     output:
         manifest=update(layout.source_manifest(DATA, "{source}", "{resampled}")),
@@ -121,7 +121,7 @@ rule resample_source:
     resources:
         **resources_of("resample_source"),
     params:
-        spec=lambda wildcards: WORK.resampled[wildcards.source, wildcards.resampled][1].spec,
+        spec=lambda wildcards: WORKFLOW.resampled[wildcards.source, wildcards.resampled][1].spec,
     message:
         "Resampling {wildcards.source}"
     script:
@@ -143,8 +143,8 @@ rule mix_shard:
     resources:
         **resources_of("mix_dataset"),
     params:
-        spec=lambda wildcards: WORK.mixtures[wildcards.dataset, wildcards.split].spec,
-        mixtures=lambda wildcards: WORK.mixtures_of_shard(wildcards.dataset, wildcards.split, int(wildcards.shard)),
+        spec=lambda wildcards: WORKFLOW.mixtures[wildcards.dataset, wildcards.split].spec,
+        mixtures=lambda wildcards: WORKFLOW.mixtures_of_shard(wildcards.dataset, wildcards.split, int(wildcards.shard)),
     message:
         "Mixing {wildcards.dataset}, {wildcards.split}, shard {wildcards.shard}"
     script:
@@ -156,7 +156,7 @@ rule mix_dataset:
         resampled=resampled_manifest,
         shards=lambda wildcards: shard_records(
             f"{wildcards.dataset}/{wildcards.split}",
-            WORK.shards[wildcards.dataset, wildcards.split],
+            WORKFLOW.shards[wildcards.dataset, wildcards.split],
         ),
     output:
         manifest=update(layout.split_manifest(DATA, "{dataset}", "{split}")),
@@ -170,7 +170,7 @@ rule mix_dataset:
     resources:
         **resources_of("mix_dataset"),
     params:
-        spec=lambda wildcards: WORK.mixtures[wildcards.dataset, wildcards.split].spec,
+        spec=lambda wildcards: WORKFLOW.mixtures[wildcards.dataset, wildcards.split].spec,
     message:
         "Mixing {wildcards.dataset}, {wildcards.split}"
     script:

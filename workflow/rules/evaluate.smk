@@ -9,7 +9,7 @@ rule evaluate_point:
     input:
         # config.yml of the point is read too, but every declared file slows down planning
         checkpoint=POINT.best_checkpoint,
-        data=lambda wildcards: split_files([WORK.evaluations[wildcards.point, wildcards.evaluation][1]]),
+        data=lambda wildcards: split_files([WORKFLOW.evaluations[wildcards.point, wildcards.evaluation][1]]),
     output:
         scores=update(EVALUATION.scores),
         config=update(EVALUATION.config),
@@ -24,7 +24,7 @@ rule evaluate_point:
         **resources_of("evaluate_point"),
         gpu=1 if GPUS else 0,
     params:
-        spec=lambda wildcards: WORK.evaluations[wildcards.point, wildcards.evaluation][0].spec,
+        spec=lambda wildcards: WORKFLOW.evaluations[wildcards.point, wildcards.evaluation][0].spec,
     message:
         message_of_points("Evaluating {wildcards.point}")
     script:
@@ -33,8 +33,8 @@ rule evaluate_point:
 
 rule evaluate_baselines:
     input:
-        train=lambda wildcards: split_files([WORK.baselines[wildcards.baselines][1]]),
-        test=lambda wildcards: split_files([WORK.baselines[wildcards.baselines][2]]),
+        train=lambda wildcards: split_files([WORKFLOW.baselines[wildcards.baselines][1]]),
+        test=lambda wildcards: split_files([WORKFLOW.baselines[wildcards.baselines][2]]),
     output:
         scores=update(layout.baseline_scores(ARTIFACTS, "{baselines}")),
     log:
@@ -47,7 +47,7 @@ rule evaluate_baselines:
     resources:
         **resources_of("evaluate_baselines"),
     params:
-        spec=lambda wildcards: WORK.baselines[wildcards.baselines][0].spec,
+        spec=lambda wildcards: WORKFLOW.baselines[wildcards.baselines][0].spec,
     message:
         "Evaluating mixture, fixed mask and oracles on {wildcards.baselines}"
     script:

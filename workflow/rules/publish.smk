@@ -9,7 +9,6 @@ local jobs.
 
 import json
 
-from separation.planning.run_options import sheet_destination
 
 
 rule write_workbook:
@@ -36,7 +35,7 @@ rule write_workbook:
 
 
 # one rule per configured tracker: sync_comet, sync_wandb, sync_mlflow
-for tracker in WORK.settings.tracking["names"]:
+for tracker in WORKFLOW.settings.tracking["names"]:
 
     rule:
         name:
@@ -81,7 +80,7 @@ rule upload_sheet:
     resources:
         **resources_of("upload_sheet"),
     params:
-        spec=json.dumps(sheet_destination(WORK.run_options, WORK.job_table.common["info"]), sort_keys=True),
+        spec=json.dumps(WORKFLOW.run_options.sheet_destination(WORKFLOW.job_table.common["info"]), sort_keys=True),
     message:
         "Uploading the sheet of {wildcards.sweep}"
     script:

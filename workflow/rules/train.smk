@@ -26,7 +26,7 @@ rule train_point:
         nodes=1,
         gpu=processes_of if GPUS else 0,
     params:
-        spec=lambda wildcards: WORK.trainings[wildcards.point].spec,
+        spec=lambda wildcards: WORKFLOW.trainings[wildcards.point].spec,
     message:
         message_of_points("Training {wildcards.point}")
     script:

@@ -12,7 +12,8 @@ with job(snakemake, once=True):
     from separation.files.yaml_reader import read_yaml
     from separation.files.yaml_writer import write_yaml
     from separation.machine.gpu_leases import gpus_for
-    from separation.planning.run_options import RunOptions, evaluation_config
+    from separation.planning.point_config import evaluation_config
+    from separation.planning.run_options import RunOptions
     from separation.tracking.beside_job import trackers_beside
     from separation.training.events import EventLog
 

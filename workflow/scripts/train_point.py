@@ -11,7 +11,8 @@ with job(snakemake, once=True):
     from separation.files.layout import PointFolder
     from separation.files.yaml_writer import write_yaml
     from separation.machine.gpu_leases import gpus_for
-    from separation.planning.run_options import RunOptions, complete_config
+    from separation.planning.point_config import complete_config
+    from separation.planning.run_options import RunOptions
     from separation.training.events import EventLog
 
     point, options = snakemake.wildcards.point, RunOptions.of(snakemake.config)

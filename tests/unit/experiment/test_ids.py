@@ -11,7 +11,7 @@ from separation.experiment import ids, schema
 from separation.experiment.ids import canonical_json, digest
 from separation.files.yaml_writer import write_yaml
 from separation.planning.expansion import load_workflow
-from separation.planning.run_options import complete_config
+from separation.planning.point_config import complete_config
 
 # ids that users have on disk
 KNOWN = {

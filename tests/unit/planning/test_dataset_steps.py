@@ -19,9 +19,9 @@ from sound_folder import tone, write
 ROOT = config.ROOT
 
 
-def steps(name, tmp_path, environment=None, reachable=None, **settings):
+def steps(name, tmp_path, environment=None, unreachable_reason=None, **settings):
     given = config.load_settings({"directories": {"data": str(tmp_path / "data")}, **settings}, {})
-    return dataset_steps.steps_of(config.load_recipe(name, environment or {}), given, reachable)
+    return dataset_steps.steps_of(config.load_recipe(name, environment or {}), given, unreachable_reason)
 
 
 def organized(recipe_steps, tmp_path):
@@ -121,9 +121,9 @@ def test_a_missing_folder_means_a_download_and_offline_names_the_missing_file(tm
 
 
 def test_recordings_and_synthetic_voices_never_share_an_id(tmp_path, monkeypatch):
-    real = steps("toy_speech", tmp_path, reachable=lambda: "")
+    real = steps("toy_speech", tmp_path, unreachable_reason=lambda: "")
     why = "apt's server is unreachable"
-    fallback = steps("toy_speech", tmp_path, reachable=lambda: why)
+    fallback = steps("toy_speech", tmp_path, unreachable_reason=lambda: why)
     assert real.dataset.id != fallback.dataset.id and real.source.id != fallback.source.id
     assert json.loads(fallback.source.spec)["source"]["args"]["recordings"] == "synthetic"
     (notice,) = fallback.notices
@@ -131,8 +131,8 @@ def test_recordings_and_synthetic_voices_never_share_an_id(tmp_path, monkeypatch
     # the result is stored for the jobs of the run
     settings = config.load_settings({"directories": {"data": str(tmp_path / "data")}}, {})
     monkeypatch.setattr(speech_recordings, "_cause", lambda: why)
-    monkeypatch.setattr(speech_recordings, "unavailable", lambda settings: "")
-    assert speech_recordings.reachable_packages(settings) == why
+    monkeypatch.setattr(speech_recordings, "packages_unavailable_reason", lambda settings: "")
+    assert speech_recordings.packages_unreachable_reason(settings) == why
     assert steps("toy_speech", tmp_path).source.id == fallback.source.id
 
 

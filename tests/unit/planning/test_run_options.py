@@ -8,7 +8,8 @@ import pytest
 
 from experiments import experiment, plan
 from separation.errors import UserError
-from separation.planning.run_options import RunOptions, evaluation_config, sheet_destination
+from separation.planning.point_config import evaluation_config
+from separation.planning.run_options import RunOptions
 
 
 @pytest.fixture
@@ -94,6 +95,6 @@ def test_the_config_of_an_evaluation_has_the_sections_of_that_evaluation():
 
 def test_the_sheet_of_the_experiment_overrides_config(working):
     options = plan(experiment(), working).run_options
-    assert sheet_destination(options, {})["worksheet"] == options.sweep
+    assert options.sheet_destination({})["worksheet"] == options.sweep
     named = {"spreadsheet_name": "mine", "worksheet_name": "today"}
-    assert sheet_destination(options, named) == {"spreadsheet": "mine", "worksheet": "today"}
+    assert options.sheet_destination(named) == {"spreadsheet": "mine", "worksheet": "today"}

@@ -43,7 +43,7 @@ rule make:
     threads: threads_of
     script: "{script}"
 """
-MANY = snakemake_patches.MANY_POINTS + 1
+MANY = snakemake_patches.LARGE_SWEEP_POINTS + 1
 
 
 def plan(folder: Path, script: str, *options: str, points: int = MANY) -> subprocess.CompletedProcess:
@@ -67,7 +67,7 @@ def test_scripts_and_signatures_are_looked_up_once_for_all_jobs_of_a_rule(tmp_pa
 def test_small_sweeps_use_an_unpatched_snakemake_that_looks_up_every_job(tmp_path):
     """If this fails, Snakemake looks them up once itself, and the patch can be removed."""
     (tmp_path / "make.py").write_text("")
-    done = plan(tmp_path, "make.py", points=snakemake_patches.MANY_POINTS)
+    done = plan(tmp_path, "make.py", points=snakemake_patches.LARGE_SWEEP_POINTS)
     assert "patched False False" in done.stdout
     assert done.stdout.count("opened") == 4
     assert done.stdout.count("inspected Resource.evaluate") >= 4

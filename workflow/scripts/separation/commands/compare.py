@@ -207,7 +207,6 @@ def test_set_notices(tested: dict[str, set[tuple[str, ...]]]) -> list[str]:
 def _provenance(sweeps: Sequence[SweepFiles]) -> dict[str, object]:
     from separation.experiment.config import default_config
     from separation.planning.expansion import load_workflow
-    from separation.planning.run_options import provenance_inputs
     from separation.report.provenance import provenance_of
 
     provenance: dict[str, object] = {}
@@ -221,7 +220,7 @@ def _provenance(sweeps: Sequence[SweepFiles]) -> dict[str, object]:
         except UserError as error:
             provenance[sweep.name] = {"config_file": f"{file} (no longer valid: {error})"}
             continue
-        own = provenance_of(**provenance_inputs(workflow.run_options, workflow.job_table))
+        own = provenance_of(**workflow.run_options.provenance_inputs(workflow.job_table))
         provenance |= {key: own.pop(key) for key in ("git_commit", "versions")}
         provenance[sweep.name] = {key: value for key, value in own.items() if value}
     return provenance

@@ -21,7 +21,6 @@ from separation.files.atomic import sha256_of, write_json, write_text
 from separation.files.layout import ExportFolder, PointFolder
 from separation.files.yaml_reader import read_yaml
 from separation.planning.expansion import load_workflow
-from separation.planning.run_options import provenance_inputs
 from separation.report.provenance import provenance_of
 
 
@@ -46,7 +45,7 @@ def export_point(
         raise UserError("expected a new folder, or one of an earlier export", file=export.path)
     config = PointFolder(point.folder).config
     workflow = load_workflow(default_config() | {"sweep": str(config)}, environment)
-    provenance = provenance_of(**provenance_inputs(workflow.run_options, workflow.job_table))
+    provenance = provenance_of(**workflow.run_options.provenance_inputs(workflow.job_table))
     metrics = [mean_scores(table) for table in point.score_tables]
     export.path.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(point.checkpoint, export.checkpoint)

@@ -15,7 +15,7 @@ from separation.errors import UserError
 from separation.experiment import schema
 from separation.experiment.ids import normalized
 from separation.experiment.key_paths import is_list, is_whole_number, matches, replaced
-from separation.experiment.sweep_axes import Axes, Choice, Setting
+from separation.experiment.sweep_axes import Axes, Choice, SweptValue
 from separation.experiment.sweep_keys import SCHEMA, SweepKeys
 from separation.files.yaml_reader import Document, KeyPath
 
@@ -26,7 +26,7 @@ class Point:
 
     config: dict[str, Any]
     block: int
-    settings: tuple[Setting, ...]
+    settings: tuple[SweptValue, ...]
     populate_cache: bool
     num_cache_workers: int | None
     origins: dict[KeyPath, KeyPath] = field(default_factory=dict)
@@ -127,9 +127,9 @@ class Sweep:
             paths = self.keys.paths(key, ())
             as_list = all(schema.accepts_list(SCHEMA, path) or is_list(self.base, path) for path in paths)
             if isinstance(value, list) and not as_list:
-                axes.append([(Setting(key, item, (), swept=True),) for item in value])
+                axes.append([(SweptValue(key, item, (), swept=True),) for item in value])
             else:
-                axes.append([(Setting(key, value, (), swept=False),)])
+                axes.append([(SweptValue(key, value, (), swept=False),)])
             block.pop(key, None)
         return axes
 
@@ -159,12 +159,12 @@ class Sweep:
         return parsed
 
     def _conditional(
-        self, settings: tuple[Setting, ...], whens: list[tuple[dict[str, Any], list[list[Choice]]]]
-    ) -> list[tuple[Setting, ...]]:
+        self, settings: tuple[SweptValue, ...], whens: list[tuple[dict[str, Any], list[list[Choice]]]]
+    ) -> list[tuple[SweptValue, ...]]:
         """Further settings of a combination from `when`: one entry per combination of the keys that apply."""
         if not whens:
             return [()]
-        combinations: list[tuple[Setting, ...]] = [()]
+        combinations: list[tuple[SweptValue, ...]] = [()]
         for condition, axes in whens:
             grown = []
             for more in combinations:
@@ -178,17 +178,17 @@ class Sweep:
 
     # from settings to a config -----------------------------------------------------------------------------------
 
-    def _point(self, block: int, settings: tuple[Setting, ...], populate: bool, workers: int | None) -> Point:
+    def _point(self, block: int, settings: tuple[SweptValue, ...], populate: bool, workers: int | None) -> Point:
         config, origins = self._apply(settings)
         return Point(config, block, settings, populate, workers, origins)
 
-    def _apply(self, settings: tuple[Setting, ...]) -> tuple[dict[str, Any], dict[KeyPath, KeyPath]]:
+    def _apply(self, settings: tuple[SweptValue, ...]) -> tuple[dict[str, Any], dict[KeyPath, KeyPath]]:
         """The config with some settings applied, and the origin in the file of each changed path.
 
         A section is built once for all points with the same settings in it, so that equal sections are one object.
         """
         origins: dict[KeyPath, KeyPath] = {}
-        changes: dict[str | int, list[tuple[KeyPath, Setting]]] = {}
+        changes: dict[str | int, list[tuple[KeyPath, SweptValue]]] = {}
         for setting in settings:
             for path in self.keys.paths(setting.key, setting.origin):
                 origins[path] = setting.origin
@@ -206,7 +206,7 @@ class Sweep:
             config[section] = self._sections[key][0]
         return config, origins
 
-    def _check_value(self, setting: Setting, path: KeyPath) -> None:
+    def _check_value(self, setting: SweptValue, path: KeyPath) -> None:
         fingerprint = (path, f"{type(setting.value).__name__}:{setting.value!r}")
         if fingerprint in self._checked:
             return
@@ -219,7 +219,7 @@ class Sweep:
             raise self._setting_error(setting, mistake[1])
         self._checked.add(fingerprint)
 
-    def _setting_error(self, setting: Setting, message: str):
+    def _setting_error(self, setting: SweptValue, message: str):
         if setting.origin:
             return self.document.error(message, setting.origin)
         return UserError(message, file="command line", key=f"set={setting.key}")

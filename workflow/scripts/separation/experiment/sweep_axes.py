@@ -18,7 +18,7 @@ _DISTRIBUTIONS = {"uniform": 2, "log_uniform": 2, "randint": 2, "choice": 1}
 
 
 @dataclass(frozen=True)
-class Setting:
+class SweptValue:
     """One value of a sweep key, and its key path in the experiment file (`origin`)."""
 
     key: str
@@ -27,8 +27,8 @@ class Setting:
     swept: bool
 
 
-# Settings that change together; a swept key has one tuple per value
-Choice = tuple[Setting, ...]
+# values that change together; a swept key has one tuple per value
+Choice = tuple[SweptValue, ...]
 
 
 class Axes:
@@ -59,9 +59,11 @@ class Axes:
             elif isinstance(value, list):
                 if not value:
                     raise self.document.error("an empty list yields no points", origin)
-                axes.append([(Setting(key, item, (*origin, number), swept=True),) for number, item in enumerate(value)])
+                axes.append(
+                    [(SweptValue(key, item, (*origin, number), swept=True),) for number, item in enumerate(value)]
+                )
             else:
-                axes.append([(Setting(key, value, origin, swept=False),)])
+                axes.append([(SweptValue(key, value, origin, swept=False),)])
         return axes + groups
 
     def _groups(self, value: Any, origin: KeyPath) -> list[Choice]:
@@ -71,7 +73,7 @@ class Axes:
             raise self.document.error("expected a list of mappings, each a group of keys that change together", origin)
         swept = len(value) > 1
         return [
-            tuple(Setting(key, inner, (*origin, number, key), swept) for key, inner in group.items())
+            tuple(SweptValue(key, inner, (*origin, number, key), swept) for key, inner in group.items())
             for number, group in enumerate(value)
         ]
 
@@ -80,7 +82,7 @@ class Axes:
             value = [value]
         if not isinstance(value, list) or not value:
             raise self.document.error("expected a list of whole numbers, like [0, 1, 2]", origin)
-        return [(Setting("info.seed", seed, (*origin, number), swept=True),) for number, seed in enumerate(value)]
+        return [(SweptValue("info.seed", seed, (*origin, number), swept=True),) for number, seed in enumerate(value)]
 
     def _zips(self, value: Any, origin: KeyPath) -> list[list[Choice]]:
         zips = value if isinstance(value, list) else [value]
@@ -98,7 +100,7 @@ class Axes:
                 raise self.document.error(f"expected lists of equal length, found {found}", path)
             axes.append(
                 [
-                    tuple(Setting(key, mapping[key][index], (*path, key, index), swept=True) for key in mapping)
+                    tuple(SweptValue(key, mapping[key][index], (*path, key, index), swept=True) for key in mapping)
                     for index in range(next(iter(lengths.values())))
                 ]
             )
@@ -132,7 +134,7 @@ class Axes:
             for key, distribution in distributions.items()
         }
         return [
-            tuple(Setting(key, draws[key][index], (*origin, "distributions", key), swept=True) for key in draws)
+            tuple(SweptValue(key, draws[key][index], (*origin, "distributions", key), swept=True) for key in draws)
             for index in range(count)
         ]
 

@@ -6,7 +6,6 @@ The names and sizes of a user's files enter the ids; the folder's path does not,
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Any
 from separation.experiment.config import ROOT, Recipe, Settings
 from separation.experiment.ids import STAGE_VERSIONS, canonical_json, digest, slug, without_excluded
 from separation.files.atomic import read_json, sha256_of
-from separation.files.layout import debian_packages, downloads_folder
 from separation.files.listing import is_audio, listing
-from separation.planning.specs import Work
+from separation.planning.specs import JobSpec
+from separation.planning.speech_recordings import RECORDINGS, packages_unavailable_reason
 
 # options added later, with their neutral value: at that value they are left out of ids
 NEUTRAL: dict[str, Any] = {
@@ -26,8 +25,6 @@ NEUTRAL: dict[str, Any] = {
 }  # fmt: skip
 # kinds of source whose audio comes from elsewhere and is checked before mixing
 GUARDED = frozenset({"folder", "musdb18", "script"})
-# file in the data directory: the kind of recordings in the toy speech, and the reason
-RECORDINGS = "toy_speech.json"
 
 
 @dataclass(frozen=True)
@@ -57,29 +54,29 @@ class Steps:
     """
 
     dataset: Dataset
-    source: Work
-    organized: Work
-    resampled: Work
-    mixtures: dict[str, Work]
+    source: JobSpec
+    organized: JobSpec
+    resampled: JobSpec
+    mixtures: dict[str, JobSpec]
     locations: dict[str, Any]
     notices: list[str] = field(default_factory=list)
     resample_shards: int = 1
     mix_shards: dict[str, int] = field(default_factory=dict)
 
 
-def steps_of(recipe: Recipe, settings: Settings, reachable: Callable[[], str] | None = None) -> Steps:
+def steps_of(recipe: Recipe, settings: Settings, unreachable_reason: Callable[[], str] | None = None) -> Steps:
     """The steps of a recipe.
 
     Args:
         recipe: Recipe with all defaults.
         settings: Settings of the workflow.
-        reachable: Returns why Debian's packages cannot be downloaded now, "" if they can; None does not check.
+        unreachable_reason: Returns why Debian's packages cannot be downloaded now, "" if they can; None does not check.
 
     Raises:
         UserError: A folder, list or script of the recipe is missing.
     """
     value = without_excluded(recipe.value, neutral=NEUTRAL)
-    given, locations, notices = _source(recipe, value["source"], settings, reachable)
+    given, locations, notices = _source(recipe, value["source"], settings, unreachable_reason)
     value = {**value, "source": given}
     source_spec = {"source": given, "version": STAGE_VERSIONS["fetch_source"]}
     source = f"{slug(given['name'])}-{digest(source_spec)}"
@@ -101,14 +98,14 @@ def steps_of(recipe: Recipe, settings: Settings, reachable: Callable[[], str] | 
     for split, parameters in value["mixture_parameters"].items():
         mixing = {key: inner for key, inner in value.items() if key not in ("source", "organize", "guards")}
         mixing |= {"mixture_parameters": {split: parameters}, "version": STAGE_VERSIONS["mix_dataset"]}
-        mixtures[split] = Work(dataset, canonical_json(mixing))
+        mixtures[split] = JobSpec(dataset, canonical_json(mixing))
         shards[split] = math.ceil(parameters["num_mixtures"] / settings.shards["mixtures"])
     files = locations.get("files") or 0
     return Steps(
         dataset=Dataset(dataset, recipe.name, source, resampled, tuple(mixtures), recipe.value),
-        source=Work(source, canonical_json(source_spec)),
-        organized=Work(organized, canonical_json(organize_spec)),
-        resampled=Work(resampled, canonical_json(resample_spec)),
+        source=JobSpec(source, canonical_json(source_spec)),
+        organized=JobSpec(organized, canonical_json(organize_spec)),
+        resampled=JobSpec(resampled, canonical_json(resample_spec)),
         mixtures=mixtures,
         locations=locations,
         notices=notices,
@@ -118,11 +115,11 @@ def steps_of(recipe: Recipe, settings: Settings, reachable: Callable[[], str] | 
 
 
 def _source(
-    recipe: Recipe, source: Mapping[str, Any], settings: Settings, reachable: Callable[[], str] | None
+    recipe: Recipe, source: Mapping[str, Any], settings: Settings, unreachable_reason: Callable[[], str] | None
 ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """The source as part of ids, its locations, and notices."""
     if source["kind"] == "toy_speech":
-        args, notices = _toy_speech(recipe, source.get("args") or {}, settings, reachable)
+        args, notices = _toy_speech(recipe, source.get("args") or {}, settings, unreachable_reason)
         return {**source, "args": args}, {}, notices
     if source["kind"] == "toy_music":
         return dict(source), {}, []
@@ -213,13 +210,13 @@ def _guards(value: Mapping[str, Any]) -> dict[str, Any]:
     """The guards of a recipe, with the requirements of mixing."""
     guards = dict(value.get("guards") or {"action": "stop"})
     if guards.get("min_duration") is None:
-        guards["min_duration"] = _least_event_duration(value)
+        guards["min_duration"] = _min_event_duration(value)
     guards["num_channels"], guards["sample_rate"] = value.get("num_channels", 1), value["sample_rate"]
     guards["splits"] = sorted(value["mixture_parameters"])
     return guards
 
 
-def _least_event_duration(value: Mapping[str, Any]) -> float:
+def _min_event_duration(value: Mapping[str, Any]) -> float:
     """The shortest event that mixtures may use, in seconds: the lower bound of its distributions."""
     least = []
     for parameters in value["mixture_parameters"].values():
@@ -238,7 +235,7 @@ def _least_event_duration(value: Mapping[str, Any]) -> float:
 
 
 def _toy_speech(
-    recipe: Recipe, args: Mapping[str, Any], settings: Settings, reachable: Callable[[], str] | None
+    recipe: Recipe, args: Mapping[str, Any], settings: Settings, unreachable_reason: Callable[[], str] | None
 ) -> tuple[dict[str, Any], list[str]]:
     """The arguments with the kind of recordings available on this machine; each kind has its own ids.
 
@@ -251,9 +248,9 @@ def _toy_speech(
         known = read_json(record)
         recordings, why = known["recordings"], known["why"]
     else:
-        recordings, why = "debian", unavailable(settings)
-        if not why and reachable is not None:
-            why = reachable()
+        recordings, why = "debian", packages_unavailable_reason(settings)
+        if not why and unreachable_reason is not None:
+            why = unreachable_reason()
         if why:
             recordings = "synthetic"
     notices = []
@@ -263,13 +260,3 @@ def _toy_speech(
             f"delete {record} to try again"
         )
     return {**args, "recordings": recordings}, notices
-
-
-def unavailable(settings: Settings) -> str:
-    """Why Debian's packages are unavailable here, checked without the network; "" if no reason is found."""
-    if debian_packages(downloads_folder(settings.data)).is_dir():
-        return ""
-    if settings.offline:
-        return "offline is set"
-    missing = [name for name in ("apt-get", "dpkg-deb") if not shutil.which(name)]
-    return f"this machine has no {missing[0]}" if missing else ""

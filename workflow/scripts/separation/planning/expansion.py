@@ -17,18 +17,18 @@ from separation.files.layout import cache_manifest, split_manifest
 from separation.files.listing import listing
 from separation.files.yaml_reader import KeyPath, dotted
 from separation.planning.dataset_steps import Dataset, steps_of
+from separation.planning.point_config import settings_outside_id
 from separation.planning.points_table import PointRow, fill_varying_keys
-from separation.planning.run_options import neutral_settings
 from separation.planning.specs import (
+    JobSpec,
     Section,
-    Work,
-    baselines_work,
-    cache_work,
-    evaluation_work,
+    baselines_spec,
+    cache_spec,
+    evaluation_spec,
     section_of,
     setting_digest,
     training_parts,
-    training_work,
+    training_spec,
 )
 from separation.planning.splits import SPLITS, Split
 from separation.planning.workflow import Training, Workflow
@@ -39,21 +39,21 @@ _CHECKED_SECTIONS = ("dataset_config", "datasets", "model_config", "algorithm_co
 def load_workflow(
     config: Mapping[str, Any],
     environment: Mapping[str, str],
-    reachable: Callable[[configuration.Settings], str] | None = None,
+    unreachable_reason: Callable[[configuration.Settings], str] | None = None,
 ) -> Workflow:
     """Reads the configuration and its experiment.
 
     Args:
         config: Snakemake's config.
         environment: Environment variables.
-        reachable: Called for recipes that use the available recordings; see dataset_steps.steps_of.
+        unreachable_reason: Called for recipes that use the available recordings; see dataset_steps.steps_of.
 
     Raises:
         UserError: A user's file or setting is wrong; one line.
     """
     settings = configuration.load_settings(config, environment)
     experiment = configuration.load_experiment(settings.sweep, settings.variables)
-    return _Expansion(experiment, settings, reachable and (lambda: reachable(settings))).workflow
+    return _Expansion(experiment, settings, unreachable_reason and (lambda: unreachable_reason(settings))).workflow
 
 
 class _Memo:
@@ -95,9 +95,9 @@ class _Expansion:
         self,
         experiment: configuration.Experiment,
         settings: configuration.Settings,
-        reachable: Callable[[], str] | None,
+        unreachable_reason: Callable[[], str] | None,
     ):
-        self._experiment, self._settings, self._reachable = experiment, settings, reachable
+        self._experiment, self._settings, self._unreachable_reason = experiment, settings, unreachable_reason
         self._once = _Memo()
         self._listing, self._extras = functools.cache(listing), functools.cache(find_extras)
         self._recipes: dict[str, Dataset] = {}
@@ -139,7 +139,7 @@ class _Expansion:
         splits = self._once(self._splits, config["datasets"].value)
         own_classes = self._extras(info["extras"]).hashes(point.config, "model_config", "train_config")
         parts = training_parts(config, splits, own_classes)
-        work = training_work(parts, train_config, splits["train"].name, info["seed"])
+        work = training_spec(parts, train_config, splits["train"].name, info["seed"])
         training = self.workflow.trainings.get(work.id)
         if training is None:
             caches = (
@@ -147,7 +147,7 @@ class _Expansion:
             )
             training = Training(work.id, work.spec, splits, caches, train_config["num_gpus"])
             self.workflow.trainings[work.id] = training
-            options: dict[str, Any] = neutral_settings({name: section.value for name, section in config.items()})
+            options: dict[str, Any] = settings_outside_id({name: section.value for name, section in config.items()})
             options["readers"] = {key: split.reader for key, split in splits.items()}
             self.workflow.job_table.add_point(work.id, options)
         elif training.spec != work.spec:
@@ -169,15 +169,15 @@ class _Expansion:
         test_config: dict[str, Any],
         splits: dict[str, Split],
         extras: str | None,
-    ) -> tuple[Work, Split]:
+    ) -> tuple[JobSpec, Split]:
         test = splits["test"]
         own_classes = self._extras(extras).hashes({"algorithm_config": algorithm_config}, "algorithm_config")
-        work = evaluation_work(algorithm_config, test_config, test, own_classes)
+        work = evaluation_spec(algorithm_config, test_config, test, own_classes)
         self.workflow.job_table.evaluations[work.id] = test.reader
         return work, test
 
     def _baselines(self, dataset_config: dict[str, Any], test_config: dict[str, Any], splits: dict[str, Split]) -> str:
-        work, train, test = baselines_work(dataset_config, test_config, splits), splits["train"], splits["test"]
+        work, train, test = baselines_spec(dataset_config, test_config, splits), splits["train"], splits["test"]
         self.workflow.baselines.setdefault(work.id, (work, train, test))
         self.workflow.job_table.baselines[work.id] = {"train": train.reader, "test": test.reader}
         return work.id
@@ -216,7 +216,7 @@ class _Expansion:
         """The ids of the caches of all splits."""
         ids = {}
         for key, split in self._once(self._splits, datasets).items():
-            work = cache_work(dataset_config, split)
+            work = cache_spec(dataset_config, split)
             ids[key] = work.id
             self.workflow.caches.setdefault((work.id, split.split), (work, split))
             self.workflow.job_table.caches[f"{work.id}/{split.split}"] = split.reader
@@ -277,7 +277,7 @@ class _Expansion:
         if name in self._recipes:
             return self._recipes[name]
         recipe = configuration.load_recipe(name, self._settings.variables)
-        steps, workflow = steps_of(recipe, self._settings, self._reachable), self.workflow
+        steps, workflow = steps_of(recipe, self._settings, self._unreachable_reason), self.workflow
         source, organized, resampled = steps.source.id, steps.organized.id, steps.resampled.id
         workflow.sources[source] = steps.source
         workflow.organized[source, organized] = steps.organized

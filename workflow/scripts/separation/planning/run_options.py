@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.errors import UserError
-from separation.experiment.ids import HEX_DIGITS, excluded_keys, with_neutral
+from separation.experiment.ids import HEX_DIGITS
 from separation.files.atomic import write_text
 
 #: in Snakemake's folder, where jobs on other machines and in containers can read it
@@ -132,86 +132,26 @@ class RunOptions:
             ) from error
         return JobTable(**content)
 
+    def provenance_inputs(self, table: JobTable) -> dict[str, Any]:
+        """The arguments of report/provenance, by name."""
+        return {
+            "sweep_file": Path(self.sweep_file),
+            "notes": table.common["info"]["notes"],
+            "overrides": self.overrides,
+            "datasets": table.datasets,
+            "source_folders": [Path(folder) for folder in table.source_folders],
+        }
 
-def neutral_settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The settings of a point that change no weights, by section.
+    def sheet_destination(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        """The `spreadsheet` and `worksheet` that results go to.
 
-    Args:
-        sections: All sections of its config, with normalized numbers.
-    """
-    return {
-        "info": {key: value for key, value in sections["info"].items() if key != "seed"},
-        "datasets": dict(sections["datasets"]),
-        "dataset_config": {"cache": sections["dataset_config"]["cache"]},
-        "train_config": {key: sections["train_config"][key] for key in excluded_keys("train_config")},
-        "model_config": {"name": sections["model_config"]["name"]},
-        "algorithm_config": dict(sections["algorithm_config"]),
-        "test_config": dict(sections["test_config"]),
-    }
-
-
-def provenance_inputs(options: RunOptions, table: JobTable) -> dict[str, Any]:
-    """The arguments of report/provenance, by name."""
-    return {
-        "sweep_file": Path(options.sweep_file),
-        "notes": table.common["info"]["notes"],
-        "overrides": options.overrides,
-        "datasets": table.datasets,
-        "source_folders": [Path(folder) for folder in table.source_folders],
-    }
-
-
-def sheet_destination(options: RunOptions, info: Mapping[str, Any]) -> dict[str, Any]:
-    """The `spreadsheet` and `worksheet` that results go to.
-
-    Args:
-        options: Options of the run.
-        info: The experiment's `info`, which overrides config.
-    """
-    publishing = options.publishing
-    return {
-        "spreadsheet": info.get("spreadsheet_name") or publishing["spreadsheet"],
-        "worksheet": info.get("worksheet_name") or publishing["worksheet"] or options.sweep,
-    }
-
-
-def complete_config(spec: Mapping[str, Any], options: Mapping[str, Any], point: str, folder: str) -> dict[str, Any]:
-    """A point's complete config, a valid experiment file that yields the same point.
-
-    Args:
-        spec: Everything that determines the weights.
-        options: The other settings, see `JobTable.point`.
-        point: Id of the point.
-        folder: Folder of the point.
-    """
-    info = {**options["info"], **spec["info"], "name": point, "experiment_key": point, "output_folder": folder}
-    cache = options["dataset_config"]["cache"]
-    return {
-        "info": {key: _with_key(value, point) for key, value in info.items()},
-        "dataset_config": {**with_neutral(spec["dataset_config"], "dataset_config"), "cache": _with_key(cache, point)},
-        "datasets": {key: dict(entry) for key, entry in options["datasets"].items()},
-        "train_config": {**with_neutral(spec["train_config"], "train_config"), **options["train_config"]},
-        "model_config": {**spec["model_config"], **options["model_config"]},
-        "algorithm_config": options["algorithm_config"],
-        "test_config": options["test_config"],
-    }
-
-
-def evaluation_config(config: Mapping[str, Any], spec: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """A point's config under one evaluation.
-
-    Args:
-        config: The point's config.yml.
-        spec: Everything that determines the scores.
-        options: The other settings, see `JobTable.point`.
-    """
-    own = {key: {**options[key], **spec[key]} for key in ("algorithm_config", "test_config")}
-    return {**config, **own}
-
-
-def _with_key(value: Any, point: str) -> Any:
-    """Replaces `${EXPERIMENT_KEY}`, which needs the id."""
-    return value.replace("${EXPERIMENT_KEY}", point) if isinstance(value, str) else value
+        Args:
+            info: The experiment's `info`, which overrides config.
+        """
+        return {
+            "spreadsheet": info.get("spreadsheet_name") or self.publishing["spreadsheet"],
+            "worksheet": info.get("worksheet_name") or self.publishing["worksheet"] or self.sweep,
+        }
 
 
 def _strings(value: Any) -> Iterator[str]:

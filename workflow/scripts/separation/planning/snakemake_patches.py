@@ -14,7 +14,7 @@ import snakemake
 
 VERSION = "9.27"
 #: up to this many points, planning is fast enough without patches
-MANY_POINTS = 1000
+LARGE_SWEEP_POINTS = 1000
 
 _active = False
 
@@ -29,7 +29,7 @@ def patch_snakemake(points: int) -> bool:
         Whether they apply.
     """
     global _active
-    _active = points > MANY_POINTS and snakemake.__version__.startswith(f"{VERSION}.")
+    _active = points > LARGE_SWEEP_POINTS and snakemake.__version__.startswith(f"{VERSION}.")
     if _active:
         _look_up_resource_parameters_once()
         _check_scripts_once_per_rule()

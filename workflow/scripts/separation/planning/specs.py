@@ -34,7 +34,7 @@ _CLUSTERING_LOSSES = ("deepclustering", "whitenedkmeans", "dpcl")
 
 
 @dataclass(frozen=True)
-class Work:
+class JobSpec:
     """The work of a job: its id, and the canonical JSON that its result depends on."""
 
     id: str
@@ -80,10 +80,10 @@ def training_parts(
     return parts
 
 
-def training_work(parts: Mapping[str, str], train_config: Mapping[str, Any], dataset: str, seed: int) -> Work:
+def training_spec(parts: Mapping[str, str], train_config: Mapping[str, Any], dataset: str, seed: int) -> JobSpec:
     """A training. Its id is <method>-<dataset>-s<seed>-<hex>."""
     spec = joined_json({**parts, "info": canonical_json({"seed": seed})})
-    return Work(f"{method_of(train_config)}-{slug(dataset)}-s{seed}-{text_digest(spec)}", spec)
+    return JobSpec(f"{method_of(train_config)}-{slug(dataset)}-s{seed}-{text_digest(spec)}", spec)
 
 
 def setting_digest(parts: Mapping[str, str], evaluation: str) -> str:
@@ -100,12 +100,12 @@ def method_of(train_config: Mapping[str, Any]) -> str:
     return "time" if any("sisdr" in loss or "snr" in loss for loss in losses) else "mi"
 
 
-def evaluation_work(
+def evaluation_spec(
     algorithm_config: Mapping[str, Any],
     test_config: Mapping[str, Any],
     test: Split,
     own_classes: Mapping[str, str],
-) -> Work:
+) -> JobSpec:
     """An evaluation of any training. Its id is <test data>-<hex>.
 
     Args:
@@ -121,12 +121,12 @@ def evaluation_work(
     }
     if own_classes:
         identity["extras"] = dict(own_classes)
-    return Work(f"{slug(test.name)}-{digest(identity)}", canonical_json(identity))
+    return JobSpec(f"{slug(test.name)}-{digest(identity)}", canonical_json(identity))
 
 
-def baselines_work(
+def baselines_spec(
     dataset_config: Mapping[str, Any], test_config: Mapping[str, Any], splits: Mapping[str, Split]
-) -> Work:
+) -> JobSpec:
     """The baselines on a test split: the fixed mask is fitted on the training split."""
     identity = {
         "dataset_config": {key: dataset_config[key] for key in BASELINE_KEYS},
@@ -135,10 +135,10 @@ def baselines_work(
         "testers": test_config["testers"],
         "versions": {"baselines": STAGE_VERSIONS["baselines"]},
     }
-    return Work(f"{slug(splits['test'].name)}-{digest(identity)}", canonical_json(identity))
+    return JobSpec(f"{slug(splits['test'].name)}-{digest(identity)}", canonical_json(identity))
 
 
-def cache_work(dataset_config: Mapping[str, Any], split: Split) -> Work:
+def cache_spec(dataset_config: Mapping[str, Any], split: Split) -> JobSpec:
     """The cache of a dataset split."""
     if dataset_config["cache_kind"] == "audio":
         keys, arrays = AUDIO_CACHED_KEYS, list(AUDIO_ARRAYS)
@@ -153,4 +153,4 @@ def cache_work(dataset_config: Mapping[str, Any], split: Split) -> Work:
         "kind": dataset_config["cache_kind"],
         "versions": {"features": STAGE_VERSIONS["features"]},
     }
-    return Work(f"{slug(split.name)}-{digest(identity)}", canonical_json(identity))
+    return JobSpec(f"{slug(split.name)}-{digest(identity)}", canonical_json(identity))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import urllib.error
 import urllib.request
@@ -10,23 +11,34 @@ import urllib.request
 from separation.experiment.config import Settings
 from separation.files.atomic import write_json
 from separation.files.layout import debian_packages, downloads_folder
-from separation.planning.dataset_steps import RECORDINGS, unavailable
 
+#: file in the data directory: the kind of recordings in the toy speech, and the reason
+RECORDINGS = "toy_speech.json"
 _SECONDS = 8
 
 
-def reachable_packages(settings: Settings) -> str:
+def packages_unreachable_reason(settings: Settings) -> str:
     """Why Debian's packages cannot be downloaded now, "" if they can; stored for all jobs and later runs.
 
     With `offline`, nothing is stored.
     """
-    why = unavailable(settings)
+    why = packages_unavailable_reason(settings)
     if settings.offline:
         return why
     if not why and not debian_packages(downloads_folder(settings.data)).is_dir():
         why = _cause()
     write_json(settings.data / RECORDINGS, {"recordings": "synthetic" if why else "debian", "why": why})
     return why
+
+
+def packages_unavailable_reason(settings: Settings) -> str:
+    """Why Debian's packages are unavailable here, checked without the network; "" if no reason is found."""
+    if debian_packages(downloads_folder(settings.data)).is_dir():
+        return ""
+    if settings.offline:
+        return "offline is set"
+    missing = [name for name in ("apt-get", "dpkg-deb") if not shutil.which(name)]
+    return f"this machine has no {missing[0]}" if missing else ""
 
 
 def _cause() -> str:

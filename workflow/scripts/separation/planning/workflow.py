@@ -10,7 +10,7 @@ from separation.files.layout import downloads_folder
 from separation.planning.dataset_steps import Dataset
 from separation.planning.points_table import PointRow
 from separation.planning.run_options import JobTable, RunOptions
-from separation.planning.specs import Work
+from separation.planning.specs import JobSpec
 from separation.planning.splits import Split
 
 
@@ -56,17 +56,17 @@ class Workflow:
 
     experiment: Experiment
     settings: Settings
-    sources: dict[str, Work] = field(default_factory=dict)
-    organized: dict[tuple[str, str], Work] = field(default_factory=dict)
-    resampled: dict[tuple[str, str], tuple[str, Work]] = field(default_factory=dict)
+    sources: dict[str, JobSpec] = field(default_factory=dict)
+    organized: dict[tuple[str, str], JobSpec] = field(default_factory=dict)
+    resampled: dict[tuple[str, str], tuple[str, JobSpec]] = field(default_factory=dict)
     datasets: dict[str, Dataset] = field(default_factory=dict)
-    mixtures: dict[tuple[str, str], Work] = field(default_factory=dict)
+    mixtures: dict[tuple[str, str], JobSpec] = field(default_factory=dict)
     shards: dict[tuple[str, str], int] = field(default_factory=dict)
-    caches: dict[tuple[str, str], tuple[Work, Split]] = field(default_factory=dict)
+    caches: dict[tuple[str, str], tuple[JobSpec, Split]] = field(default_factory=dict)
     cache_workers: dict[tuple[str, str], int] = field(default_factory=dict)
     trainings: dict[str, Training] = field(default_factory=dict)
-    evaluations: dict[tuple[str, str], tuple[Work, Split]] = field(default_factory=dict)
-    baselines: dict[str, tuple[Work, Split, Split]] = field(default_factory=dict)
+    evaluations: dict[tuple[str, str], tuple[JobSpec, Split]] = field(default_factory=dict)
+    baselines: dict[str, tuple[JobSpec, Split, Split]] = field(default_factory=dict)
     rows: list[PointRow] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     job_table: JobTable = field(default_factory=JobTable)
