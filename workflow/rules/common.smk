@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 from separation.errors import UserError
 from separation.files import layout
 from separation.machine.gpus import check_num_gpus, count_gpus
-from separation.machine.run_id import name_run
+from separation.machine.run_id import set_run_id
 from separation.planning.changed_sources import check_sources
 from separation.planning.container_mounts import mount_for_jobs
 from separation.planning.expansion import load_workflow
@@ -41,7 +41,9 @@ try:
         check_folders(WORKFLOW.settings, os.environ)
     GPUS = count_gpus(config.get("gpus", 0), os.environ, config.get("gpu_slots", 1))
     if workflow.is_main_process:
-        check_num_gpus((training.num_gpus for training in WORKFLOW.trainings.values()), GPUS, config.get("gpu_slots", 1))
+        check_num_gpus(
+            (training.num_gpus for training in WORKFLOW.trainings.values()), GPUS, config.get("gpu_slots", 1)
+        )
 except UserError as problem:
     # a user's mistake is one line, not a traceback
     print(f"Error: {problem}", file=sys.stderr)
@@ -49,7 +51,7 @@ except UserError as problem:
 
 patch_snakemake(len(WORKFLOW.trainings))
 end_with_job_stats(workflow)
-name_run(os.environ)
+set_run_id(os.environ)
 
 DATA, CACHE, ARTIFACTS = WORKFLOW.settings.data, WORKFLOW.settings.cache, WORKFLOW.settings.artifacts
 # the environment of jobs under --sdm conda
@@ -175,7 +177,9 @@ def training_inputs(wildcards):
 
 def mixture_manifests():
     """The manifest of every split that is mixed for this sweep."""
-    return sorted({split for training in WORKFLOW.trainings.values() for split in split_files(training.splits.values())})
+    return sorted(
+        {split for training in WORKFLOW.trainings.values() for split in split_files(training.splits.values())}
+    )
 
 
 def cache_manifests():
@@ -190,7 +194,9 @@ def trained_points():
 
 def scores_of_points():
     """The scores of every point under each of its evaluations."""
-    folders = (layout.PointFolder(ARTIFACTS / point).evaluation(evaluation) for point, evaluation in WORKFLOW.evaluations)
+    folders = (
+        layout.PointFolder(ARTIFACTS / point).evaluation(evaluation) for point, evaluation in WORKFLOW.evaluations
+    )
     return [folder.scores for folder in folders]
 
 

@@ -10,7 +10,6 @@ local jobs.
 import json
 
 
-
 rule write_workbook:
     input:
         points=SWEEP.points,

@@ -14,7 +14,7 @@ with job(snakemake, once=True):
     from separation.machine.gpu_leases import gpus_for
     from separation.planning.point_config import evaluation_config
     from separation.planning.run_options import RunOptions
-    from separation.tracking.beside_job import trackers_beside
+    from separation.tracking.tracker_processes import run_trackers
     from separation.training.events import EventLog
 
     point, evaluation = snakemake.wildcards.point, snakemake.wildcards.evaluation
@@ -27,7 +27,7 @@ with job(snakemake, once=True):
     point_options = PointOptions.read(config)
     with (
         gpus_for(snakemake, point_options.training.device) as device,
-        trackers_beside(folder, options.tracking),
+        run_trackers(folder, options.tracking),
     ):
         from separation.analysis.sweep_tables import mean_scores
         from separation.evaluation.evaluate import evaluate_point

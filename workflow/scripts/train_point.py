@@ -26,7 +26,7 @@ with job(snakemake, once=True):
     about = {"sweep": options.sweep, "project": point_options.project_name, "notes": point_options.notes}
     EventLog(folder.events).write("point", **label, **about)
 
-    from separation.tracking.beside_job import trackers_beside
+    from separation.tracking.tracker_processes import run_trackers
 
     # the inputs are the caches of both splits, or the mixtures if the point has no cache
     manifests = dict(zip(("train", "val"), map(Path, snakemake.input), strict=False))
@@ -36,7 +36,7 @@ with job(snakemake, once=True):
     # the trackers' libraries load at the same time as torch
     with (
         gpus_for(snakemake, point_options.training.device, count) as device,
-        trackers_beside(folder, options.tracking),
+        run_trackers(folder, options.tracking),
     ):
         from separation.tracking.tensorboard_links import link_run, write_hparams
         from separation.training.launch import train_together

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from separation.analysis.costs import duration, rate_unit, read_costs
+from separation.analysis.costs import exact_duration, rate_unit, read_costs
 from separation.files.atomic import write_json
 from separation.files.layout import PointFolder
 
@@ -55,7 +55,7 @@ def test_total_time_is_unknown_if_an_epoch_has_no_time(tmp_path):
     ],
 )
 def test_durations_are_readable(seconds, text):
-    assert duration(seconds) == text
+    assert exact_duration(seconds) == text
 
 
 def test_long_trainings_are_measured_in_hours():

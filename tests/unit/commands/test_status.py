@@ -17,10 +17,9 @@ from separation.training.progress_file import (
     STALE_AFTER,
     Progress,
     ProgressFile,
-    TerminalLine,
-    duration,
     is_running,
     read_progress,
+    rough_duration,
 )
 
 RATES = [0.1, 0.01, 0.001, 0.0001, 0.00001, 0.000001, 0.0000001]
@@ -129,17 +128,8 @@ def test_progress_is_written_at_intervals(tmp_path):
     assert [file.due, file.due, file.due] == [False, False, True]
 
 
-def test_the_terminal_gets_at_most_one_line_per_half_minute(capsys, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    line = TerminalLine("dpcl-toy")
-    for now[0] in (1.0, 31.0, 32.0, 62.0):
-        line.print(f"at {now[0]:g}")
-    assert capsys.readouterr().err.splitlines() == ["dpcl-toy: at 31", "dpcl-toy: at 62"]
-
-
 def test_durations_are_readable():
-    assert [duration(seconds) for seconds in (0.4, 61, 100, 3600, 11100)] == [
+    assert [rough_duration(seconds) for seconds in (0.4, 61, 100, 3600, 11100)] == [
         "0 s",
         "61 s",
         "2 min",

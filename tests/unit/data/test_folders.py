@@ -13,7 +13,7 @@ from separation.data.fetch import fetch_source
 from separation.data.organize import _with_file_names, organize_source
 from separation.data.organizing.assignment import assign
 from separation.data.organizing.file_checks import measure_file
-from separation.data.organizing.guards import find_problems, settle
+from separation.data.organizing.guards import apply_guards, find_problems
 from separation.data.resample import resample_source
 from separation.data.sources.access import Access
 from separation.errors import UserError
@@ -217,7 +217,7 @@ def test_audio_in_two_splits_stays_in_the_evaluated_one(tmp_path):
     guards = {"action": "skip", "min_duration": 0, "num_channels": 1}
     (problem,) = find_problems(files, guards, {})
     assert (problem.path, problem.kind) == ("train/dog/twin.wav", "in_two_splits") and "test" in problem.detail
-    kept, counts = settle(files, [problem], "sounds")
+    kept, counts = apply_guards(files, [problem], "sounds")
     assert "train/dog/twin.wav" not in {each["path"] for each in kept} and counts == {"in_two_splits_skipped": 1}
 
 

@@ -116,7 +116,7 @@ def test_evaluation_does_not_depend_on_the_global_random_state(tmp_path, split, 
 def test_several_processes_give_the_same_table_as_one(tmp_path, split, checkpoints, monkeypatch):
     whole = evaluate(tmp_path / "1", split, checkpoints["clustering"])
     monkeypatch.setattr("separation.evaluation.evaluate.BATCH", 2)
-    monkeypatch.setattr("separation.evaluation.evaluate.SHARE_BATCHES", 1)
+    monkeypatch.setattr("separation.evaluation.evaluate.BATCHES_PER_TASK", 1)
     shared = evaluate(tmp_path / "2", split, checkpoints["clustering"], threads=2)
     pandas.testing.assert_frame_equal(whole, shared, check_exact=True)
 
@@ -285,7 +285,7 @@ def test_silence_in_a_mixture_does_not_stop_the_evaluation(tmp_path, checkpoints
 def killed_in_its_second_share(folder, split, checkpoint, config, monkeypatch):
     """Evaluates in a process that is killed during its second share."""
     monkeypatch.setattr("separation.evaluation.evaluate.BATCH", 2)
-    monkeypatch.setattr("separation.evaluation.evaluate.SHARE_BATCHES", 1)
+    monkeypatch.setattr("separation.evaluation.evaluate.BATCHES_PER_TASK", 1)
     child = os.fork()
     if child == 0:
         write_text = evaluation_module.write_text

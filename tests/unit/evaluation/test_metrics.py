@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from separation.errors import UserError
-from separation.evaluation.metrics import LIMIT, score_item
+from separation.evaluation.metrics import MAX_DB, score_item
 from separation.experiment.metric_definitions import METRIC_DEFINITIONS, definitions_section
 from separation.experiment.testers import METRICS_OF, SCALE_METRICS, read_testers
 from small_dataset import SAMPLE_RATE, source_audio
@@ -151,9 +151,9 @@ def test_silent_references_have_no_scores_and_do_not_affect_others():
 def test_perfect_and_silent_estimates_have_scores_at_the_limits():
     references, _ = three_sources()
     perfect = score(references, references).scores[0]
-    assert perfect["SI-SDR"] == perfect["SNR"] == LIMIT
+    assert perfect["SI-SDR"] == perfect["SNR"] == MAX_DB
     silent = score(references, [np.zeros_like(reference) for reference in references]).scores[0]
-    assert silent["SI-SDR"] == silent["SI-SIR"] == silent["SD-SDR"] == -LIMIT
+    assert silent["SI-SDR"] == silent["SI-SIR"] == silent["SD-SDR"] == -MAX_DB
     assert silent["SNR"] == pytest.approx(0.0)
 
 

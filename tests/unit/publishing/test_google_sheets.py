@@ -13,7 +13,7 @@ from google_server import ADDRESS, KEY, GoogleServer
 from separation.analysis.summarize import collect_scores
 from separation.errors import UserError
 from separation.publishing.google_sheets import upload_sheet
-from separation.publishing.sheet_merge import entered
+from separation.publishing.sheet_merge import as_typed
 from separation.publishing.sheet_table import COUNT, NOTES, PointFacts, sheet_table, write_csv, write_workbook
 from simulated_sweep import simulate_sweep
 
@@ -256,7 +256,7 @@ def test_text_stays_text(sweep, google, upload, text):
 
 def test_plain_words_are_written_without_an_apostrophe():
     for text in ("toy_music", "dpcl-toy_music-s0-0123456789ab", "Notes on reverberation", "toy_music-0123456789ab"):
-        assert entered(text) == text
+        assert as_typed(text) == text
 
 
 def test_values_that_are_not_finite_or_too_long_are_uploaded(sweep, google, upload):

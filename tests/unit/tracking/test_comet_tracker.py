@@ -14,10 +14,10 @@ import pytest
 from comet_server import CometServer, Experiment
 from logged_point import LoggedPoint
 from separation.errors import UserError
-from separation.tracking import beside_job, sync
-from separation.tracking.beside_job import trackers_beside
+from separation.tracking import sync, tracker_processes
 from separation.tracking.registry import page_url
 from separation.tracking.sent import Sent, load_sent, save_sent
+from separation.tracking.tracker_processes import run_trackers
 
 LIVE = {"mode": "live", "names": ["comet"], "comet": {"workspace": "lab", "project": None}}
 OFFLINE = {**LIVE, "mode": "offline"}
@@ -60,7 +60,7 @@ def wait_for(condition, process=None):
 
 def train(point, epochs=(1, 2, 3), tracking=LIVE, until=None):
     """Logs a training beside its tracker, and waits until the tracker's library is loaded or `until` is true."""
-    with trackers_beside(point.folder, tracking):
+    with run_trackers(point.folder, tracking):
         for epoch in epochs:
             point.epoch(epoch)
         wait_for(until or (lambda: load_sent(point.folder, "comet") is not None))
@@ -85,7 +85,7 @@ def test_a_point_is_one_experiment_with_all_its_data(server, point, capsys):
     point.start()
     train(point, until=lambda: server.experiments)
     point.audio()
-    with trackers_beside(point.folder, LIVE):
+    with run_trackers(point.folder, LIVE):
         point.scores()
         wait_for(lambda: next(iter(server.experiments.values())).values("test/SI-SDR"))
     ((key, experiment),) = server.experiments.items()
@@ -118,11 +118,11 @@ def test_a_killed_training_resumes_in_the_same_experiment(server, point):
     point.epoch(1)
     code = (
         "import sys, json; from pathlib import Path; from separation.files.layout import PointFolder\n"
-        "from separation.tracking.beside_job import trackers_beside\n"
-        "with trackers_beside(PointFolder(Path(sys.argv[1])), json.loads(sys.argv[2])): sys.stdin.read()"
+        "from separation.tracking.tracker_processes import run_trackers\n"
+        "with run_trackers(PointFolder(Path(sys.argv[1])), json.loads(sys.argv[2])): sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(point.folder.path), json.dumps(LIVE)]
-    environment = {**os.environ, "PYTHONPATH": str(beside_job._SCRIPTS)}
+    environment = {**os.environ, "PYTHONPATH": str(tracker_processes._SCRIPTS)}
     job = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
     wait_for(lambda: (sent := load_sent(point.folder, "comet")) is not None and sent.epoch == 1, job)
     for child in psutil.Process(job.pid).children(recursive=True):
@@ -155,7 +155,7 @@ def test_an_unreachable_server_causes_one_warning_and_an_archive(server, point, 
     wait_for(lambda: b"train/step_loss" in messages(point))
     # later jobs of the run do not try again, and their data goes to the archive
     calls = len(server.calls)
-    with trackers_beside(point.folder, LIVE):
+    with run_trackers(point.folder, LIVE):
         point.scores()
     wait_for(lambda: b"test/SI-SDR" in messages(point))
     assert capsys.readouterr().err == "" and len(server.calls) == calls
@@ -252,7 +252,7 @@ def test_ctrl_c_leaves_no_process_behind(server, point, request):
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     point.start()
     others = set(psutil.Process().children(recursive=True))  # such as idle workers of earlier tests
-    with pytest.raises(KeyboardInterrupt), trackers_beside(point.folder, LIVE):
+    with pytest.raises(KeyboardInterrupt), run_trackers(point.folder, LIVE):
         senders = set(psutil.Process().children(recursive=True)) - others
         os.kill(os.getpid(), signal.SIGINT)
     assert senders

@@ -12,11 +12,11 @@ import wandb
 from logged_point import LoggedPoint
 from separation.errors import UserError
 from separation.tracking import sync
-from separation.tracking.beside_job import trackers_beside
 from separation.tracking.registry import make_tracker
 from separation.tracking.sender import write_archive
 from separation.tracking.sent import load_sent
 from separation.tracking.tracker import Unreachable
+from separation.tracking.tracker_processes import run_trackers
 from wandb_server import WandbServer
 
 WANDB = {"entity": None, "project": None}
@@ -79,7 +79,7 @@ def test_a_point_is_one_mlflow_run_with_all_its_data(point, store):
 @pytest.mark.parametrize("mode", ["live", "offline"])
 def test_a_local_store_is_written_during_the_job_in_every_mode(point, store, mode):
     options, client = store
-    with trackers_beside(point.folder, {"mode": mode, "names": ["mlflow"], "mlflow": options}):
+    with run_trackers(point.folder, {"mode": mode, "names": ["mlflow"], "mlflow": options}):
         finish(point)
         while not (sent := load_sent(point.folder, "mlflow")) or not sent.finished:
             os.sched_yield()
@@ -156,7 +156,7 @@ def test_wandbs_own_command_uploads_the_archive(server, point):
 def test_an_unreachable_wandb_server_causes_one_warning_and_an_archive(point, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_API_KEY", "f0" * 20)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    with trackers_beside(point.folder, {"mode": "live", "names": ["wandb"], "wandb": WANDB}):
+    with run_trackers(point.folder, {"mode": "live", "names": ["wandb"], "wandb": WANDB}):
         while load_sent(point.folder, "wandb") is None:
             os.sched_yield()
         finish(point)

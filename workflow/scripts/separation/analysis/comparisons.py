@@ -16,7 +16,7 @@ from separation.files.score_table import BASELINES
 log = logging.getLogger(__name__)
 
 # Up to this many points, each is compared with every other
-MOST_POINTS_FOR_ALL_PAIRS = 20
+MAX_POINTS_FOR_ALL_PAIRS = 20
 NEVER_MET = "never met with all else equal"
 COMPARISON_COLUMNS = [
     *("kind", "key", "point", "evaluation", "label", "against", "against_evaluation", "against_label"),
@@ -39,13 +39,13 @@ def baselines_for(points: pd.DataFrame, row: Row, matrix: pd.DataFrame) -> dict[
         else []
     )
     wanted = [*named, row[1]]
-    own = np.isfinite(matrix[row].to_numpy())
+    has_score = np.isfinite(matrix[row].to_numpy())
     chosen = {}
     for name in BASELINES:
         candidates = [
             other
             for other in matrix.columns
-            if other[0] == name and (own & np.isfinite(matrix[other].to_numpy())).any()
+            if other[0] == name and (has_score & np.isfinite(matrix[other].to_numpy())).any()
         ]
         fitting = [other for evaluation in wanted for other in candidates if other[1] == evaluation]
         if fitting or len(candidates) == 1:
@@ -87,7 +87,7 @@ class Comparisons:
         winner = next((row for row in self.rows if row[0] == best), None)
         if winner is not None:
             found += self._compare([(row, winner) for row in self.rows if row != winner], "best")
-        if len(self.rows) <= MOST_POINTS_FOR_ALL_PAIRS:
+        if len(self.rows) <= MAX_POINTS_FOR_ALL_PAIRS:
             found += self._compare([pair for pair in combinations(self.rows, 2) if winner not in pair], "pair")
         if winner is not None:
             baselines = baselines_for(self.points, winner, self.matrix)
@@ -145,7 +145,7 @@ class Comparisons:
                 mean = np.mean([difference.to_numpy() for difference in differences], axis=0)[:, None]
                 row = self._differences(mean, np.zeros_like(mean))[0]
                 row["pairs_better"] = sum(int(mean_of_scores(difference) > 0) for difference in differences)
-            elif len(values) < MOST_POINTS_FOR_ALL_PAIRS:
+            elif len(values) < MAX_POINTS_FOR_ALL_PAIRS:
                 row = {"metric": self.metric, "items": 0, "songs": 0, "verdict": NEVER_MET}
             else:
                 continue

@@ -14,7 +14,7 @@ from separation.files.score_table import SCORE_KEYS, UNIT
 #: number of bins, with equal counts, for numbers
 BINS = 4
 #: conditions with more distinct words (file names) are left out
-MOST_WORDS = 12
+MAX_CATEGORIES = 12
 #: name of the condition computed from scores: the SNR of the source in the mixture
 INPUT = "input_snr"
 COLUMNS = [
@@ -34,7 +34,7 @@ def condition_columns(scores: pd.DataFrame) -> list[str]:
     for name in names:
         values = scores[name].dropna()
         distinct = values.nunique()
-        if distinct > 1 and (_is_number(values) or distinct <= MOST_WORDS):
+        if distinct > 1 and (_is_number(values) or distinct <= MAX_CATEGORIES):
             found.append(name)
     return found
 

@@ -78,7 +78,7 @@ def _seconds_of_job(benchmark: Path) -> float:
     return float(value) if value not in ("", "-", "NA") else math.nan
 
 
-def duration(seconds: float) -> str:
+def exact_duration(seconds: float) -> str:
     """Seconds as text: 42 s, 3 min 20 s, 2 h 5 min; – if unknown."""
     if not math.isfinite(seconds):
         return "–"

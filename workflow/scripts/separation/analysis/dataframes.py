@@ -10,7 +10,13 @@ from typing import Any
 import pandas as pd
 
 from separation.analysis.summarize import best_point
-from separation.analysis.sweep_tables import lowest_validation_loss, read_histories, read_points, read_scores, written
+from separation.analysis.sweep_tables import (
+    lowest_validation_loss,
+    read_histories,
+    read_points,
+    read_scores,
+    to_csv_text,
+)
 from separation.errors import UserError, nearest
 from separation.experiment import config as configuration
 from separation.experiment.key_paths import flatten
@@ -127,8 +133,8 @@ def load_scores(sweeps: Sequence[str], artifacts: Path | None = None, *, baselin
 def varying_settings(settings: pd.DataFrame) -> list[str]:
     """The dotted keys of `load_settings` with more than one value; a missing key counts as a value."""
     keys = [key for key in settings.columns if "." in key]
-    return [key for key in keys if settings[key].map(written).nunique() > 1]
+    return [key for key in keys if settings[key].map(to_csv_text).nunique() > 1]
 
 
 def _cell(value: Any) -> Any:
-    return value if value is None or isinstance(value, (bool, int, float, str)) else written(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else to_csv_text(value)

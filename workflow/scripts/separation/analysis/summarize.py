@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from separation.analysis import statistics
 from separation.analysis.comparisons import (
     COMPARISON_COLUMNS,
-    MOST_POINTS_FOR_ALL_PAIRS,
+    MAX_POINTS_FOR_ALL_PAIRS,
     Comparisons,
     Row,
     baselines_for,
@@ -31,7 +31,7 @@ from separation.analysis.sweep_tables import (
     read_scores,
     score_matrix,
     swept_keys,
-    written,
+    to_csv_text,
 )
 from separation.errors import UserError
 from separation.files.atomic import atomic_path
@@ -75,7 +75,7 @@ def _points_table(points: Sequence[Mapping]) -> pd.DataFrame:
     rows = []
     for point in points:
         row = {"point": point["point"], "label": point["label"]}
-        row |= {key: written(point["swept"][key]) if key in point["swept"] else "" for key in keys}
+        row |= {key: to_csv_text(point["swept"][key]) if key in point["swept"] else "" for key in keys}
         for name in ("block", "seed", "group", "evaluation", "baselines"):
             value = point.get(name, "")
             if isinstance(value, (list, tuple)):
@@ -141,8 +141,8 @@ def summarize_sweep(files: SweepFiles, artifacts: Path, *, seed: int = 0) -> Non
     summary = pd.DataFrame(_summary_rows(points, rows, losses))
     for metric, matrix in matrices.items():
         _add_intervals(summary, metric, matrix[rows], clusters, seed)
-    level = next((metric for metric in ("SI-SDR", "SDR") if metric in matrices), primary)
-    summary["oracle_share"] = _oracle_shares(points, summary, matrices[level])
+    oracle_metric = next((metric for metric in ("SI-SDR", "SDR") if metric in matrices), primary)
+    summary["oracle_share"] = _oracle_shares(points, summary, matrices[oracle_metric])
     present = np.isfinite(matrices[primary]).groupby(level=["dataset", "split", "item"]).any().sum()
     summary["items"] = [int(present.get((row.point, row.evaluation), 0)) for row in summary.itertuples()]
     summary["best"] = summary["point"] == best
@@ -154,7 +154,7 @@ def summarize_sweep(files: SweepFiles, artifacts: Path, *, seed: int = 0) -> Non
     found = compared.compare_all(best) + groups.compare(primary)
     _write_csv(pd.DataFrame(found, columns=COMPARISON_COLUMNS), files.comparisons)
     _write_csv(groups.table(), files.groups)
-    few = len(compared.rows) <= MOST_POINTS_FOR_ALL_PAIRS
+    few = len(compared.rows) <= MAX_POINTS_FOR_ALL_PAIRS
     shown = [row for row in rows if few or row[0] == best or row[0] in BASELINES]
     _write_csv(analyze_conditions(table, shown, primary, seed=seed), files.conditions)
 

@@ -21,7 +21,7 @@ METRIC_NAME = re.compile(r"[A-Z][A-Z0-9-]*i?")
 PRIMARY_METRICS = ("SI-SDRi", "SI-SDR", "SDRi", "SDR")
 
 
-def written(value: object) -> str:
+def to_csv_text(value: object) -> str:
     """A swept value as written in points.csv: strings unchanged, others as JSON, so that null differs from missing."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
 

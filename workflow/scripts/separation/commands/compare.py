@@ -20,7 +20,7 @@ from separation.analysis.sweep_tables import (
     primary_metric,
     read_points,
     swept_keys,
-    written,
+    to_csv_text,
 )
 from separation.errors import UserError
 from separation.files.atomic import atomic_path, read_json
@@ -114,7 +114,7 @@ def _points(sweeps: Sequence[SweepFiles], artifacts: Path) -> pd.DataFrame:
             merged["label"] = " | ".join(filter(None, [merged["label"], label]))
     configs = {key: dataframes.config_of(artifacts, *key) for key in rows}
     texts = {
-        key: {name: written(value) for name, value in config.items() if value is not None}
+        key: {name: to_csv_text(value) for name, value in config.items() if value is not None}
         for key, config in configs.items()
     }
     swept = list(dict.fromkeys(key for table in tables.values() for key in swept_keys(table)))
@@ -155,8 +155,8 @@ def _scores(sweeps: Sequence[SweepFiles], points: pd.DataFrame, artifacts: Path)
     _name_test_sets(tables, points, artifacts)
     tested = {}
     for name, table in tables.items():
-        own = table[~table["point"].isin(list(BASELINES))]
-        tested[name] = set(own[["dataset", "split", "item"]].astype(str).itertuples(index=False, name=None))
+        point_rows = table[~table["point"].isin(list(BASELINES))]
+        tested[name] = set(point_rows[["dataset", "split", "item"]].astype(str).itertuples(index=False, name=None))
     notices += test_set_notices(tested)
     gathered = pd.concat(tables.values(), ignore_index=True)
     keys = [key for key in SCORE_KEYS if key in gathered]

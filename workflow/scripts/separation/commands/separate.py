@@ -17,7 +17,7 @@ import soxr
 from separation.commands.trained_point import TrainedPoint, find_point
 from separation.data.items import Item
 from separation.errors import UserError
-from separation.evaluation.separator import Separator, resolve_device
+from separation.evaluation.separator import Separator
 from separation.experiment.config import default_config, load_settings
 from separation.files.atomic import atomic_path
 from separation.files.layout import SEPARATED_AUDIO, ExportFolder
@@ -50,6 +50,9 @@ def separate_file(point: TrainedPoint, audio: Path, folder: Path, *, device: str
     Raises:
         UserError: The file is not readable, is empty, or has a number of channels that the network cannot separate.
     """
+    # torch takes seconds to import, and a wrong command line does not need it
+    from separation.machine.torch_device import find_device
+
     samples, rate = _read(audio)
     dataset = point.options.dataset
     model_rate, model_channels = dataset.sample_rate, dataset.num_channels
@@ -61,7 +64,7 @@ def separate_file(point: TrainedPoint, audio: Path, folder: Path, *, device: str
     # an STFT needs at least one window
     mixture = np.pad(mixture, [(0, max(0, dataset.n_fft - len(mixture))), (0, 0)])
     with limited_threads(os.cpu_count() or 1):
-        model = _Model(point, resolve_device(device), audio.name)
+        model = _Model(point, str(find_device(device)), audio.name)
         estimates = _separate_sections(model, mixture, model_rate, point.in_order)
     written = []
     for name, estimate in zip(_names(point, len(estimates)), estimates, strict=True):

@@ -16,7 +16,7 @@ from typing import Any
 from separation.commands.command_line import console, run_command, swept_columns
 from separation.files.layout import PointFolder
 from separation.planning.workflow import Workflow
-from separation.training.progress_file import duration, is_running, read_progress
+from separation.training.progress_file import is_running, read_progress, rough_duration
 
 # in the order of the totals
 STATES = ("running", "stopped", "failed", "interrupted", "waiting", "trained", "evaluated")
@@ -85,7 +85,7 @@ def print_status(sweep: str, points: list[Mapping[str, Any]]) -> None:
     for point in points:
         epoch = f"{point['epoch'] or 0}/{point['num_epochs']}" if point["num_epochs"] else ""
         losses = ["" if point[key] is None else f"{point[key]:.4f}" for key in ("train_loss", "validation_loss")]
-        left = "" if point["seconds_left"] is None else duration(point["seconds_left"])
+        left = "" if point["seconds_left"] is None else rough_duration(point["seconds_left"])
         swept = [escape(json.dumps(point["swept"][key])) if key in point["swept"] else "" for key in names]
         table.add_row(point["state"], *swept, epoch, *losses, left, point["device"] or "", point["point"])
     terminal = console()

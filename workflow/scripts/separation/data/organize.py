@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from separation.data.audio.pcm import quick_path
+from separation.data.audio.pcm import unsynced_atomic_path
 from separation.data.manifests import (
     finish_source_manifest,
     read_source_manifest,
@@ -17,7 +17,7 @@ from separation.data.manifests import (
     write_times,
 )
 from separation.data.organizing.assignment import assign
-from separation.data.organizing.guards import find_problems, settle, write_problems
+from separation.data.organizing.guards import apply_guards, find_problems, write_problems
 from separation.data.sources.access import Access
 from separation.errors import UserError
 from separation.files.atomic import link_atomically
@@ -56,7 +56,7 @@ def organize_source(spec: dict[str, Any], fetched: Path, manifest: Path, access:
         files, empty = _assign_files(source, organize, guards["splits"], Path(fetched).parent, access or Access())
         problems = find_problems(files, guards, empty)
         write_problems(problem_table(manifest), problems)
-        files, counts = settle(files, problems, source["name"])
+        files, counts = apply_guards(files, problems, source["name"])
     copy = bool(organize.get("copy"))
     entries = [_link_or_copy(entry, Path(fetched).parent, folder, copy=copy) for entry in _with_file_names(files)]
     if guards is not None:
@@ -124,7 +124,7 @@ def _link_or_copy(entry: dict[str, Any], fetched: Path, folder: Path, *, copy: b
     link = folder / relative
     link.parent.mkdir(parents=True, exist_ok=True)
     if copy:
-        with quick_path(link) as temporary:
+        with unsynced_atomic_path(link) as temporary:
             shutil.copyfile(target, temporary)
     else:
         link_atomically(link, os.path.relpath(target, link.parent))

@@ -75,9 +75,9 @@ def resample_shard(
     source = read_source_manifest(organized)
     folder = start_manifest(Path(record).resolve().parents[1] / MANIFEST)
     files = source["files"]
-    own = files[len(files) * number // count : len(files) * (number + 1) // count]
+    shard_files = files[len(files) * number // count : len(files) * (number + 1) // count]
     part = f", shard {number + 1} of {count}"
-    write_json(record, {"files": _resample_files(own, Path(organized).parent, folder, spec, workers, part)})
+    write_json(record, {"files": _resample_files(shard_files, Path(organized).parent, folder, spec, workers, part)})
 
 
 def _resample_files(

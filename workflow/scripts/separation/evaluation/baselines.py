@@ -33,7 +33,7 @@ from separation.machine.threads import limited_threads
 
 logger = logging.getLogger(__name__)
 
-SHARE = 25  # items that one process takes at a time
+ITEMS_PER_TASK = 25  # items that one process takes at a time
 
 
 def evaluate_baselines(
@@ -66,9 +66,11 @@ def evaluate_baselines(
         raise UserError("expected mixtures to evaluate on, found none", file=items.folder)
     with limited_threads(1):
         fixed = FixedMask(Items(train, options), file=Path(train["folder"]))
-    shares = [range(first, min(first + SHARE, len(items))) for first in range(0, len(items), SHARE)]
+    shares = [range(first, min(first + ITEMS_PER_TASK, len(items))) for first in range(0, len(items), ITEMS_PER_TASK)]
     tasks = [(options, testers, dict(test), fixed, share) for share in shares]
-    scored = run_in_order(_score_share, tasks, workers=threads, items=f"shares of {SHARE} items for the baselines")
+    scored = run_in_order(
+        _score_share, tasks, workers=threads, items=f"shares of {ITEMS_PER_TASK} items for the baselines"
+    )
     logger.info("scored %d baselines on %d items", len(BASELINES), len(items))
     ids = {"evaluation": evaluation, "dataset": items.dataset, "split": items.split}
     found = [item for share in scored for item in share]

@@ -17,7 +17,7 @@ from separation.data.items import Item
 from separation.errors import UserError
 from separation.experiment.nussl_signatures import OUTPUT_OF_ALGORITHM
 from separation.features.spectra import stft, window
-from separation.machine.jit import compiled
+from separation.machine.jit import jit
 
 _KIND_OF = {"embedding": "deep clustering", "mask": "deep mask estimation", "audio": "deep audio estimation"}
 
@@ -266,4 +266,4 @@ def _squared_distances(points, centres):
     return found
 
 
-squared_distances = compiled(_squared_distances)
+squared_distances = jit(_squared_distances)

@@ -21,7 +21,7 @@ from separation.data.scenes.activity import overlap
 from separation.errors import UserError
 from separation.evaluation.kept_audio import KeptItem, choose_items, publish_estimates, read_keep, write_item
 from separation.evaluation.metrics import ItemScores, score_item
-from separation.evaluation.separator import Separator, resolve_device
+from separation.evaluation.separator import Separator
 from separation.experiment.options import PointOptions
 from separation.experiment.testers import METRICS_OF, Tester, read_testers
 from separation.files.atomic import atomic_path, read_json, sha256_of, write_text
@@ -37,8 +37,8 @@ RANKING = ("SI-SDR", "SDR", "STOI", "ESTOI", "PESQ")  # the first one measured r
 
 BATCH = 4  # items that go through the network together, fewer if they are long
 BATCH_SECONDS = 60.0  # most audio in a batch, because the outputs of the network fill the memory
-SHARE_BATCHES = 3  # batches that one process takes at a time; an interrupted evaluation loses at most these scores
-SHARE_SECONDS = 100.0
+BATCHES_PER_TASK = 3  # batches that one process takes at a time; an interrupted evaluation loses at most these scores
+SECONDS_PER_TASK = 100.0
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,15 @@ def evaluate_point(
     Raises:
         UserError: The config, the checkpoint and the data do not fit together.
     """
+    # torch takes seconds to import, and reading scores does not need it
+    from separation.machine.torch_device import find_device
+
     items = Items(test, options.dataset)
     read_testers(options.evaluation.testers, items[0].mixture.sample_rate if len(items) else None)
     keep = read_keep(options.evaluation.keep_estimates)
     if not len(items):
         raise UserError("expected mixtures to evaluate on, found none", file=items.folder)
-    device = resolve_device(device)
+    device = str(find_device(device))
     processes, threads = (threads, 1) if device == "cpu" else (1, threads)
     scores, checkpoint = Path(scores), Path(checkpoint)
     batch, share = _sizes(items.arrays(0).mixture.shape[-1] / _sample_rate(items))
@@ -151,7 +154,7 @@ def evaluate_point(
 def _sizes(seconds: float) -> tuple[int, int]:
     """The number of items in a batch and in a share, which depends only on the length of an item."""
     batch = max(1, min(BATCH, int(BATCH_SECONDS // seconds)))
-    return batch, batch * max(1, min(SHARE_BATCHES, int(SHARE_SECONDS // (batch * seconds))))
+    return batch, batch * max(1, min(BATCHES_PER_TASK, int(SECONDS_PER_TASK // (batch * seconds))))
 
 
 def _sample_rate(items: Items) -> int:

@@ -6,10 +6,10 @@ scored at once from a few inner products. BSS Eval version 4 (F.-R. Stoeter, A. 
 separation evaluation campaign", 2018) is nussl's and museval's own.
 
 Edge cases, where nussl returns NaN or infinities, or fails:
-- A silent reference (below SILENCE after its mean is removed) has no scores: its metrics are NaN, and the permutation
-  ignores it. The other sources are scored as if it did not exist.
-- Ratios are limited to +-LIMIT dB: a perfect estimate has an SI-SDR of LIMIT instead of infinity, and a silent estimate
-  of an audible source has -LIMIT. A model cannot gain by returning silence.
+- A silent reference (below SILENCE_POWER after its mean is removed) has no scores: its metrics are NaN, and the
+  permutation ignores it. The other sources are scored as if it did not exist.
+- Ratios are limited to +-MAX_DB: a perfect estimate has an SI-SDR of MAX_DB instead of infinity, and a silent estimate
+  of an audible source has -MAX_DB. A model cannot gain by returning silence.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from scipy.optimize import linear_sum_assignment
 from separation.errors import UserError
 from separation.experiment.testers import BSS_EVAL_METRICS, PESQ_MODES, SCALE_METRICS, Tester
 
-LIMIT = 100.0  # dB, beyond the range of int16 audio
-SILENCE = 1e-12  # mean power at full scale 1.0: -120 dB, below one step of 16 bits
+MAX_DB = 100.0  # dB, beyond the range of int16 audio
+SILENCE_POWER = 1e-12  # mean power at full scale 1.0: -120 dB, below one step of 16 bits
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def scale_metrics(references: np.ndarray, estimates: np.ndarray) -> dict[str, np
     estimates = estimates - estimates.mean(axis=-1, keepdims=True)
     samples = references.shape[-1]
     energy = _energy(references)
-    audible = energy > SILENCE * samples
+    audible = energy > SILENCE_POWER * samples
     total = _energy(estimates)[:, None]
     shared = estimates @ references.T  # (estimates, sources)
     safe = np.where(audible, energy, 1.0)
@@ -119,7 +119,7 @@ def scale_metrics(references: np.ndarray, estimates: np.ndarray) -> dict[str, np
         interference = np.einsum("esr,rq,esq->es", projected, inverse, projected)
     artifacts = np.maximum(residual - interference, 0.0)
 
-    silent_estimate = total <= SILENCE * samples
+    silent_estimate = total <= SILENCE_POWER * samples
     target = np.where(silent_estimate, 0.0, target)
     snr = _decibel(np.broadcast_to(energy, error.shape), error)
     scale = _decibel(alpha**2, np.ones_like(alpha))
@@ -127,7 +127,7 @@ def scale_metrics(references: np.ndarray, estimates: np.ndarray) -> dict[str, np
         "SI-SDR": _decibel(target, residual),
         "SI-SIR": _decibel(target, np.maximum(interference, 0.0)),
         "SI-SAR": _decibel(target, artifacts),
-        "SD-SDR": np.clip(snr + scale, -LIMIT, LIMIT),
+        "SD-SDR": np.clip(snr + scale, -MAX_DB, MAX_DB),
         "SNR": snr,
         # 1 / (1 - 1/alpha)^2, as in nussl
         "SRR": _decibel(alpha**2, (alpha - 1.0) ** 2),
@@ -268,15 +268,15 @@ _SCORE_OF = {"BSSEvalScale": _score_scale, "BSSEvalV4": _score_v4, "STOI": _scor
 
 
 def _decibel(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """10 log10(signal / noise) limited to +-LIMIT; -LIMIT without signal, at any noise."""
+    """10 log10(signal / noise) limited to +-MAX_DB; -MAX_DB without signal, at any noise."""
     ratio = np.divide(signal, noise, out=np.full(signal.shape, np.inf), where=noise > 0)
     ratio = np.where(signal > 0, ratio, 0.0)
-    bound = 10 ** (LIMIT / 10)
+    bound = 10 ** (MAX_DB / 10)
     return 10 * np.log10(np.clip(ratio, 1 / bound, bound))
 
 
 def _is_audible(reference: np.ndarray) -> bool:
-    return bool(np.any(np.var(reference, axis=-1) > SILENCE))
+    return bool(np.any(np.var(reference, axis=-1) > SILENCE_POWER))
 
 
 def _nanmean(values: Any, axis: int | None = None) -> Any:

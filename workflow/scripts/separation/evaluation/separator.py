@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import pickle
 import threading
@@ -16,6 +15,7 @@ from threadpoolctl import ThreadpoolController
 
 from separation.data.items import Item
 from separation.errors import UserError, nearest
+from separation.experiment.ids import seed_from_text
 from separation.experiment.options import EvaluationOptions
 
 
@@ -44,6 +44,8 @@ class Separator:
         device: str = "cpu",
         seed: int = 0,
     ):
+        # torch takes seconds to import, and reading scores does not need it
+        from separation.machine.torch_device import find_device
         from separation.nussl_compat import nussl
 
         name = options.class_
@@ -55,7 +57,7 @@ class Separator:
         if "model_path" in parameters:
             if checkpoint is None or not Path(checkpoint).is_file():
                 raise UserError("expected a trained model, found no file", file=checkpoint, key="algorithm_config")
-            args.update(model_path=str(checkpoint), device=resolve_device(device))
+            args.update(model_path=str(checkpoint), device=str(find_device(device)))
         if "num_sources" in parameters:
             args.setdefault("num_sources", len(item.sources))
         try:
@@ -124,19 +126,7 @@ class Separator:
 
 def item_seed(seed: int, name: str) -> int:
     """A 32-bit seed for one item, independent of the other items and their order."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
-
-
-def resolve_device(device: str) -> str:
-    """The device in the form that nussl takes; `auto` is a GPU if there is one.
-
-    Raises:
-        UserError: A GPU is requested but none is available (nussl would silently use the CPU).
-    """
-    # torch takes seconds to import, and reading scores does not need it
-    from separation.machine.torch_device import find_device
-
-    return str(find_device(device))
+    return seed_from_text(f"{seed}:{name}")
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def text_digest(canonical: str) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:HEX_DIGITS]
 
 
-def text_number(text: str) -> int:
+def seed_from_text(text: str) -> int:
     """A number of 32 bits from the SHA-256 of `text`, for seeds of random numbers."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 

@@ -187,7 +187,7 @@ def encoded_items(
             yield encoded
 
 
-def check_alike(items: Iterable[EncodedItem]) -> None:
+def check_same_shape(items: Iterable[EncodedItem]) -> None:
     """Raises UserError if items differ in frequencies, channels or sources."""
     first = None
     for item in items:

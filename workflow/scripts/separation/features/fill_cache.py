@@ -27,7 +27,7 @@ from separation.features.encoding import (
     MAGNITUDE_SCALE,
     REMAINDER,
     EncodedItem,
-    check_alike,
+    check_same_shape,
     encode_item,
     stored_arrays,
 )
@@ -173,18 +173,18 @@ def fill_shard(
     # the transforms of one item are too small for several threads
     with limited_torch_threads(1):
         encoded = [encode_item(items.arrays(index), options, names) for index in range(*span)]
-    check_alike(encoded)
+    check_same_shape(encoded)
     if list(encoded[0].sources) != attributes["sources"]:
         found = list(encoded[0].sources)
         raise UserError(f"expected the sources {attributes['sources']} in all items, found {found}")
     arrays = {name: [item.arrays[name] for item in encoded] for name in names}
     if REMAINDER in arrays:
-        arrays[REMAINDER] = _narrowed(arrays[REMAINDER])
+        arrays[REMAINDER] = _as_int8_if_possible(arrays[REMAINDER])
     table = np.array([[getattr(item, column) for column in COLUMNS] for item in encoded], dtype=np.float64)
     return write_shard(Path(store), number, {**arrays, TABLE: [table]})
 
 
-def _narrowed(parts: list[np.ndarray]) -> list[np.ndarray]:
+def _as_int8_if_possible(parts: list[np.ndarray]) -> list[np.ndarray]:
     """The arrays as int8 if all values fit."""
     fits = all(part.min(initial=0) >= -128 and part.max(initial=0) <= 127 for part in parts)
     return [part.astype(np.int8) for part in parts] if fits else parts

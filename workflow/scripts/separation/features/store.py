@@ -19,7 +19,7 @@ import torch
 from separation.errors import UserError
 from separation.experiment.options import DatasetOptions
 from separation.features.decode import BatchOptions, Decoder, RawBatch
-from separation.features.encoding import FRAME_ARRAYS, REMAINDER, SAMPLE_ARRAYS, EncodedItem, check_alike
+from separation.features.encoding import FRAME_ARRAYS, REMAINDER, SAMPLE_ARRAYS, EncodedItem, check_same_shape
 from separation.features.spectra import AUDIO_KEYS, weight_floors, weight_gains
 
 
@@ -94,7 +94,7 @@ class FeatureStore:
         items = list(encoded)
         if not items:
             raise UserError("expected at least one item, found none")
-        check_alike(items)
+        check_same_shape(items)
         arrays = {key: np.concatenate([item.arrays[key] for item in items]) for key in items[0].arrays}
         lengths = np.array([(item.frames, item.samples) for item in items])
         constants = {key: np.array([getattr(item, key) for item in items]) for key in ("total", "peak", "step")}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from separation.machine.jit import compiled
+from separation.machine.jit import jit
 
 
 def _fill_targets(spectra, phase_sensitive, mix_magnitude, source_magnitudes, ideal_binary_mask):
@@ -69,4 +69,4 @@ def _fill_targets(spectra, phase_sensitive, mix_magnitude, source_magnitudes, id
                             source_magnitudes[time, f, channel, n] = np.sqrt(row[f])
 
 
-fill_targets = compiled(_fill_targets)
+fill_targets = jit(_fill_targets)

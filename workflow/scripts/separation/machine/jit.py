@@ -8,7 +8,7 @@ from typing import Any
 import numba
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def jit(function: Callable[..., Any]) -> Any:
     """The function compiled for this machine. The result is cached beside its file, or in numba's folder.
 
     The compiled function releases the GIL.

@@ -137,8 +137,8 @@ class _Expansion:
         config = {name: self._once(section_of, name, section) for name, section in point.config.items()}
         info, dataset_config, train_config = (config[name].value for name in ("info", "dataset_config", "train_config"))
         splits = self._once(self._splits, config["datasets"].value)
-        own_classes = self._extras(info["extras"]).hashes(point.config, "model_config", "train_config")
-        parts = training_parts(config, splits, own_classes)
+        user_class_hashes = self._extras(info["extras"]).hashes(point.config, "model_config", "train_config")
+        parts = training_parts(config, splits, user_class_hashes)
         work = training_spec(parts, train_config, splits["train"].name, info["seed"])
         training = self.workflow.trainings.get(work.id)
         if training is None:
@@ -171,8 +171,8 @@ class _Expansion:
         extras: str | None,
     ) -> tuple[JobSpec, Split]:
         test = splits["test"]
-        own_classes = self._extras(extras).hashes({"algorithm_config": algorithm_config}, "algorithm_config")
-        work = evaluation_spec(algorithm_config, test_config, test, own_classes)
+        user_class_hashes = self._extras(extras).hashes({"algorithm_config": algorithm_config}, "algorithm_config")
+        work = evaluation_spec(algorithm_config, test_config, test, user_class_hashes)
         self.workflow.job_table.evaluations[work.id] = test.reader
         return work, test
 

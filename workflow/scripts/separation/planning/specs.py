@@ -63,20 +63,20 @@ def section_of(name: str, written: dict[str, Any]) -> Section:
 
 
 def training_parts(
-    config: Mapping[str, Section], splits: Mapping[str, Split], own_classes: Mapping[str, str]
+    config: Mapping[str, Section], splits: Mapping[str, Split], user_class_hashes: Mapping[str, str]
 ) -> dict[str, str]:
     """Everything but the seed that determines a training's weights, by name, each as canonical JSON.
 
     Args:
         config: Sections of a point's config.
         splits: Splits by train, val and test.
-        own_classes: Hashes of the user's own classes that the network and its losses use.
+        user_class_hashes: Hashes of the user's own classes that the network and its losses use.
     """
     parts = {name: config[name].identity for name in ("dataset_config", "model_config", "train_config")}
     parts["datasets"] = canonical_json({key: splits[key].identity for key in ("train", "val")})
     parts["versions"] = _TRAINING_VERSIONS
-    if own_classes:
-        parts["extras"] = canonical_json(own_classes)
+    if user_class_hashes:
+        parts["extras"] = canonical_json(user_class_hashes)
     return parts
 
 
@@ -104,14 +104,14 @@ def evaluation_spec(
     algorithm_config: Mapping[str, Any],
     test_config: Mapping[str, Any],
     test: Split,
-    own_classes: Mapping[str, str],
+    user_class_hashes: Mapping[str, str],
 ) -> JobSpec:
     """An evaluation of any training. Its id is <test data>-<hex>.
 
     Args:
         algorithm_config, test_config: Normalized sections.
         test: Split that is separated.
-        own_classes: Hashes of the user's own classes that the algorithm uses.
+        user_class_hashes: Hashes of the user's own classes that the algorithm uses.
     """
     identity = {
         "algorithm_config": without_excluded(algorithm_config, "algorithm_config"),
@@ -119,8 +119,8 @@ def evaluation_spec(
         "test": test.identity,
         "versions": {"evaluate": STAGE_VERSIONS["evaluate"]},
     }
-    if own_classes:
-        identity["extras"] = dict(own_classes)
+    if user_class_hashes:
+        identity["extras"] = dict(user_class_hashes)
     return JobSpec(f"{slug(test.name)}-{digest(identity)}", canonical_json(identity))
 
 

@@ -240,7 +240,7 @@ def _cells(sheet_id: int, changes: Changes) -> list[dict[str, Any]]:
 
 
 def _typed(value: Any) -> dict[str, Any]:
-    """A value of `sheet_merge.entered` with its type; an empty cell has none."""
+    """A value of `sheet_merge.as_typed` with its type; an empty cell has none."""
     if not isinstance(value, str):
         return {"numberValue": value}
     if value.startswith("="):

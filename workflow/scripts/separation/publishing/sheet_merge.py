@@ -70,7 +70,7 @@ def changes_of(values: Sequence[Sequence[Scalar]], table: SheetTable, worksheet:
         for column, position in positions.items():
             cell = row.get(column)
             if not _same(_at(values, number, position), cell):
-                cells[number, position] = entered(cell)
+                cells[number, position] = as_typed(cell)
         if before is not None and len(cells) > before:
             changes.changed += 1
     changes.blocks = _blocks(cells)
@@ -79,7 +79,7 @@ def changes_of(values: Sequence[Sequence[Scalar]], table: SheetTable, worksheet:
     return changes
 
 
-def entered(cell: Cell) -> Scalar:
+def as_typed(cell: Cell) -> Scalar:
     """A cell as a person would type it, so that text stays text with any first character."""
     if cell is None:
         return ""
@@ -118,9 +118,9 @@ def _column_positions(
         if position is None:
             width += 1
             position = width
-            cells[title_row, position] = entered(column.name)
+            cells[title_row, position] = as_typed(column.name)
             if title_row > 1 and column.group != group_before:
-                cells[title_row - 1, position] = entered(column.group)
+                cells[title_row - 1, position] = as_typed(column.group)
             group_before = column.group
         else:
             group_before = None
@@ -188,7 +188,7 @@ def _same(existing: Scalar, cell: Cell) -> bool:
             return existing != "" and float(existing) == float(cell)
         except ValueError:
             return False
-    wanted = entered(cell)
+    wanted = as_typed(cell)
     return str(existing) == wanted or (isinstance(wanted, str) and wanted[:1] == "'" and str(existing) == wanted[1:])
 
 

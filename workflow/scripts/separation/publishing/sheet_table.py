@@ -96,14 +96,14 @@ def sheet_table(points_csv: Path, scores: Path, facts: Mapping[str, PointFacts])
         and oracles are averaged over the same items, as SI-SDR (SDR where SI-SDR was not measured).
     """
     points, table = read_points(points_csv), read_scores(scores)
-    own = table[~table["point"].isin(list(BASELINES))]
+    point_rows = table[~table["point"].isin(list(BASELINES))]
     metrics = [name for name in SHEET_METRICS if name in metric_columns(table)] or [
         primary_metric(metric_columns(table))
     ]
-    level = next(name for name in ("SI-SDR", "SDR", metrics[0]) if name in metrics)
-    sources = list(dict.fromkeys(own["source"]))
+    oracle_metric = next(name for name in ("SI-SDR", "SDR", metrics[0]) if name in metrics)
+    sources = list(dict.fromkeys(point_rows["source"]))
     keys = swept_keys(points)
-    oracles = f"Oracles ({level})"
+    oracles = f"Oracles ({oracle_metric})"
     columns = (
         *(POINT, NOTES, TRAIN, VALIDATION, TEST, COUNT),
         *(Column(group, metric) for group in ("Overall", *sources) for metric in metrics),
@@ -111,10 +111,10 @@ def sheet_table(points_csv: Path, scores: Path, facts: Mapping[str, PointFacts])
         *(Column(oracles, name) for name in BASELINES),
         EVALUATION,
     )
-    matrix = score_matrix(table, level)
+    matrix = score_matrix(table, oracle_metric)
     # rows in the order of points.csv, not in the order in which trainings finished
     settings = {(row["point"], row["evaluation"]): row for _, row in points.iterrows()}
-    groups = own.groupby(["point", "evaluation", "dataset", "split"], sort=False)
+    groups = point_rows.groupby(["point", "evaluation", "dataset", "split"], sort=False)
     rank = {key: number for number, key in enumerate(settings)}
     rows = []
     for (point, evaluation, dataset, split), scored in sorted(groups, key=lambda group: rank.get(group[0][:2], -1)):

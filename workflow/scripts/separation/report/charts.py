@@ -21,8 +21,8 @@ COLOURS = {BEST: "#e8710a", POINT: "#3f7fc4", BASELINE: "#7d8590"}
 PALETTE = ["#3f7fc4", "#d1495b", "#2a9d77", "#b07aa1", "#5b8c3e", "#6f6fd6", "#1f9fb5", "#8a6d52"]
 WIDTH = 680
 # With more points, charts are ordered by rank and points do not get a colour each
-MOST_ROWS = 30
-MOST_COLOURS = 8
+MAX_ROWS = 30
+MAX_COLOURS = 8
 REFERENCE_LINES = ("mixture", "fixed_mask", ORACLE)
 # The value of a swept key that a point does not have
 NOT_SET = "(not set)"
@@ -75,7 +75,7 @@ def gather(
     return SweepData(points, rows, scores, histories, metric, **tables)
 
 
-def numbered(data: SweepData) -> SweepData:
+def with_ranks(data: SweepData) -> SweepData:
     """Puts ranks before labels, so that a truncated label can still be found in the table."""
     rows = data.rows.copy()
     if rows["kind"].ne(BASELINE).sum() > 1:

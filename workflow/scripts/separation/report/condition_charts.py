@@ -9,8 +9,8 @@ from separation.files.score_table import BASELINES
 from separation.report.charts import BASELINE, BEST, COLOURS, PALETTE, SweepData, finish, score_title
 
 # Points drawn for each mixing condition: the first ones by validation loss
-MOST_LINES = 4
-MOST_CONDITIONS = 12
+MAX_LINES = 4
+MAX_CONDITIONS = 12
 
 
 def conditions(data: SweepData) -> list[tuple[str, alt.LayerChart]]:
@@ -20,7 +20,7 @@ def conditions(data: SweepData) -> list[tuple[str, alt.LayerChart]]:
     table = data.conditions.dropna(subset="mean")
     lines = condition_rows(data)
     found = []
-    for condition, rows in list(table.groupby("condition", sort=False))[:MOST_CONDITIONS]:
+    for condition, rows in list(table.groupby("condition", sort=False))[:MAX_CONDITIONS]:
         frame = rows.merge(lines, on=["point", "evaluation"])
         order = [label for label in lines["label"] if label in set(frame["label"])]
         if frame["value"].nunique() > 1:
@@ -30,7 +30,7 @@ def conditions(data: SweepData) -> list[tuple[str, alt.LayerChart]]:
 
 def condition_rows(data: SweepData) -> pd.DataFrame:
     """The rows drawn for each condition: the first points by validation loss, the fixed mask, the ideal ratio mask."""
-    best = data.trained.drop_duplicates("point").head(MOST_LINES)
+    best = data.trained.drop_duplicates("point").head(MAX_LINES)
     oracle = data.baselines[data.baselines["point"].isin(["fixed_mask", "ideal_ratio_mask"])].drop_duplicates("point")
     return pd.concat([best, oracle])[["point", "evaluation", "label", "kind"]]
 

@@ -27,7 +27,7 @@ from separation.report.charts import (
 )
 
 # Labels on a parallel axis; with more values, only every n-th is labelled
-MOST_TICKS = 9
+MAX_TICKS = 9
 
 
 def parallel_coordinates(data: SweepData) -> alt.LayerChart | None:
@@ -44,7 +44,7 @@ def parallel_coordinates(data: SweepData) -> alt.LayerChart | None:
         frames.append(
             pd.DataFrame({"axis": names[key], "position": values.map(position), "value": values.replace("", NOT_SET)})
         )
-        shown = order[:: math.ceil(len(order) / MOST_TICKS)]
+        shown = order[:: math.ceil(len(order) / MAX_TICKS)]
         ticks += [{"axis": names[key], "position": position[value], "text": value or NOT_SET} for value in shown]
     scores = data.trained["score"]
     low, high = scores.min(), scores.max()

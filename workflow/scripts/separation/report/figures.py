@@ -64,7 +64,7 @@ def plot_sweep(files: SweepFiles, artifacts: Path, benchmarks: Path = BENCHMARKS
         artifacts: Folder of the points, with their histories.
         benchmarks: Folder of job costs; see `separation.analysis.costs.read_costs`.
     """
-    data = charts.numbered(gather_sweep(files, artifacts, benchmarks))
+    data = charts.with_ranks(gather_sweep(files, artifacts, benchmarks))
     folder = files.figures
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [(figure, chart) for figure, chart in _all(data) if chart is not None]
@@ -99,7 +99,7 @@ def _all(data: charts.SweepData) -> Iterator[Figure]:
 
 
 def _learning_curves(data: charts.SweepData) -> Iterator[Figure]:
-    few = len(data.trained) <= charts.MOST_COLOURS
+    few = len(data.trained) <= charts.MAX_COLOURS
     colours = "The thick orange line is the best point." if few else "Orange is the best point, blue all others."
     yield (
         _about(
@@ -123,7 +123,7 @@ def _learning_curves(data: charts.SweepData) -> Iterator[Figure]:
 
 
 def _distributions(data: charts.SweepData) -> Iterator[Figure]:
-    many = len(data.trained) > charts.MOST_ROWS
+    many = len(data.trained) > charts.MAX_ROWS
     yield (
         _about(
             "score_distributions",
@@ -144,7 +144,7 @@ def _distributions(data: charts.SweepData) -> Iterator[Figure]:
             "distributions",
             "Scores by source",
             "Means with 95 % intervals"
-            + (f", of the {charts.MOST_ROWS} points with the lowest validation loss." if many else "."),
+            + (f", of the {charts.MAX_ROWS} points with the lowest validation loss." if many else "."),
         ),
         score_charts.source_scores(data),
     )

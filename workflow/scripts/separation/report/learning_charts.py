@@ -6,10 +6,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from separation.report.charts import BASELINE, BEST, COLOURS, MOST_COLOURS, PALETTE, SweepData, finish, kind_colour
+from separation.report.charts import BASELINE, BEST, COLOURS, MAX_COLOURS, PALETTE, SweepData, finish, kind_colour
 
 # Points of all learning curves in one chart; more would make the page slow
-MOST_CURVE_ROWS = 6000
+MAX_CURVE_ROWS = 6000
 
 
 def loss_curves(data: SweepData, column: str, title: str, legend: bool) -> alt.Chart | None:
@@ -21,7 +21,7 @@ def loss_curves(data: SweepData, column: str, title: str, legend: bool) -> alt.C
     low, high = frame[column].min(), frame[column].max()
     scale = alt.Scale(type="log", nice=True) if low > 0 and high / low > 20 else alt.Scale(zero=False, nice=True)
     labels = frame["label"].unique().tolist()
-    few = len(labels) <= MOST_COLOURS
+    few = len(labels) <= MAX_COLOURS
     colour = _point_colour(trained, labels, legend) if few else kind_colour()
     width = alt.condition(f"datum.kind == '{BEST}'", alt.value(3), alt.value(1.6 if few else 1))
     opacity = alt.value(1.0) if few else alt.condition(f"datum.kind == '{BEST}'", alt.value(1), alt.value(0.4))
@@ -69,8 +69,8 @@ def _point_colour(trained: pd.DataFrame, labels: list[str], legend: bool) -> alt
 
 
 def thinned(history: pd.DataFrame, column: str, num_curves: int) -> pd.DataFrame:
-    """A curve thinned to its share of MOST_CURVE_ROWS: evenly spread epochs, with the lowest and the last."""
-    most = max(20, MOST_CURVE_ROWS // max(1, num_curves))
+    """A curve thinned to its share of MAX_CURVE_ROWS: evenly spread epochs, with the lowest and the last."""
+    most = max(20, MAX_CURVE_ROWS // max(1, num_curves))
     if len(history) <= most:
         return history
     kept = set(np.linspace(0, len(history) - 1, most).round().astype(int).tolist())

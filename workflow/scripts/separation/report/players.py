@@ -17,9 +17,9 @@ from separation.files.layout import EvaluationFolder
 
 ROLES = ("best", "median", "worst")
 # Limits that keep the page small: length of a clip, and PCM bytes of all clips
-MOST_SECONDS = 20.0
-LEAST_SECONDS = 2.0
-MOST_BYTES = 24_000_000
+MAX_SECONDS = 20.0
+MIN_SECONDS = 2.0
+MAX_BYTES = 24_000_000
 SPECTROGRAM_SIZE = (360, 110)
 SPECTROGRAM_RANGE = 65.0  # dB below the loudest bin
 SILENCE = 1e-12
@@ -72,12 +72,12 @@ def _num_clips(entry: dict) -> int:
 
 
 def _seconds_each(clips: Sequence[Path]) -> float:
-    """The length of each clip at which all clips together fit into MOST_BYTES."""
+    """The length of each clip at which all clips together fit into MAX_BYTES."""
     bytes_per_second = 0
     for path in clips:
         about = soundfile.info(path)
         bytes_per_second += 2 * about.samplerate * about.channels
-    return max(LEAST_SECONDS, min(MOST_SECONDS, MOST_BYTES / max(1, bytes_per_second)))
+    return max(MIN_SECONDS, min(MAX_SECONDS, MAX_BYTES / max(1, bytes_per_second)))
 
 
 def _read_item(folder: Path, entry: dict, roles: tuple[str, ...], seconds: float) -> PlayedItem:
@@ -97,7 +97,7 @@ def _read_item(folder: Path, entry: dict, roles: tuple[str, ...], seconds: float
     return PlayedItem(entry["item"], roles, len(audio) / rate, whole, rate, clips)
 
 
-def read_beginning(path: Path, seconds: float = MOST_SECONDS) -> tuple[np.ndarray, int, bool]:
+def read_beginning(path: Path, seconds: float = MAX_SECONDS) -> tuple[np.ndarray, int, bool]:
     """Reads up to `seconds` of a file: samples (frames, channels), sample rate, whether that is the whole file."""
     with soundfile.SoundFile(path) as source:
         frames = int(seconds * source.samplerate)

@@ -13,7 +13,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from separation.analysis.costs import duration
+from separation.analysis.costs import exact_duration
 from separation.analysis.sweep_tables import metric_columns
 from separation.experiment.metric_definitions import explain_metrics
 from separation.files.atomic import read_json, write_text
@@ -24,7 +24,7 @@ from separation.report.figures import SECTIONS, gather_sweep, vega_lite_version
 from separation.report.players import read_items
 
 # Larger tables are not embedded in the report
-MOST_BYTES_OF_A_TABLE = 2_000_000
+MAX_BYTES_OF_A_TABLE = 2_000_000
 TEMPLATES = Path(__file__).resolve().parents[3] / "report"
 
 
@@ -80,7 +80,7 @@ def render_report(
             metrics=explain_metrics(metrics),
             improvements=[name for name in metrics if name.endswith("i") and name != "SI-SDRi"],
             downloads=[
-                (path.name, data_uri(path)) for path in downloads if path.stat().st_size <= MOST_BYTES_OF_A_TABLE
+                (path.name, data_uri(path)) for path in downloads if path.stat().st_size <= MAX_BYTES_OF_A_TABLE
             ],
             style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
             script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
@@ -99,7 +99,12 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    templates.filters |= {"db": verdict.decibels, "interval": _interval, "short": _short, "duration": duration}
+    templates.filters |= {
+        "db": verdict.decibels,
+        "interval": _interval,
+        "short": _short,
+        "duration": exact_duration,
+    }
     templates.filters |= {"share": _share}
     return templates
 

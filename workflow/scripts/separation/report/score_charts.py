@@ -12,7 +12,7 @@ from separation.report.charts import (
     BASELINE,
     BEST,
     COLOURS,
-    MOST_ROWS,
+    MAX_ROWS,
     SweepData,
     finish,
     interval_tooltip,
@@ -24,7 +24,7 @@ from separation.report.charts import (
 )
 
 # More dots make the page slow and hide each other
-MOST_DOTS = 2000
+MAX_DOTS = 2000
 
 
 def score_distributions(data: SweepData) -> alt.LayerChart:
@@ -39,7 +39,7 @@ def score_distributions(data: SweepData) -> alt.LayerChart:
     frame = frame[frame["label"].notna() & np.isfinite(frame["score"])][["label", "item", "score"]]
     frame["kind"] = frame["label"].map(kinds)
     frame["score"] = frame["score"].round(3)
-    if len(data.trained) > MOST_ROWS:
+    if len(data.trained) > MAX_ROWS:
         return ranked_distributions(data, frame)
     # Spread by the golden ratio: even and reproducible
     frame["spread"] = ((frame.groupby("label").cumcount() * 0.618034) % 1).round(3)
@@ -58,7 +58,7 @@ def score_distributions(data: SweepData) -> alt.LayerChart:
         ),
         boxes.mark_tick(size=14, thickness=2, color=grey).encode(x=alt.X("q50:Q", title=title)),
     ]
-    if len(frame) <= MOST_DOTS:
+    if len(frame) <= MAX_DOTS:
         strip = alt.Chart(frame).mark_circle(size=22, opacity=0.45)
         layers.append(
             strip.encode(
@@ -125,7 +125,7 @@ def ranked_distributions(data: SweepData, per_item: pd.DataFrame) -> alt.LayerCh
 def source_scores(data: SweepData) -> alt.LayerChart:
     """The mean score of each source with its interval, per point."""
     title = score_title(data.metric)
-    rows = pd.concat([data.trained.head(MOST_ROWS), data.baselines[data.baselines["score"].notna()]])
+    rows = pd.concat([data.trained.head(MAX_ROWS), data.baselines[data.baselines["score"].notna()]])
     matrix = score_matrix(data.scores, data.metric)
     clusters = clusters_of(data.scores, matrix.index)
     columns = list(zip(rows["point"], rows["evaluation"], strict=True))
@@ -177,7 +177,7 @@ def improvement_against_input(data: SweepData) -> alt.Chart | None:
     frame["input"] = scores["SI-SDR"] - scores["SI-SDRi"]
     frame = frame[np.isfinite(frame["input"]) & np.isfinite(frame["improvement"])].round(3)
     # Evenly thinned by input, so that the cloud keeps its shape
-    frame = frame.sort_values("input", kind="stable").iloc[:: -(-len(frame) // MOST_DOTS) or 1]
+    frame = frame.sort_values("input", kind="stable").iloc[:: -(-len(frame) // MAX_DOTS) or 1]
     if frame.empty:
         return None
     sources = sorted(frame["source"].unique())

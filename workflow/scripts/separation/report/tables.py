@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from separation.analysis.comparisons import MOST_POINTS_FOR_ALL_PAIRS
-from separation.analysis.costs import duration, rate_unit
+from separation.analysis.comparisons import MAX_POINTS_FOR_ALL_PAIRS
+from separation.analysis.costs import exact_duration, rate_unit
 from separation.analysis.statistics import BETTER, WORSE
 from separation.analysis.sweep_tables import as_number, value_order, varying_keys
 from separation.experiment.key_paths import short_names
@@ -18,7 +18,7 @@ from separation.report.verdict import decibels, loss_keys
 # Metrics shown at first; the others are shown on request
 SHOWN_METRICS = ("SI-SDRi", "SI-SDR", "SI-SIR", "SI-SAR", "SDR", "SIR", "SAR")
 # Keys with more values are filtered by search only, not by a list
-MOST_CHOICES = 12
+MAX_CHOICES = 12
 
 
 def table_of_points(data: charts.SweepData, metrics: list[str]) -> dict:
@@ -63,7 +63,7 @@ def table_of_points(data: charts.SweepData, metrics: list[str]) -> dict:
                 "items": int(row["items"]),
             }
         )
-    choices = {key: value_order(data.points[key]) for key in keys if data.points[key].nunique() <= MOST_CHOICES}
+    choices = {key: value_order(data.points[key]) for key in keys if data.points[key].nunique() <= MAX_CHOICES}
     # Evaluations of the same training are identified by their ids
     evaluations = data.points.groupby("point")["evaluation"].nunique().max() > 1
     return {
@@ -93,7 +93,8 @@ def _more_columns(data: charts.SweepData) -> list[dict]:
         times = [known.get(row, math.nan) for row in zip(rows["point"], rows["evaluation"], strict=True)]
         baseline = rows["baseline"].tolist()
         cells = [
-            {"text": "" if base else duration(time), "sort": time} for time, base in zip(times, baseline, strict=True)
+            {"text": "" if base else exact_duration(time), "sort": time}
+            for time, base in zip(times, baseline, strict=True)
         ]
         found.append({"name": "training time", "title": "wall time of all epochs", "extra": False, "cells": cells})
     return found
@@ -116,9 +117,9 @@ def costs(data: charts.SweepData) -> dict | None:
     trained = data.costs.drop_duplicates("point")
     total = {
         "points": len(trained),
-        "train": duration(trained["train_seconds"].sum()),
+        "train": exact_duration(trained["train_seconds"].sum()),
         "unknown": int(trained["train_seconds"].isna().sum()),
-        "evaluate": duration(data.costs["evaluate_seconds"].sum(min_count=1)),
+        "evaluate": exact_duration(data.costs["evaluate_seconds"].sum(min_count=1)),
         "devices": sorted(set(trained["device"]) - {""}),
     }
     return {"unit": unit, "rows": rows, "total": total}
@@ -129,7 +130,7 @@ def condition_tables(data: charts.SweepData) -> list[dict]:
     if data.conditions.empty:
         return []
     shown, found = condition_charts.condition_rows(data), []
-    for condition, rows in list(data.conditions.groupby("condition", sort=False))[: condition_charts.MOST_CONDITIONS]:
+    for condition, rows in list(data.conditions.groupby("condition", sort=False))[: condition_charts.MAX_CONDITIONS]:
         values = list(dict.fromkeys(rows["value"]))
         lines = []
         for label, cells in shown.merge(rows, on=["point", "evaluation"]).groupby("label", sort=False):
@@ -175,7 +176,7 @@ def comparisons(data: charts.SweepData) -> dict:
     with_best.sort(key=lambda row: row["rank"])
     ranked = [(row.point, row.evaluation) for row in data.trained.itertuples()]
     square = []
-    if 2 < len(ranked) <= MOST_POINTS_FOR_ALL_PAIRS:
+    if 2 < len(ranked) <= MAX_POINTS_FOR_ALL_PAIRS:
         cells = {}
         for row in data.comparisons[data.comparisons["kind"].isin(["best", "pair"])].to_dict("records"):
             one, other = (row["point"], row["evaluation"]), (row["against"], row["against_evaluation"])

@@ -15,7 +15,7 @@ from separation.tracking.sent import Sent
 from separation.tracking.tracker import Tracker, Unreachable
 
 _LONGEST_PARAMETER = 6000  # characters, MLflow's limit
-_MOST_METRICS, _MOST_PARAMETERS = 1000, 100  # in one call
+_MAX_METRICS, _MAX_PARAMETERS = 1000, 100  # in one call
 
 
 class Mlflow(Tracker):
@@ -86,10 +86,10 @@ class Mlflow(Tracker):
         try:
             for tag in batch.description.tags if batch.description else ():
                 self.client.set_tag(self.run, _name(tag), "")
-            for first in range(0, len(parameters), _MOST_PARAMETERS):
-                self.client.log_batch(self.run, params=parameters[first : first + _MOST_PARAMETERS])
-            for first in range(0, len(numbers), _MOST_METRICS):
-                self.client.log_batch(self.run, metrics=numbers[first : first + _MOST_METRICS])
+            for first in range(0, len(parameters), _MAX_PARAMETERS):
+                self.client.log_batch(self.run, params=parameters[first : first + _MAX_PARAMETERS])
+            for first in range(0, len(numbers), _MAX_METRICS):
+                self.client.log_batch(self.run, metrics=numbers[first : first + _MAX_METRICS])
             for file in batch.files:
                 folder = _name(file.name).rpartition("/")[0] or None
                 self.client.log_artifact(self.run, str(file.path), folder)

@@ -2,8 +2,8 @@
 
 It runs beside the job, so that a tracker's library, its threads and its waits never affect a training, and reads the
 event log. Its standard input ends when the job does, even if the job is killed. Data that the tracker has not received
-FINISH seconds later is written to the tracker's own archive, by a child that was forked right after the import of the
-library: the child is ready at once, does not share a connection that hangs, and outlives this process.
+ARCHIVE_AFTER_SECONDS later is written to the tracker's own archive, by a child that was forked right after the
+import of the library: the child is ready at once, does not share a connection that hangs, and outlives this process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from separation.tracking.tracker import Tracker, Unreachable
 from separation.training.events import EventReader, latest_events, read_events
 
 PATIENCE = 3.0  # seconds for one request while a job runs
-FINISH = 2.5  # seconds from the end of the job until the archive is written
+ARCHIVE_AFTER_SECONDS = 2.5  # seconds from the end of the job until the archive is written
 LONGEST = 60.0  # further seconds that an open connection may take after that; the job does not wait for them
 PAUSE = 1.0  # seconds between two reads of the log
 RETRIES = 3  # new connections while the job runs
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(request: dict, tracker: Tracker, point: PointFolder, marker: Path | None) -> None:
-    sent = sent_of(point, tracker)
+    sent = load_or_create_sent(point, tracker)
     archiver = _Archiver(tracker, point)
     state = _State()
     threading.Thread(target=_watch, args=(state, archiver, tracker, marker), daemon=True).start()
@@ -82,7 +82,7 @@ def point_lock(point: PointFolder, name: str) -> Iterator[None]:
         yield
 
 
-def sent_of(point: PointFolder, tracker: Tracker) -> Sent:
+def load_or_create_sent(point: PointFolder, tracker: Tracker) -> Sent:
     """The data of a point that a tracker has received; the key of a new run is saved before it is sent."""
     sent = load_sent(point, tracker.name)
     if sent is None:
@@ -152,7 +152,7 @@ def send_unsent(tracker: Tracker, point: PointFolder, sent: Sent, batch: Batch) 
 
 def write_archive(tracker: Tracker, point: PointFolder) -> Path | None:
     """Writes data that the tracker has not received to the tracker's own archive; replaces an earlier one."""
-    sent, events = sent_of(point, tracker), latest_events(read_events(point.events))
+    sent, events = load_or_create_sent(point, tracker), latest_events(read_events(point.events))
     batch = unsent(point, events, sent)
     return tracker.archive(point, description_of(point, events), batch, sent) if batch else None
 
@@ -185,7 +185,7 @@ def _watch(state: _State, archiver: _Archiver, tracker: Tracker, marker: Path | 
     """Waits for the job to end, and has the archive written if the tracker then takes too long."""
     sys.stdin.buffer.read()
     state.job_ended.set()
-    if state.done.wait(FINISH):
+    if state.done.wait(ARCHIVE_AFTER_SECONDS):
         return
     archiver.end(write=True)
     if not state.connected.is_set():

@@ -14,7 +14,7 @@ from separation.experiment.config import default_config, load_settings
 from separation.files.layout import PointFolder, logged_points
 from separation.tracking.payload import File, description_of, unsent
 from separation.tracking.registry import make_tracker
-from separation.tracking.sender import point_lock, send_unsent, sent_of
+from separation.tracking.sender import load_or_create_sent, point_lock, send_unsent
 from separation.tracking.sent import save_sent
 from separation.tracking.tracker import Tracker, Unreachable
 from separation.training.events import latest_events, read_events
@@ -52,7 +52,7 @@ def sync_points(
 
 def _sync_point(tracker: Tracker, point: PointFolder, extra: Iterable[File]) -> str | None:
     """Sends new data of a point to a tracker; returns the address of its page."""
-    sent, events = sent_of(point, tracker), latest_events(read_events(point.events))
+    sent, events = load_or_create_sent(point, tracker), latest_events(read_events(point.events))
     if not events or not point.config.exists():
         return sent.url
     batch = unsent(point, events, sent, extra)

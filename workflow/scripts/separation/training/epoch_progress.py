@@ -58,7 +58,7 @@ class EpochProgress:
         return cls(totals=torch.tensor(own["totals"], dtype=torch.float64, device=device), **counters)
 
 
-def groups_of(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
+def chunked(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
     """Lists of `size` batches; the last list may be shorter."""
     while group := list(islice(batches, size)):
         yield group

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -15,9 +17,12 @@ from separation.training.ddp import ProcessGroup
 from separation.training.epoch_progress import EpochProgress
 from separation.training.events import EventLog
 from separation.training.history import Epoch, TensorBoard, write_history
-from separation.training.progress_file import Progress, ProgressFile, TerminalLine, duration
+from separation.training.progress_file import Progress, ProgressFile, rough_duration
 
 logger = logging.getLogger(__name__)
+
+#: least seconds between two lines of a training on a terminal that several trainings share
+LINE_INTERVAL = 30.0
 
 
 class TrainingLogger:
@@ -76,7 +81,7 @@ class TrainingLogger:
         line = (
             f"epoch {row.epoch} of {self._num_epochs}: train loss {row.train_loss:.5f}, validation loss "
             f"{row.validation_loss:.5f}{' (best)' if row.best else ''}, learning rate {row.learning_rate:g}, "
-            f"{row.seconds:.1f} s, {duration(self._seconds_left(history))} left"
+            f"{row.seconds:.1f} s, {rough_duration(self._seconds_left(history))} left"
         )
         logger.info("%s", line)
         self._terminal.print(line)
@@ -129,3 +134,20 @@ class TrainingLogger:
         """
         epochs = [epoch.seconds for epoch in history] or [seconds / done]
         return max(0.0, self._num_epochs - len(history) - done) * sum(epochs) / len(epochs)
+
+
+class TerminalLine:
+    """Prints progress on standard error, for the terminal of the workflow, at most every LINE_INTERVAL seconds.
+
+    Args:
+        name: Name of the training, the start of each line.
+    """
+
+    def __init__(self, name: str):
+        self._name, self._next = name, time.monotonic() + LINE_INTERVAL
+
+    def print(self, text: str) -> None:
+        """Prints a line, unless the previous one is too recent."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + LINE_INTERVAL
+            print(f"{self._name}: {text}", file=sys.stderr, flush=True)

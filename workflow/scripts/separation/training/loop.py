@@ -33,7 +33,7 @@ from separation.networks.build import build_model, without_unit_norm
 from separation.training.batches import BatchLoader, EpochPlan, choose_subset, plan_epoch
 from separation.training.checkpoints import fingerprint, load_state, save_model, save_state
 from separation.training.ddp import ProcessGroup, share_batch_norm
-from separation.training.epoch_progress import EpochProgress, groups_of
+from separation.training.epoch_progress import EpochProgress, chunked
 from separation.training.history import Epoch, peak_memory
 from separation.training.logger import TrainingLogger
 from separation.training.optimizer import Optimization
@@ -201,7 +201,7 @@ class _Training:
         totals = self.processes.all_reduce_sum(progress.totals.clone())
         validation_loss = self._validate(epoch)
         # the schedule `plateau` lowers the learning rate here
-        self.optimization.learning_rate.end_epoch(validation_loss)
+        self.optimization.schedule.end_epoch(validation_loss)
         return Epoch(
             epoch=epoch + 1,
             train_loss=float(totals[0]) / progress.excerpts,
@@ -232,18 +232,18 @@ class _Training:
         """The remaining steps of an epoch."""
         progress, count = self.progress, self.processes.count
         batch_size = self.training.batch_size
-        own, together = self.processes.excerpts(plan, batch_size)
+        local_counts, together = self.processes.excerpts(plan, batch_size)
         if progress.totals is None:
             progress.totals = torch.zeros(2, dtype=torch.float64, device=self.device)
             torch.manual_seed(self._dropout_seed(epoch))
         self.network.train()
         began, seconds, wait = time.perf_counter(), progress.seconds, progress.wait
         batches = self.loaders["train"].load(self.processes.share(plan, batch_size), first_batch=progress.batch)
-        for group in groups_of(batches, self.training.gradient_accumulation):
+        for group in chunked(batches, self.training.gradient_accumulation):
             # each batch weighs by its share of the excerpts of all processes in this step
             numbers = range(progress.batch, progress.batch + len(group))
             excerpts = sum(together[number] for number in numbers)
-            shares = [own[number] * count / excerpts for number in numbers]
+            shares = [local_counts[number] * count / excerpts for number in numbers]
             loss, norm = self.optimization.step(self._gradients(group, shares))
             progress.totals += torch.stack([loss.double() * excerpts / count, self._norm_for_mean(norm)])
             progress.batch += len(group)
@@ -333,12 +333,12 @@ class _Training:
             excerpt_selection_strategy="middle",
         )
         batch_size, single_process = self.training.batch_size, self.processes.count == 1
-        own, _ = self.processes.excerpts(plan, batch_size)
+        local_counts, _ = self.processes.excerpts(plan, batch_size)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         self.model.eval()
         with torch.no_grad(), self.optimization.averaged_weights():
             batches = self.loaders["val"].load(self.processes.share(plan, batch_size))
-            for batch, excerpts in zip(batches, own, strict=True):
+            for batch, excerpts in zip(batches, local_counts, strict=True):
                 with self.optimization.precision():
                     output = self.model(batch)
                 loss = self.loss({key: value.float() for key, value in output.items()}, batch)

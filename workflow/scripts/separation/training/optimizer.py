@@ -36,16 +36,16 @@ def make_optimizer(model: torch.nn.Module, options: TrainingOptions) -> torch.op
     name = str(options.optimizer).lower()
     if name not in known:
         raise UserError(f"expected one of {', '.join(sorted(known))}, found {name!r}", key="train_config.optimizer")
-    taken = inspect.signature(known[name].__init__).parameters
+    accepted = inspect.signature(known[name].__init__).parameters
     arguments = dict(options.optimizer_args)
     for argument in arguments:
-        if argument not in taken or argument in OWN_KEYS:
-            known_arguments = [key for key in taken if key not in OWN_KEYS]
+        if argument not in accepted or argument in OWN_KEYS:
+            known_arguments = [key for key in accepted if key not in OWN_KEYS]
             raise UserError(
                 f"{name} does not take {argument!r} here; expected some of {', '.join(known_arguments)}",
                 key="train_config.optimizer_args",
             )
-    if "weight_decay" in taken:
+    if "weight_decay" in accepted:
         arguments["weight_decay"] = options.weight_decay
     elif options.weight_decay:
         raise UserError(f"{name} has no weight decay, found {options.weight_decay}", key="train_config")
@@ -73,16 +73,16 @@ class LearningRateSchedule:
     def __init__(self, options: TrainingOptions, steps_per_epoch: int):
         self._options, self._steps_per_epoch = options, steps_per_epoch
         # ReduceLROnPlateau writes its rate into an optimizer; this one exists only to hold it
-        self._holder = torch.optim.SGD([torch.zeros(1)], lr=options.learning_rate)
+        self._rate_holder = torch.optim.SGD([torch.zeros(1)], lr=options.learning_rate)
         self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self._holder, mode="min", factor=options.learning_rate_decay, patience=options.patience
+            self._rate_holder, mode="min", factor=options.learning_rate_decay, patience=options.patience
         )
 
     def at(self, step: int) -> float:
         """The learning rate of a step, counted from 0 over all epochs."""
         options = self._options
         if options.learning_rate_schedule == "plateau":
-            rate = self._holder.param_groups[0]["lr"]
+            rate = self._rate_holder.param_groups[0]["lr"]
         elif options.learning_rate_schedule == "exponential":
             rate = options.learning_rate * options.learning_rate_decay ** (step // self._steps_per_epoch)
         elif options.learning_rate_schedule == "cosine":
@@ -97,11 +97,11 @@ class LearningRateSchedule:
         self._plateau.step(validation_loss)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"plateau": self._plateau.state_dict(), "rate": self._holder.param_groups[0]["lr"]}
+        return {"plateau": self._plateau.state_dict(), "rate": self._rate_holder.param_groups[0]["lr"]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._plateau.load_state_dict(state["plateau"])
-        self._holder.param_groups[0]["lr"] = state["rate"]
+        self._rate_holder.param_groups[0]["lr"] = state["rate"]
 
 
 # steps ---------------------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ class Optimization:
     def __init__(self, model: torch.nn.Module, options: TrainingOptions, device: torch.device, steps_per_epoch: int):
         self._model, self._options, self._device = model, options, device
         self.optimizer = make_optimizer(model, options)
-        self.learning_rate = LearningRateSchedule(options, steps_per_epoch)
+        self.schedule = LearningRateSchedule(options, steps_per_epoch)
         #: steps so far, over all epochs
         self.steps = 0
         self._type = PRECISIONS[options.precision]
@@ -152,7 +152,7 @@ class Optimization:
         Returns:
             The loss, and the norm of its gradient before clipping, scalars on the device.
         """
-        rate = self.learning_rate.at(self.steps)
+        rate = self.schedule.at(self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         results: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -183,18 +183,18 @@ class Optimization:
         if self._averaged is None or not self.steps:
             yield
             return
-        own = {key: value.clone() for key, value in self._model.state_dict().items()}
+        raw_weights = {key: value.clone() for key, value in self._model.state_dict().items()}
         self._model.load_state_dict(self._averaged.module.state_dict())
         try:
             yield
         finally:
-            self._model.load_state_dict(own)
+            self._model.load_state_dict(raw_weights)
 
     def state_dict(self) -> dict[str, Any]:
         """State needed to resume, besides the weights of the model."""
         return {
             "optimizer": self.optimizer.state_dict(),
-            "learning_rate": self.learning_rate.state_dict(),
+            "learning_rate": self.schedule.state_dict(),
             "steps": self.steps,
             "scaler": self._scaler.state_dict(),
             "averaged": None if self._averaged is None else self._averaged.state_dict(),
@@ -202,7 +202,7 @@ class Optimization:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
-        self.learning_rate.load_state_dict(state["learning_rate"])
+        self.schedule.load_state_dict(state["learning_rate"])
         self.steps = state["steps"]
         self._scaler.load_state_dict(state["scaler"])
         if self._averaged is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,8 +18,6 @@ from separation.files import atomic
 
 #: least seconds between two writes
 INTERVAL = 5.0
-#: least seconds between two lines of a training on a terminal that several trainings share
-LINE_INTERVAL = 30.0
 #: seconds after which the file of a running training counts as abandoned
 STALE_AFTER = 120.0
 
@@ -76,23 +73,6 @@ class ProgressFile:
         atomic.write_json(self._path, asdict(progress))
 
 
-class TerminalLine:
-    """Prints progress on standard error, for the terminal of the workflow, at most every LINE_INTERVAL seconds.
-
-    Args:
-        name: Name of the training, the start of each line.
-    """
-
-    def __init__(self, name: str):
-        self._name, self._next = name, time.monotonic() + LINE_INTERVAL
-
-    def print(self, text: str) -> None:
-        """Prints a line, unless the previous one is too recent."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + LINE_INTERVAL
-            print(f"{self._name}: {text}", file=sys.stderr, flush=True)
-
-
 def read_progress(path: Path) -> Progress | None:
     """The progress of a training in its file; None if it is missing or has an older format."""
     try:
@@ -120,7 +100,7 @@ def is_running(progress: Progress, now: float | None = None) -> bool:
     return (time.time() if now is None else now) - progress.updated < STALE_AFTER
 
 
-def duration(seconds: float) -> str:
+def rough_duration(seconds: float) -> str:
     """A duration in text: 40 s, 12 min, 3 h 05 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -14,7 +14,7 @@ BITDEPTHS = (16, 24, 32)
 
 
 @contextmanager
-def quick_path(target: str | Path) -> Iterator[Path]:
+def unsynced_atomic_path(target: str | Path) -> Iterator[Path]:
     """Like files.atomic.atomic_path without flushing to disk, for thousands of files with one manifest.
 
     Only one process may write a target at a time; the folder must exist.
@@ -55,7 +55,7 @@ def write_pcm(target: str | Path, steps: np.ndarray, sample_rate: int) -> bytes:
     """
     content = pcm_file(steps, sample_rate)
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    with quick_path(target) as temporary:
+    with unsynced_atomic_path(target) as temporary:
         temporary.write_bytes(content)
     return content
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from separation.errors import UserError
-from separation.experiment.ids import text_number
+from separation.experiment.ids import seed_from_text
 
 FIELDS = ("split", "class", "song", "speaker")
 _PATTERNS = {"class": ["{class}/{song}"], "song": ["{song}/{class}"], "list": ["{class}/{song}"]}
@@ -62,13 +62,13 @@ def _by_patterns(paths: Sequence[str], organize: Mapping[str, Any], splits: Sequ
         patterns = [{"match": lead + each} for each in _PATTERNS[organize.get("by", "class")]]
     result = []
     for path in paths:
-        entry = matched(path, patterns)
+        entry = match_fields(path, patterns)
         if entry is not None:
             result.append({"path": path, **entry})
     return result
 
 
-def matched(path: str, patterns: Sequence[Mapping[str, str]]) -> dict[str, str] | None:
+def match_fields(path: str, patterns: Sequence[Mapping[str, str]]) -> dict[str, str] | None:
     """The fields of a path by the first pattern that matches; None without a match."""
     for pattern in patterns:
         found = _expression(pattern["match"]).fullmatch(path.rpartition(".")[0])
@@ -116,7 +116,7 @@ def _by_lists(paths: Sequence[str], organize: Mapping[str, Any], read: Any) -> l
             if path not in known:
                 raise UserError(f"the source has no audio file {path!r}", file=file, line=number)
             listed.add(path)
-            entry = {**(matched(path, patterns) or {}), "split": split}
+            entry = {**(match_fields(path, patterns) or {}), "split": split}
             entry |= dict(zip(("class", "song", "speaker"), words[1:], strict=False))
             if "class" not in entry:
                 raise UserError(
@@ -126,7 +126,7 @@ def _by_lists(paths: Sequence[str], organize: Mapping[str, Any], read: Any) -> l
             result.append({"path": path, **entry})
     if organize.get("rest"):
         for path in paths:
-            entry = matched(path, patterns) if path not in listed else None
+            entry = match_fields(path, patterns) if path not in listed else None
             if entry and "class" in entry:
                 result.append({"path": path, **entry, "split": organize["rest"]})
     return result
@@ -214,7 +214,7 @@ def _draw_splits(entries: list[dict[str, str]], shares: dict[str, float], seed: 
     drawn: dict[str, str] = {}
     for name in sorted({entry["class"] for entry in entries}):
         units = sorted({_unit(entry) for entry in entries if entry["class"] == name} - set(drawn))
-        order = np.random.default_rng([seed, text_number(name)]).permutation(len(units))
+        order = np.random.default_rng([seed, seed_from_text(name)]).permutation(len(units))
         ends = np.round(np.cumsum(list(shares.values())) / sum(shares.values()) * len(units)).astype(int)
         start = 0
         for split, end in zip(shares, ends, strict=True):

@@ -59,7 +59,7 @@ def find_problems(
             add(entry, "damaged", entry["damaged"])
         else:
             readable.append(entry)
-    usual = {key: _usual(readable, key, guards) for key in ("num_channels", "sample_rate")}
+    expected = {key: _expected_value(readable, key, guards) for key in ("num_channels", "sample_rate")}
     for entry in readable:
         duration = entry["frames"] / entry["sample_rate"]
         if entry["peak"] <= SILENT_PEAK:
@@ -69,8 +69,8 @@ def find_problems(
         if duration < guards["min_duration"]:
             add(entry, "too_short", f"{duration:.3g} s, mixtures need {guards['min_duration']:g} s")
         for key, kind, unit in (("num_channels", "channels", " channels"), ("sample_rate", "sample_rate", " Hz")):
-            if entry[key] != usual[key]:
-                add(entry, kind, f"{entry[key]}{unit}, expected {usual[key]}{unit}")
+            if entry[key] != expected[key]:
+                add(entry, kind, f"{entry[key]}{unit}, expected {expected[key]}{unit}")
     _add_duplicates([entry for entry in readable if entry["peak"] > SILENT_PEAK], add)
     left_out = {(problem.path, problem.split) for problem in problems if problem.action != "use"}
     action = action_of(guards, "empty_class")
@@ -91,7 +91,7 @@ def action_of(guards: Mapping[str, Any], kind: str) -> str:
     return (guards.get("by_problem") or {}).get(kind, guards.get("action", "stop"))
 
 
-def _usual(entries: list[Mapping[str, Any]], key: str, guards: Mapping[str, Any]) -> int | None:
+def _expected_value(entries: list[Mapping[str, Any]], key: str, guards: Mapping[str, Any]) -> int | None:
     """The expected number of channels, or rate: the most frequent one, the greater one of a tie.
 
     If mixtures are not mono, the number of channels is theirs.
@@ -111,13 +111,13 @@ def _add_duplicates(entries: list[Mapping[str, Any]], add: Any) -> None:
         kept, *others = sorted(same, key=lambda entry: (KEPT_FIRST.get(entry["split"], 2), entry["path"]))
         for entry in others:
             if entry["split"] != kept["split"]:
-                twin = "it" if entry["path"] == kept["path"] else f"the same audio as {kept['path']}, it"
-                add(entry, "in_two_splits", f"{twin} is in {entry['split']} and in {kept['split']}")
+                prefix = "it" if entry["path"] == kept["path"] else f"the same audio as {kept['path']}, it"
+                add(entry, "in_two_splits", f"{prefix} is in {entry['split']} and in {kept['split']}")
             else:
                 add(entry, "duplicate", f"the same audio as {kept['path']}")
 
 
-def settle(
+def apply_guards(
     files: Sequence[Mapping[str, Any]], problems: Sequence[Problem], source: str
 ) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
     """Reports the problems and removes the files to skip.

@@ -11,7 +11,7 @@ import numpy as np
 from separation.data.scenes.activity import activity
 from separation.data.scenes.mixture_plan import Plan
 from separation.errors import UserError
-from separation.experiment.ids import text_number
+from separation.experiment.ids import seed_from_text
 from separation.nussl_compat import scaper
 
 # parameters that the events of a coherent mixture share: everything except the level
@@ -67,7 +67,7 @@ def draw_scene(plan: Plan, index: int) -> Scene:
 
 def _random_state(plan: Plan, index: int, attempt: int) -> np.random.RandomState:
     """Random numbers of one attempt at one mixture, independent of all others; the type is the one scaper takes."""
-    entropy = [plan.seed, text_number(plan.split), index, attempt]
+    entropy = [plan.seed, seed_from_text(plan.split), index, attempt]
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(entropy)))
 
 

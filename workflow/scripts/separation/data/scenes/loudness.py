@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pyloudnorm
 
-from separation.machine.jit import compiled
+from separation.machine.jit import jit
 
 BLOCK = 0.4  # seconds
 OVERLAP = 0.75
@@ -87,4 +87,4 @@ def _sections(sample_rate: int) -> np.ndarray:
     return np.array([[*(stage.passband_gain * stage.b), *stage.a] for stage in stages])
 
 
-_weighted_energy = compiled(_weighted_energy)
+_weighted_energy = jit(_weighted_energy)

@@ -20,7 +20,7 @@ import soxr
 from separation.data.manifests import write_audio
 from separation.data.sources.toy_songs import PROGRAMS, STEMS, Note, Song, compose
 from separation.errors import UserError
-from separation.experiment.ids import text_number
+from separation.experiment.ids import seed_from_text
 from separation.machine.parallel import run_in_order
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def render_song(seed: int, split: str, index: int, duration: float, sample_rate:
         Stems by name, float32 (frames,), each `duration` seconds long; scaled by one factor per song, so that neither a
         stem nor their sum exceeds PEAK.
     """
-    split_number = text_number(split)
+    split_number = seed_from_text(split)
     programs = {stem: _program_in_turn(choices, [seed, split_number], index) for stem, choices in PROGRAMS.items()}
     song = compose(np.random.default_rng([seed, split_number, index]), duration, programs)
     stems = {stem: render_stem(song, stem, duration, sample_rate) for stem in STEMS}

@@ -13,7 +13,7 @@ from separation.data.manifests import write_audio
 from separation.data.sources import synthetic_speech
 from separation.data.sources.debian_speech import attribution_of_packages, recordings_of_packages
 from separation.errors import UserError
-from separation.experiment.ids import text_number
+from separation.experiment.ids import seed_from_text
 from separation.machine.parallel import run_in_order
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def _choose_utterances(usable: dict[str, Any], settings: dict[str, Any]) -> list
     unseen = UNSEEN[settings["recordings"]] if settings["test_speakers"] == "unseen" else ()
     chosen = []
     for speaker, names in usable.items():
-        order = np.random.default_rng([settings["seed"], text_number(speaker)]).permutation(len(names))
+        order = np.random.default_rng([settings["seed"], seed_from_text(speaker)]).permutation(len(names))
         names = [list(names)[index] for index in order]
         first = 0
         for split in sorted(settings["utterances"], key=lambda name: (name != "test", name != "val", name)):

@@ -18,16 +18,16 @@ from separation.machine.run_id import RUN_VARIABLE
 
 logger = logging.getLogger(__name__)
 
-LIMIT = 5.0  # seconds by which all trackers together may delay the end of a job
+MAX_DELAY_SECONDS = 5.0  # seconds by which all trackers together may delay the end of a job
 
 _SCRIPTS = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def trackers_beside(point: PointFolder, tracking: Mapping[str, Any]) -> Iterator[None]:
+def run_trackers(point: PointFolder, tracking: Mapping[str, Any]) -> Iterator[None]:
     """Feeds the configured trackers from the point's event log while the block runs.
 
-    A tracker that fails never affects the block and delays its end by at most LIMIT seconds. An unreachable tracker
+    A tracker that fails never affects the block and delays its end by at most MAX_DELAY_SECONDS. An unreachable tracker
     costs one warning per run of the workflow. A sender that needs longer, on a busy machine, ends by itself some
     seconds later.
 
@@ -39,7 +39,7 @@ def trackers_beside(point: PointFolder, tracking: Mapping[str, Any]) -> Iterator
     try:
         yield
     finally:
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + MAX_DELAY_SECONDS
         for sender in senders.values():
             sender.stdin.close()
         for name, sender in senders.items():
