@@ -12,12 +12,12 @@ with job(snakemake, once=True):
 
     baselines = snakemake.wildcards.baselines
     spec = json.loads(snakemake.params.spec)
-    readers = RunOptions.of(snakemake.config).jobs.baselines[baselines]
+    splits = RunOptions.of(snakemake.config).jobs.baselines[baselines]
     evaluate_baselines(
         DatasetOptions.read(spec["dataset_config"]),
         spec["testers"],
-        train=readers["train"],
-        test=readers["test"],
+        train=splits["train"],
+        test=splits["test"],
         scores=Path(snakemake.output.scores),
         evaluation=baselines,
         threads=snakemake.threads,

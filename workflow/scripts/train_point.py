@@ -47,7 +47,7 @@ with job(snakemake, once=True):
 
         arguments = {
             "folder": folder.path,
-            "splits": {key: settings["readers"][key] for key in ("train", "val")},
+            "splits": {key: settings["splits"][key] for key in ("train", "val")},
             "caches": caches,
             "device": device,
             "threads": snakemake.threads,

@@ -42,7 +42,7 @@ def test_a_point_has_its_own_settings_that_change_no_result(working):
     first, second = (options_in_job(workflow).jobs.point(point) for point in workflow.trainings)
     assert first["info"]["notes"] != "slow" and first["train_config"]["num_workers"] == 0
     assert second["info"]["notes"] == "slow" and second["train_config"]["num_workers"] == 3
-    assert first["readers"] == second["readers"] and first["readers"]["train"]["split"] == "train"
+    assert first["splits"] == second["splits"] and first["splits"]["train"]["split"] == "train"
 
 
 def test_the_size_of_run_options_does_not_depend_on_the_number_of_points(working):

@@ -139,26 +139,26 @@ class _Expansion:
         splits = self._once(self._splits, config["datasets"].value)
         user_class_hashes = self._extras(info["extras"]).hashes(point.config, "model_config", "train_config")
         parts = training_parts(config, splits, user_class_hashes)
-        work = training_spec(parts, train_config, splits["train"].name, info["seed"])
-        training = self.workflow.trainings.get(work.id)
+        job = training_spec(parts, train_config, splits["train"].name, info["seed"])
+        training = self.workflow.trainings.get(job.id)
         if training is None:
             caches = (
                 self._once(self._caches, dataset_config, config["datasets"].value) if dataset_config["cache"] else {}
             )
-            training = Training(work.id, work.spec, splits, caches, train_config["num_gpus"])
-            self.workflow.trainings[work.id] = training
+            training = Training(job.id, job.spec, splits, caches, train_config["num_gpus"])
+            self.workflow.trainings[job.id] = training
             options: dict[str, Any] = settings_outside_id({name: section.value for name, section in config.items()})
-            options["readers"] = {key: split.reader for key, split in splits.items()}
-            self.workflow.job_table.add_point(work.id, options)
-        elif training.spec != work.spec:
-            raise UserError(f"two different points have the id {work.id}; change info.seed of one of them")
+            options["splits"] = {key: split.items_arguments for key, split in splits.items()}
+            self.workflow.job_table.add_point(job.id, options)
+        elif training.spec != job.spec:
+            raise UserError(f"two different points have the id {job.id}; change info.seed of one of them")
         self._apply_cache_keys(training, point)
         evaluated = [config[name].value for name in ("algorithm_config", "test_config")]
         evaluation, test = self._once(self._evaluation, *evaluated, splits, info["extras"])
-        self.workflow.evaluations[work.id, evaluation.id] = (evaluation, test)
+        self.workflow.evaluations[job.id, evaluation.id] = (evaluation, test)
         baselines = self._once(self._baselines, dataset_config, config["test_config"].value, splits)
         group = setting_digest(parts, evaluation.id)
-        return PointRow(work.id, evaluation.id, baselines, {}, [], [], info["seed"], group)
+        return PointRow(job.id, evaluation.id, baselines, {}, [], [], info["seed"], group)
 
     def _splits(self, datasets: dict[str, Any]) -> dict[str, Split]:
         return {key: self._split(key, datasets[key]) for key in SPLITS}
@@ -172,15 +172,15 @@ class _Expansion:
     ) -> tuple[JobSpec, Split]:
         test = splits["test"]
         user_class_hashes = self._extras(extras).hashes({"algorithm_config": algorithm_config}, "algorithm_config")
-        work = evaluation_spec(algorithm_config, test_config, test, user_class_hashes)
-        self.workflow.job_table.evaluations[work.id] = test.reader
-        return work, test
+        job = evaluation_spec(algorithm_config, test_config, test, user_class_hashes)
+        self.workflow.job_table.evaluations[job.id] = test.items_arguments
+        return job, test
 
     def _baselines(self, dataset_config: dict[str, Any], test_config: dict[str, Any], splits: dict[str, Split]) -> str:
-        work, train, test = baselines_spec(dataset_config, test_config, splits), splits["train"], splits["test"]
-        self.workflow.baselines.setdefault(work.id, (work, train, test))
-        self.workflow.job_table.baselines[work.id] = {"train": train.reader, "test": test.reader}
-        return work.id
+        job, train, test = baselines_spec(dataset_config, test_config, splits), splits["train"], splits["test"]
+        self.workflow.baselines.setdefault(job.id, (job, train, test))
+        self.workflow.job_table.baselines[job.id] = {"train": train.items_arguments, "test": test.items_arguments}
+        return job.id
 
     # checks ------------------------------------------------------------------------------------------------------
 
@@ -216,10 +216,10 @@ class _Expansion:
         """The ids of the caches of all splits."""
         ids = {}
         for key, split in self._once(self._splits, datasets).items():
-            work = cache_spec(dataset_config, split)
-            ids[key] = work.id
-            self.workflow.caches.setdefault((work.id, split.split), (work, split))
-            self.workflow.job_table.caches[f"{work.id}/{split.split}"] = split.reader
+            job = cache_spec(dataset_config, split)
+            ids[key] = job.id
+            self.workflow.caches.setdefault((job.id, split.split), (job, split))
+            self.workflow.job_table.caches[f"{job.id}/{split.split}"] = split.items_arguments
         return ids
 
     def _apply_cache_keys(self, training: Training, point: Point) -> None:
@@ -282,9 +282,9 @@ class _Expansion:
         workflow.sources[source] = steps.source
         workflow.organized[source, organized] = steps.organized
         workflow.resampled[source, resampled] = (organized, steps.resampled)
-        for split, work in steps.mixtures.items():
-            workflow.mixtures[work.id, split] = work
-            workflow.shards[work.id, split] = steps.mix_shards[split]
+        for split, job in steps.mixtures.items():
+            workflow.mixtures[job.id, split] = job
+            workflow.shards[job.id, split] = steps.mix_shards[split]
         workflow.shards[source, resampled] = steps.resample_shards
         workflow.job_table.sources[source] = steps.locations
         workflow.notices += steps.notices

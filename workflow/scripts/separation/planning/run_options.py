@@ -27,12 +27,12 @@ class JobTable:
     """Settings that grow with the sweep, in one file; a job reads its own entry.
 
     Attributes:
-        common: Settings of the first point, by section, and `readers`: its splits.
+        common: Settings of the first point, by section, and `splits`: the arguments of `Items` by split.
         points: Sections in which another point differs from `common`, by point.
         labels: `label` and `swept` values by point.
-        caches: Reader of the split by <cache>/<split>.
-        evaluations: Reader of the test split by evaluation.
-        baselines: Readers of the training and the test split by id of the baselines.
+        caches: Arguments of `Items` by <cache>/<split>.
+        evaluations: Arguments of `Items` for the test split, by evaluation.
+        baselines: The same for the training and the test split, by id of the baselines.
         sources: Folders, lists, scripts and downloads by source; see dataset_steps.Steps.
         datasets: Names of datasets by id.
         source_folders: Folders of sources below DATA.
@@ -56,7 +56,7 @@ class JobTable:
             self.points[point] = differing
 
     def point(self, point: str) -> dict[str, Any]:
-        """The settings of a point that change no result, by section, and its `readers`."""
+        """The settings of a point that change no result, by section, and its `splits`."""
         return {**self.common, **self.points.get(point, {})}
 
     def _text(self) -> str:

@@ -35,7 +35,7 @@ _CLUSTERING_LOSSES = ("deepclustering", "whitenedkmeans", "dpcl")
 
 @dataclass(frozen=True)
 class JobSpec:
-    """The work of a job: its id, and the canonical JSON that its result depends on."""
+    """The id of a job, and the canonical JSON that its result depends on."""
 
     id: str
     spec: str
@@ -147,7 +147,7 @@ def cache_spec(dataset_config: Mapping[str, Any], split: Split) -> JobSpec:
         arrays = sorted(name for name in dataset_config["data_keys_for_training"] if name != "weights")
     identity = {
         "dataset": split.identity["id"],
-        "opener": split.opener,
+        "opener": split.nussl_class,
         "dataset_config": {name: dataset_config[name] for name in keys},
         "keys": arrays,
         "kind": dataset_config["cache_kind"],

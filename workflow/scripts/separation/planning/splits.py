@@ -36,7 +36,7 @@ class Split:
         return {"id": self.dataset, "split": self.split, **{k: v for k, v in self.entry.items() if k != "split"}}
 
     @property
-    def opener(self) -> dict[str, Any]:
+    def nussl_class(self) -> dict[str, Any]:
         """The nussl class that reads the folder, and the class's arguments."""
         if self.manifest is not None:
             return {"class": "Scaper"}
@@ -44,6 +44,6 @@ class Split:
         return {"class": self.entry["class"], **({"arguments": arguments} if arguments else {})}
 
     @property
-    def reader(self) -> dict[str, Any]:
+    def items_arguments(self) -> dict[str, Any]:
         """The arguments of `separation.data.items.Items`."""
-        return {**self.opener, "folder": self.folder, "dataset": self.name, "split": self.split}
+        return {**self.nussl_class, "folder": self.folder, "dataset": self.name, "split": self.split}

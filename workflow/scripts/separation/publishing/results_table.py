@@ -26,13 +26,13 @@ def table_of_sweep(points_csv: Path, scores: Path, options: RunOptions) -> Sheet
         settings = options.jobs.point(point)
         facts[point] = PointFacts(
             notes=settings["info"].get("notes") or "",
-            train=_dataset_name(settings["readers"]["train"], "train"),
-            validation=_dataset_name(settings["readers"]["val"], "val"),
+            train=_dataset_name(settings["splits"]["train"], "train"),
+            validation=_dataset_name(settings["splits"]["val"], "val"),
             link=page_url(PointFolder(artifacts / point)),
         )
     return sheet_table(points_csv, scores, facts)
 
 
-def _dataset_name(reader: Mapping[str, Any], usual_split: str) -> str:
+def _dataset_name(split: Mapping[str, Any], usual_split: str) -> str:
     """The name of a dataset, with its split if that is not the usual one."""
-    return reader["dataset"] if reader["split"] == usual_split else f"{reader['dataset']}/{reader['split']}"
+    return split["dataset"] if split["split"] == usual_split else f"{split['dataset']}/{split['split']}"
