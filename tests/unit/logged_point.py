@@ -1,4 +1,4 @@
-"""A point's folder after a training, for tests of trackers: config.yml, event log, kept audio."""
+"""A point's folder after a training run, for tests of trackers: config.yml, event log, kept audio."""
 
 import json
 from pathlib import Path

@@ -124,7 +124,7 @@ def processes_of(wildcards):
 
 @with_known_parameters
 def training_threads(wildcards):
-    """The number of threads of a training in all processes."""
+    """The number of threads of a training job in all processes."""
     return threads_of("train_point") * processes_of(wildcards)
 
 

@@ -13,7 +13,7 @@ POINTS = pd.DataFrame({"point": ["a", "b"], "evaluation": ["e", "e"]})
 
 
 def write_training(folder, point, history, device=None):
-    """Writes the history of a training, and the device in its progress file."""
+    """Writes the history of a training run, and the device in its progress file."""
     point = PointFolder(folder / point)
     point.path.mkdir()
     history = {"epoch": [1, 2], "train_loss": [1.0, 0.5], "validation_loss": [1.0, 0.6], **history}

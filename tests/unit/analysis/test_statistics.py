@@ -114,7 +114,7 @@ def test_differences_between_settings_account_for_the_spread_of_seeds(seeds, see
         _, low, high = statistics.difference_over_seeds(one[:, :1], other[:, :1], songs)
         one_seed.append(low <= 0.4 <= high)
     assert np.mean(right) >= 0.92
-    # with one training per setting, chance looks like a difference
+    # with one training run per setting, chance looks like a difference
     assert seed_spread == 0 or np.mean(one_seed) < 0.5
 
 

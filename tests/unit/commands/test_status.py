@@ -44,7 +44,7 @@ def dead_process():
 
 
 def write_point(workflow, number, state, *, epochs=0, pid=None, trained=False, scores=False):
-    """Writes the folder of a point as a training in that state leaves it."""
+    """Writes the folder of a point as a training job in that state leaves it."""
     row = workflow.rows[number]
     folder = workflow.settings.artifacts / row.point
     ProgressFile(PointFolder(folder).progress).write(progress(state))

@@ -112,7 +112,7 @@ def test_a_wrong_checksum_is_an_error(server, tmp_path):
         downloads.fetch_file(_download(server, checksum=wrong), tmp_path, offline=False)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "data.bin").write_bytes(b"something else")
-    with pytest.raises(UserError, match=r"data.bin: expected sha256:.*delete it"):
+    with pytest.raises(UserError, match=r"data.bin: expected sha256:.*; delete the file"):
         downloads.fetch_file(_download(server), tmp_path, offline=False)
 
 

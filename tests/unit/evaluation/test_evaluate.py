@@ -358,7 +358,7 @@ def test_errors_are_reported_in_one_line_with_the_cause(tmp_path, split, checkpo
         "DeepClusterin": {"algorithm_config": {"class": "DeepClusterin"}},
         "clusters": {"algorithm_config": {"class": "DeepClustering", "args": {"clusters": 2}}},
         "expected 2 estimates": {"algorithm_config": {"class": "DeepClustering", "args": {"num_sources": 1}}},
-        "not a deep mask estimation model": {"algorithm_config": {"class": "DeepMaskEstimation"}},
+        "DeepMaskEstimation needs a deep mask estimation model": {"algorithm_config": {"class": "DeepMaskEstimation"}},
         "expected 44100 Hz, found 8000 Hz": {"dataset_config": {**DATASET_CONFIG, "sample_rate": 44100}},
     }
     for expected, change in wrong.items():

@@ -352,7 +352,7 @@ def test_an_empty_split_is_an_error_and_leaves_no_cache(tmp_path, manifest):
     assert not list(manifest.parent.glob("*.zarr"))
 
 
-# ---------------------------------------------------------------- while a training reads it
+# ---------------------------------------------------------------- while a training job reads it
 
 
 def read_epochs(store, num_workers, interfere):

@@ -59,7 +59,7 @@ def wait_for(condition, process=None):
 
 
 def train(point, epochs=(1, 2, 3), tracking=LIVE, until=None):
-    """Logs a training beside its tracker, and waits until the tracker's library is loaded or `until` is true."""
+    """Logs a training run beside its tracker, and waits until the tracker's library is loaded or `until` is true."""
     with run_trackers(point.folder, tracking):
         for epoch in epochs:
             point.epoch(epoch)
@@ -68,7 +68,7 @@ def train(point, epochs=(1, 2, 3), tracking=LIVE, until=None):
 
 
 def log_training(point, epochs=(1, 2, 3)):
-    """Logs a training without trackers."""
+    """Logs a training run without trackers."""
     for epoch in epochs:
         point.epoch(epoch)
     point.finish()

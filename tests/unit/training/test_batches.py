@@ -1,4 +1,4 @@
-"""Excerpts of a training, which depend only on (seed, epoch, item)."""
+"""Excerpts of a training run, which depend only on (seed, epoch, item)."""
 
 import itertools
 

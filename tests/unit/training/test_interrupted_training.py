@@ -1,4 +1,4 @@
-"""A training that is killed or asked to stop, or that finds a full disk or a damaged state, resumes exactly."""
+"""A training run that is killed or asked to stop, or that finds a full disk or a damaged state, resumes exactly."""
 
 import csv
 import errno

@@ -1,4 +1,4 @@
-"""A training is reproducible, resumes after any interruption, and saves networks that nussl loads."""
+"""A training run is reproducible, resumes after any interruption, and saves networks that nussl loads."""
 
 import csv
 import hashlib
@@ -178,7 +178,7 @@ def test_weights_depend_neither_on_the_cache_nor_on_workers(train, splits, tmp_p
     for name, manifest in caches.items():
         cache.populate_cache(spec, splits[name], manifest)
     assert digest(train("cached", caches=caches)) == plain
-    # a pruned cache is filled again by the training
+    # a pruned cache is filled again by the training job job
     for file in cache_store(caches["val"]).rglob("*"):
         if file.is_file():
             file.unlink()

@@ -190,7 +190,7 @@ def test_early_stopping_ends_after_its_patience(train, monkeypatch, caplog):
         folder = train("point", early_stopping=2, num_epochs=10)
     assert history(folder, "validation_loss") == [0.5, 0.4, 0.45, 0.41]
     assert "no better validation loss for 2 epochs" in caplog.text
-    # a finished training does not continue
+    # a finished run does not continue
     assert len(history(train("point", early_stopping=2, num_epochs=10))) == 4
 
 

@@ -83,7 +83,7 @@ class Comparisons:
             best: Id of the best point.
         """
         found = []
-        # Nothing chooses between the evaluations of one training: the first one is used
+        # Nothing chooses between the evaluations of one point: the first one is used
         winner = next((row for row in self.rows if row[0] == best), None)
         if winner is not None:
             found += self._compare([(row, winner) for row in self.rows if row != winner], "best")

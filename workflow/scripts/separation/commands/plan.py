@@ -38,7 +38,7 @@ def plan_of(workflow: Workflow) -> dict[str, Any]:
           trained, begun or new). A new point has `nearest`, the finished point with the fewest different settings, and
           `differs`, those settings; so has a trained point that lacks this evaluation, with another evaluation of it.
         - `missing`: Ids of missing datasets, caches, pruned caches and baselines.
-        - `jobs`: Number of trainings and evaluations left.
+        - `jobs`: Number of training runs and evaluations left.
         - `notices`: Notices about the experiment file.
     """
     artifacts = workflow.settings.artifacts

@@ -48,7 +48,7 @@ def _state_of(folder: PointFolder, scores: Path) -> dict[str, Any]:
     elif progress is None:
         state = "waiting"
     else:
-        # a killed training leaves the progress file of a running one
+        # a killed job leaves the progress file of a running one
         state = progress.state if progress.state in ("stopped", "failed") else "interrupted"
     return {
         "state": state,

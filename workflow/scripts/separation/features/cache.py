@@ -1,9 +1,9 @@
-"""Cache of features or audio: filled once per dataset split, read by all trainings on it.
+"""Cache of features or audio: filled once per dataset split, read by all training runs on it.
 
 On disk a cache is `<split>.zarr`, a zarr 3 group of typed arrays (no pickles), and `<split>.json`, its manifest. The
 items are in shards (see separation.features.shards); the attributes of the group describe its contents. The manifest is
 written last. A group without a matching manifest is ignored; a manifest without a group, after pruning, holds the
-recipe to fill it again. A filling that was killed resumes after its complete shards, and only lost shards are rebuilt.
+recipe to fill it again. An interrupted fill resumes after its complete shards, and only lost shards are rebuilt.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from separation.files.layout import cache_store
 
 logger = logging.getLogger(__name__)
 
-#: checksums of a cache up to this size are all verified before a training uses it; those of a larger cache shard by
+#: checksums of a cache up to this size are all verified before training uses it; those of a larger cache shard by
 #: shard, when a shard is first read
 CHECKED_BYTES = 2**32
 

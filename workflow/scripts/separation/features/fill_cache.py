@@ -1,6 +1,6 @@
 """Filling of a cache: missing and damaged shards are written, the manifest last.
 
-Complete shards of a killed filling are kept, and the next filling resumes after them. A new cache is built in a hidden
+Complete shards of an interrupted fill are kept, and the next fill resumes after them. A new cache is built in a hidden
 folder beside its final path. A cache that lost shards is repaired in place: its manifest lists the missing shards.
 """
 
@@ -159,7 +159,7 @@ def fill_shard(
     """Encodes and writes one shard, in a worker process; its description for the manifest.
 
     Args:
-        token: Id of the filling, during which a process opens the dataset once.
+        token: Id of the fill, during which a process opens the dataset once.
         store: Group of the cache, whose attributes describe its contents.
         number: Number of the shard.
         span: First item of the shard, and the item after its last.

@@ -67,7 +67,7 @@ class EvaluationFolder:
 
 @dataclass(frozen=True)
 class PointFolder:
-    """ARTIFACTS/<point>, everything that belongs to one training."""
+    """ARTIFACTS/<point>, everything that belongs to one training run."""
 
     path: Path
 
@@ -106,7 +106,7 @@ class PointFolder:
 
     @property
     def state(self) -> Path:
-        """The state from which a training resumes; not an output of a rule."""
+        """The state from which training resumes; not an output of a rule."""
         return self.path / "state"
 
     @property

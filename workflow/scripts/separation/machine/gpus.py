@@ -61,12 +61,12 @@ def check_num_gpus(requested: Iterable[int], gpu_jobs: int, slots: str | int = 1
     """Checks that no training needs more devices than there are; without devices, all train on the CPU.
 
     Args:
-        requested: train_config.num_gpus of each training.
+        requested: train_config.num_gpus of each training run.
         gpu_jobs: Result of `count_gpus`.
         slots: Number of jobs that share a device.
 
     Raises:
-        UserError: A training needs more devices.
+        UserError: A training run needs more devices.
     """
     devices, most = gpu_jobs // int(slots), max(requested, default=0)
     if devices and most > devices:

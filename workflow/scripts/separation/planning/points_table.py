@@ -19,7 +19,7 @@ class PointRow:
         swept: Values of the keys that vary in the sweep.
         labels: Readable names, one for each block with this point.
         blocks: Numbers of those blocks.
-        seed: Seed of the training.
+        seed: Seed of the training run.
         group: Digest of the setting; the same for points that differ only in the seed.
     """
 

@@ -1,4 +1,4 @@
-"""Specs and ids of trainings, evaluations, baselines and caches: the JSON that each result depends on."""
+"""Specs and ids of training runs, evaluations, baselines and caches: the JSON that each result depends on."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def section_of(name: str, written: dict[str, Any]) -> Section:
 def training_parts(
     config: Mapping[str, Section], splits: Mapping[str, Split], user_class_hashes: Mapping[str, str]
 ) -> dict[str, str]:
-    """Everything but the seed that determines a training's weights, by name, each as canonical JSON.
+    """Everything but the seed that determines a point's weights, by name, each as canonical JSON.
 
     Args:
         config: Sections of a point's config.
@@ -81,13 +81,13 @@ def training_parts(
 
 
 def training_spec(parts: Mapping[str, str], train_config: Mapping[str, Any], dataset: str, seed: int) -> JobSpec:
-    """A training. Its id is <method>-<dataset>-s<seed>-<hex>."""
+    """A training run. Its id is <method>-<dataset>-s<seed>-<hex>."""
     spec = joined_json({**parts, "info": canonical_json({"seed": seed})})
     return JobSpec(f"{method_of(train_config)}-{slug(dataset)}-s{seed}-{text_digest(spec)}", spec)
 
 
 def setting_digest(parts: Mapping[str, str], evaluation: str) -> str:
-    """The digest of a setting: the same for trainings that differ only in the seed, under one evaluation."""
+    """The digest of a setting: the same for training runs that differ only in the seed, under one evaluation."""
     return text_digest(joined_json({**parts, "evaluation": canonical_json(evaluation)}))
 
 
@@ -106,7 +106,7 @@ def evaluation_spec(
     test: Split,
     user_class_hashes: Mapping[str, str],
 ) -> JobSpec:
-    """An evaluation of any training. Its id is <test data>-<hex>.
+    """An evaluation of any point. Its id is <test data>-<hex>.
 
     Args:
         algorithm_config, test_config: Normalized sections.

@@ -46,7 +46,7 @@ class Workflow:
         shards: Number of jobs for the mixtures of (dataset id, split), or for the files of (source, folder).
         caches: Spec and split by (cache id, split).
         cache_workers: Worker processes by (cache id, split), if a block of the sweep sets num_cache_workers.
-        trainings: Trainings by point id, in the sweep's order.
+        trainings: Training runs by point id, in the sweep's order.
         evaluations: Spec and test split by (point id, evaluation id).
         baselines: Spec, training split and test split by id.
         rows: Rows of points.csv.

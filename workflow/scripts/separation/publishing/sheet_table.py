@@ -112,7 +112,7 @@ def sheet_table(points_csv: Path, scores: Path, facts: Mapping[str, PointFacts])
         EVALUATION,
     )
     matrix = score_matrix(table, oracle_metric)
-    # rows in the order of points.csv, not in the order in which trainings finished
+    # rows in the order of points.csv, not in the order in which points finished
     settings = {(row["point"], row["evaluation"]): row for _, row in points.iterrows()}
     groups = point_rows.groupby(["point", "evaluation", "dataset", "split"], sort=False)
     rank = {key: number for number, key in enumerate(settings)}

@@ -105,7 +105,7 @@ class Comet(Tracker):
             self.failures.messages.clear()
             try:
                 self.experiment = self._connect(description, sent, existing)
-            except Exception as error:  # the client raises many types, and none may affect a training
+            except Exception as error:  # the client raises many types, and none may affect training
                 reasons.append(f"{type(error).__name__}: {error}")
                 continue
             if self.experiment.alive:

@@ -1,6 +1,6 @@
 """Process that sends one point to one tracker while the point's job runs.
 
-It runs beside the job, so that a tracker's library, its threads and its waits never affect a training, and reads the
+It runs beside the job, so that a tracker's library, its threads and its waits never affect training, and reads the
 event log. Its standard input ends when the job does, even if the job is killed. Data that the tracker has not received
 ARCHIVE_AFTER_SECONDS later is written to the tracker's own archive, by a child that was forked right after the
 import of the library: the child is ready at once, does not share a connection that hangs, and outlives this process.

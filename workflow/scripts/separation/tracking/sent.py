@@ -24,7 +24,7 @@ class Sent:
         url: Address of the run's page, if the tracker has returned one.
         created: Whether the run exists on the tracker.
         step, epoch: The last ones that were sent.
-        finished: Whether the end of the training was sent.
+        finished: Whether the end of the training run was sent.
         described: Whether name, tags and parameters were sent.
         first_evaluation: Id of the evaluation whose metrics have no id in their names.
         scores: Digest of the scores that were sent, by evaluation.

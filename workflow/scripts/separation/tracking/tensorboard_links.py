@@ -1,6 +1,6 @@
 """Readable TensorBoard runs, with settings and test scores in the HParams tab.
 
-A training writes its curves to ARTIFACTS/<point>/tensorboard, which TensorBoard would show under the point's id.
+A training job writes its curves to ARTIFACTS/<point>/tensorboard, which TensorBoard would show under the point's id.
 results/tensorboard/<sweep>/<label> (<first digits of the id>) is a link to it; `make tensorboard` shows that folder.
 """
 

@@ -73,7 +73,7 @@ class Tracker(ABC):
         """Closes the connection, not the run.
 
         Args:
-            finished: Whether the training has finished.
+            finished: Whether the training run has finished.
 
         Raises:
             Unreachable: Part of the data did not arrive.

@@ -46,7 +46,7 @@ class Wandb(Tracker):
         self.folder = Path(tempfile.mkdtemp(prefix=".wandb.", dir=files))
         try:
             self.run = self._start(self.folder, description, sent, "online")
-        except Exception as error:  # the client raises many types, and none may affect a training
+        except Exception as error:  # the client raises many types, and none may affect training
             raise Unreachable(f"{type(error).__name__}: {error}") from None
         return self.run.url
 

@@ -33,7 +33,7 @@ STATE, PREVIOUS_STATE = "state.pt", "state.before.pt"
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """A hash of everything that a training's state depends on; a state with another one is not resumed.
+    """A hash of everything that the training state depends on; a state with another one is not resumed.
 
     Args:
         config: Resolved config as written, see PointOptions.written.
@@ -73,7 +73,7 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(folder: Path, expected_fingerprint: str) -> dict[str, Any] | None:
-    """The latest intact state, on the CPU; None if there is none or it belongs to a training with other settings."""
+    """The latest intact state, on the CPU; None if there is none or it belongs to a run with other settings."""
     for unfinished in folder.glob(".state.*"):
         unfinished.unlink()  # of a job that was killed while writing
     for path in (folder / STATE, folder / PREVIOUS_STATE):
@@ -82,7 +82,7 @@ def load_state(folder: Path, expected_fingerprint: str) -> dict[str, Any] | None
             continue
         if state["fingerprint"] == expected_fingerprint:
             return state
-        logger.warning("%s belongs to a training with other settings; starting from the beginning", path)
+        logger.warning("%s belongs to a training run with other settings; starting from the beginning", path)
         return None
     return None
 

@@ -1,4 +1,4 @@
-"""Learning curves of a training: history.csv and TensorBoard events."""
+"""Learning curves of a training run: history.csv and TensorBoard events."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ LINE_INTERVAL = 30.0
 
 
 class TrainingLogger:
-    """Logs a training; of several processes, only the main process logs.
+    """Logs a training run; of several processes, only the main process logs.
 
     Args:
         folder: Folder of the point.
@@ -51,7 +51,7 @@ class TrainingLogger:
         return self._progress.due
 
     def begin(self, history: Sequence[Epoch], progress: EpochProgress, steps: int, *, resumed: bool) -> None:
-        """Logs that a training starts, or resumes after the epochs of its history and `steps` steps in all."""
+        """Logs that training starts, or resumes after the epochs of its history and `steps` steps in all."""
         if not self._is_main:
             return
         if resumed:
@@ -88,7 +88,7 @@ class TrainingLogger:
         self.progress("training", history, progress)
 
     def finish(self, history: Sequence[Epoch], best_epoch: int) -> None:
-        """Logs the end of a training, after its checkpoints are written."""
+        """Logs the end of training, after its checkpoints are written."""
         if not self._is_main:
             return
         # again: Snakemake removes it where another workflow, waiting for this point, was interrupted

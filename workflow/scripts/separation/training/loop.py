@@ -1,7 +1,7 @@
 """Training of one point: nussl's networks and losses in a loop that can be interrupted at any moment.
 
 The loop follows nussl's trainer: in each epoch, steps of the optimizer, a validation, and the learning-rate schedule;
-the network with the lowest validation loss is kept. It is written out here because a training resumes from its last
+the network with the lowest validation loss is kept. It is written out here because training resumes from its last
 checkpoint and ends, on a CPU, in the same weights bit for bit as an uninterrupted one. So nothing depends on how many
 random numbers were drawn before: excerpts and their order follow from (seed, epoch, item), dropout from (seed, epoch)
 and, within an epoch, from the state of the generator in the checkpoint.

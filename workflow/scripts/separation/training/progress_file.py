@@ -1,6 +1,6 @@
 """Progress file of a running training: state/progress.json in a point's folder, for `make status` and for people.
 
-The file shows that a training is alive. It is not a result: it is replaced every few seconds, and no rule needs it.
+The file shows that a training run is alive. It is not a result: it is replaced every few seconds, and no rule needs it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ STALE_AFTER = 120.0
 
 @dataclass
 class Progress:
-    """Progress of a training.
+    """Progress of a training run.
 
     Attributes:
         state: starting, training, validating, stopped (on request), failed or finished.
-        epoch: Number of the running epoch, from 1; the last one if the training is finished.
+        epoch: Number of the running epoch, from 1; the last one if the run is finished.
         num_epochs: Maximum number of epochs.
         step, steps: Finished batches, and all batches, of this epoch.
         loss: Mean loss over this epoch so far.
@@ -52,7 +52,7 @@ class Progress:
 
 
 class ProgressFile:
-    """Writes a training's progress, at most every INTERVAL seconds.
+    """Writes a training run's progress, at most every INTERVAL seconds.
 
     Args:
         path: File to write, PointFolder.progress.
@@ -74,7 +74,7 @@ class ProgressFile:
 
 
 def read_progress(path: Path) -> Progress | None:
-    """The progress of a training in its file; None if it is missing or has an older format."""
+    """The progress of a training run in its file; None if it is missing or has an older format."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Progress(**content)
@@ -83,7 +83,7 @@ def read_progress(path: Path) -> Progress | None:
 
 
 def is_running(progress: Progress, now: float | None = None) -> bool:
-    """Whether the training that wrote `progress` still runs.
+    """Whether the job that wrote `progress` still runs.
 
     On this machine its process has to exist; for another host the file has to be recent.
     """

@@ -1,4 +1,4 @@
-"""Data of a training from its settings: lengths of excerpts and features of the splits."""
+"""Data of a training run from its settings: lengths of excerpts and features of the splits."""
 
 from __future__ import annotations
 
