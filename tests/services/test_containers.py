@@ -106,7 +106,7 @@ def snakemake(project, python, environment, *arguments):
 
 @pytest.fixture(scope="module")
 def in_apptainer(apptainer_image, packages):
-    """The arguments by which jobs run in the image."""
+    """The arguments with which jobs run in the image."""
     return [
         "--sdm",
         "apptainer",

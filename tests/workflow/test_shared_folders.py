@@ -21,7 +21,7 @@ RULES = ("fetch_source", "organize_source", "resample_source", "mix_dataset", "p
 
 @pytest.fixture
 def shared(tmp_path):
-    """The variables by which clones share their folders and devices."""
+    """The variables with which clones share their folders and devices."""
     directories = {
         f"{name}_DIRECTORY": str(tmp_path / "shared" / name.lower()) for name in ("DATA", "CACHE", "ARTIFACTS")
     }

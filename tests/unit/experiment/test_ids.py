@@ -1,4 +1,4 @@
-"""Ids: equal work has the same id, changed work another."""
+"""Ids: equal settings give the same id, changed settings a new one."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What a training prints on the terminal of the workflow."""
+"""What a training run prints on the terminal of the workflow."""
 
 import time
 

@@ -55,7 +55,7 @@ def run_command(
 
 
 def console() -> Console:
-    """The console for tables; 200 columns wide if it is no terminal."""
+    """The console for tables; 200 columns wide if it is not a terminal."""
     from rich.console import Console
 
     terminal = Console()

@@ -13,7 +13,7 @@ import joblib
 logger = logging.getLogger(__name__)
 
 _INTERVAL = 5.0  # seconds between two lines in the log and on a terminal
-_BATCH_INTERVAL = 30.0  # seconds between two lines on standard error that is no terminal
+_BATCH_INTERVAL = 30.0  # seconds between two lines on standard error that is not a terminal
 
 
 def run_in_order(

@@ -18,7 +18,7 @@ from separation.machine.run_id import RUN_VARIABLE
 
 logger = logging.getLogger(__name__)
 
-MAX_DELAY_SECONDS = 5.0  # seconds by which all trackers together may delay the end of a job
+MAX_DELAY_SECONDS = 5.0  # longest delay of the end of a job by all trackers together
 
 _SCRIPTS = Path(__file__).resolve().parents[2]
 

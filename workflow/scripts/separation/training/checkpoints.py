@@ -68,7 +68,7 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
                 os.replace(path, folder / PREVIOUS_STATE)
     except OSError as error:
         raise UserError(
-            f"the state of the training cannot be written: {error.strerror}; the previous one is kept", file=path
+            f"the training state cannot be written: {error.strerror}; the previous one is kept", file=path
         ) from error
 
 

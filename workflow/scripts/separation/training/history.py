@@ -68,7 +68,7 @@ class TensorBoard:
 
     Args:
         folder: Folder of the event files.
-        finished_epochs: Finished epochs of the training so far.
+        finished_epochs: Finished epochs of the training run so far.
     """
 
     def __init__(self, folder: Path, finished_epochs: int = 0):

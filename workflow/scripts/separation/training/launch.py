@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def _record(failure: Path, problem: UserError) -> None:
-    """Records why the training failed; only the first process to fail has the cause."""
+    """Records why training failed; only the first process to fail has the cause."""
     try:
         with failure.open("x", encoding="utf-8") as written:
             json.dump([type(problem).__name__, str(problem)], written)

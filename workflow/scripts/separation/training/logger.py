@@ -21,7 +21,7 @@ from separation.training.progress_file import Progress, ProgressFile, rough_dura
 
 logger = logging.getLogger(__name__)
 
-#: least seconds between two lines of a training on a terminal that several trainings share
+#: least seconds between two lines of a training run on a terminal that several of them share
 LINE_INTERVAL = 30.0
 
 
@@ -32,7 +32,7 @@ class TrainingLogger:
         folder: Folder of the point.
         name: Name shown in the terminal.
         num_epochs: Maximum number of epochs.
-        device: Device of the training.
+        device: Device of the training run.
         processes: Processes that train together.
     """
 
@@ -140,7 +140,7 @@ class TerminalLine:
     """Prints progress on standard error, for the terminal of the workflow, at most every LINE_INTERVAL seconds.
 
     Args:
-        name: Name of the training, the start of each line.
+        name: Name of the training run, the start of each line.
     """
 
     def __init__(self, name: str):

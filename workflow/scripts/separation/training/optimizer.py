@@ -66,7 +66,7 @@ class LearningRateSchedule:
     learning_rate_decay when the validation loss has not improved for more than `patience` epochs.
 
     Args:
-        options: Settings of the training.
+        options: Settings of the training run.
         steps_per_epoch: Steps of the optimizer in an epoch.
     """
 
@@ -112,7 +112,7 @@ class Optimization:
 
     Args:
         model: Network to train.
-        options: Settings of the training.
+        options: Settings of the training run.
         device: Device of the model.
         steps_per_epoch: Steps of the optimizer in an epoch.
     """
