@@ -26,7 +26,6 @@ container: WORKFLOW.settings.container
 
 onstart:
     mark_folders(WORKFLOW.settings, os.environ)
-    WORKFLOW.job_table.write(WORKFLOW.experiment.name)
 
 
 rule data:

@@ -60,11 +60,12 @@ RESULTS = layout.SweepFiles.of(WORKFLOW.experiment.name)
 
 # Settings that change no result reach jobs through config: `params` would make a job run again for them.
 config["run_options"] = WORKFLOW.run_options.as_config()
-if not workflow.is_main_process:
+if not workflow.output_settings.dryrun:
     WORKFLOW.job_table.write(WORKFLOW.experiment.name)
 
 if workflow.deployment_settings.deployment_method:
-    mount_for_jobs(WORKFLOW.settings, WORKFLOW.job_table.strings(), GPUS)
+    paths = [*WORKFLOW.job_table.strings(), *WORKFLOW.run_options.strings()]
+    mount_for_jobs(WORKFLOW.settings, paths, GPUS)
 
 
 wildcard_constraints:

@@ -1,11 +1,13 @@
 """Folders and variables of jobs in containers, and the scripts that build and run an image."""
 
+import dataclasses
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from experiments import experiment, plan
 from separation.experiment.config import load_settings
 from separation.planning.container_mounts import container_variables, folders_to_mount
 from separation.planning.run_options import JobTable
@@ -49,6 +51,16 @@ def test_the_users_mounts_stay_and_nothing_is_mounted_twice():
     once = container_variables([Path("/a"), Path("/b")], 0, {"APPTAINER_BIND": "/mine:/there,/a"})
     assert once["APPTAINER_BIND"] == "/mine:/there,/a,/b" and "APPTAINER_NV" not in once
     assert container_variables([Path("/a"), Path("/b")], 1, once) == {**once, "APPTAINER_NV": "1"}
+
+
+def test_folders_of_trackers_and_the_experiment_file_are_mounted(working, monkeypatch, tmp_path):
+    monkeypatch.chdir(working)
+    for name in ("mlruns", "experiments"):
+        (tmp_path / name).mkdir()
+    options = plan(experiment(), tmp_path / "experiments").run_options
+    options = dataclasses.replace(options, tracking={"mlflow": {"directory": str(tmp_path / "mlruns")}})
+    mounts = mounted(working, options.strings())
+    assert {tmp_path / "mlruns", tmp_path / "experiments"} <= set(mounts)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from separation.experiment.ids import excluded_keys
 from separation.experiment.schema_defaults import load_schema
-from separation.training.checkpoints import fingerprint
+from separation.training.checkpoints import accepted_fingerprints, fingerprint
 from training_examples import experiment
 
 #: fingerprint of `experiment()` in states of version 1
@@ -17,6 +17,13 @@ def test_fingerprints_of_earlier_versions_stay_valid():
     assert fingerprint(config) == VERSION_1
     del config["train_config"]["data_parallel"]
     assert fingerprint(config) == VERSION_1
+
+
+def test_states_of_earlier_versions_resume_with_data_parallel():
+    """Those versions left it out of the fingerprint: it is part of the point's id, so of the folder of the state."""
+    config = experiment(data_parallel=True)
+    assert accepted_fingerprints(config) == {fingerprint(config), VERSION_1}
+    assert accepted_fingerprints(experiment()) == {VERSION_1}
 
 
 @pytest.mark.parametrize("key", excluded_keys("train_config"))

@@ -151,7 +151,7 @@ def test_a_full_disk_is_an_error_and_the_previous_state_is_kept(splits, tmp_path
             loop.train_point(PointOptions.read(config), folder=tmp_path / "full", splits=splits)
     monkeypatch.undo()
     assert not [path for path in (tmp_path / "full" / "state").iterdir() if path.name.startswith(".")]
-    state = checkpoints.load_state(tmp_path / "full" / "state", checkpoints.fingerprint(config))
+    state = checkpoints.load_state(tmp_path / "full" / "state", [checkpoints.fingerprint(config)])
     assert len(state["history"]) == 2
     loop.train_point(PointOptions.read(config), folder=tmp_path / "full", splits=splits)
     assert digests(tmp_path / "full") == digests(tmp_path / "uninterrupted")
@@ -198,5 +198,5 @@ def test_there_is_a_complete_state_at_any_moment(tmp_path, monkeypatch):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(atomic.os, "replace", replace)
             checkpoints.save_state(tmp_path, state | {"number": torch.tensor(1)})
-        assert checkpoints.load_state(tmp_path, "x")["number"] == 0
+        assert checkpoints.load_state(tmp_path, ["x"])["number"] == 0
         checkpoints.save_state(tmp_path, state)

@@ -164,6 +164,18 @@ def test_a_file_with_the_name_of_a_python_module_is_imported(folder):
     assert "Doubles its input" in inspect.getsource(nussl.ml.networks.modules.Doubled)
 
 
+def test_a_file_that_another_one_imports_is_one_module(folder):
+    (folder / "first.py").write_text(
+        "import torch\nimport second_of_two\n\nclass First(second_of_two.Second):\n    pass\n"
+    )
+    (folder / "second_of_two.py").write_text("import torch\n\nclass Second(torch.nn.Module):\n    pass\n")
+    config = own_experiment(folder)
+    config["model_config"]["modules"] |= {"first": {"class": "First"}, "second": {"class": "Second"}}
+    load_extras(PointOptions.read(config))
+    modules = nussl.ml.networks.modules
+    assert issubclass(modules.First, modules.Second)
+
+
 def point_of(folder, loss="SquaredNorm"):
     """The ids of the point and of its evaluation."""
     content = experiments.experiment(

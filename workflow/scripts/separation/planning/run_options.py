@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ class JobTable:
         return {**self.common, **self.points.get(point, {})}
 
     def _text(self) -> str:
-        return json.dumps(vars(self), sort_keys=True, separators=(",", ":"))
+        # in its own order: config.yml has the keys in the order of the experiment file
+        return json.dumps(vars(self), separators=(",", ":"))
 
     def file(self, sweep: str) -> str:
         """The file of this table, named by its contents."""
@@ -70,12 +72,15 @@ class JobTable:
         """Writes the file if it is missing, and removes old files of the sweep that no run has used lately."""
         path = Path(self.file(sweep))
         if path.exists():
-            os.utime(path)
+            with suppress(PermissionError):  # somebody else's, in a shared clone
+                os.utime(path)
         else:
             write_text(path, self._text())
         for other in TABLES.glob(f"{sweep}-{'?' * HEX_DIGITS}.json"):
-            if other.stat().st_mtime < time.time() - _DAYS_KEPT * 86400:
-                other.unlink(missing_ok=True)
+            # another run may remove it at the same time
+            with suppress(FileNotFoundError, PermissionError):
+                if other.stat().st_mtime < time.time() - _DAYS_KEPT * 86400:
+                    other.unlink()
 
     def strings(self) -> Iterator[str]:
         """All strings in the table, including every path."""
@@ -116,6 +121,10 @@ class RunOptions:
     def as_config(self) -> dict[str, Any]:
         """The options as plain values, for Snakemake's `config`."""
         return dataclasses.asdict(self)
+
+    def strings(self) -> Iterator[str]:
+        """All strings in the options, including every path."""
+        yield from _strings(self.as_config())
 
     @functools.cached_property
     def jobs(self) -> JobTable:

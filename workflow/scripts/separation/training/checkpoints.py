@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,21 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     Args:
         config: Resolved config as written, see PointOptions.written.
     """
-    excluded = excluded_keys("train_config")
     # true changes the statistics of batch normalization; false is left out, as it always was
-    excluded += [] if config["train_config"].get("data_parallel") else ["data_parallel"]
+    excluded = [] if config["train_config"].get("data_parallel") else ["data_parallel"]
+    return _fingerprint(config, excluded)
+
+
+def accepted_fingerprints(config: Mapping[str, Any]) -> set[str]:
+    """The fingerprints of states that a training resumes: its own, and that of versions without data_parallel in it.
+
+    Such a state is in the folder of its point, and data_parallel is part of the point's id.
+    """
+    return {fingerprint(config), _fingerprint(config, ["data_parallel"])}
+
+
+def _fingerprint(config: Mapping[str, Any], excluded: Sequence[str]) -> str:
+    excluded = [*excluded, *excluded_keys("train_config")]
     relevant = {
         "seed": config["info"]["seed"],
         "dataset_config": {key: value for key, value in config["dataset_config"].items() if "cache" not in key},
@@ -72,15 +84,20 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
         ) from error
 
 
-def load_state(folder: Path, expected_fingerprint: str) -> dict[str, Any] | None:
-    """The latest intact state, on the CPU; None if there is none or it belongs to a run with other settings."""
+def load_state(folder: Path, accepted: Collection[str]) -> dict[str, Any] | None:
+    """The latest intact state, on the CPU; None if there is none or it belongs to a training with other settings.
+
+    Args:
+        folder: Folder of the states.
+        accepted: Fingerprints of the training.
+    """
     for unfinished in folder.glob(".state.*"):
         unfinished.unlink()  # of a job that was killed while writing
     for path in (folder / STATE, folder / PREVIOUS_STATE):
         state = _read_verified(path)
         if state is None:
             continue
-        if state["fingerprint"] == expected_fingerprint:
+        if state["fingerprint"] in accepted:
             return state
         logger.warning("%s belongs to a training run with other settings; starting from the beginning", path)
         return None

@@ -31,7 +31,7 @@ from separation.machine.signals import Stopped, StopRequest
 from separation.machine.torch_device import find_device, reproducible
 from separation.networks.build import build_model, without_unit_norm
 from separation.training.batches import BatchLoader, EpochPlan, choose_subset, plan_epoch
-from separation.training.checkpoints import fingerprint, load_state, save_model, save_state
+from separation.training.checkpoints import accepted_fingerprints, fingerprint, load_state, save_model, save_state
 from separation.training.ddp import ProcessGroup, share_batch_norm
 from separation.training.epoch_progress import EpochProgress, chunked
 from separation.training.history import Epoch, peak_memory
@@ -392,7 +392,7 @@ class _Training:
 
     def _resume(self) -> bool:
         """Restores the state on disk; False if there is none."""
-        state = load_state(self.folder.state, fingerprint(self.options.written))
+        state = load_state(self.folder.state, accepted_fingerprints(self.options.written))
         if state is None:
             return False
         self.model.load_state_dict(state["model"])

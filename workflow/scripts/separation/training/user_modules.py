@@ -54,12 +54,19 @@ def _load(file: Path) -> ModuleType:
         # files of the folder may import one another
         if str(file.parent) not in sys.path:
             sys.path.append(str(file.parent))
-        specification = importlib.util.spec_from_file_location(f"{_PREFIX}{file.stem}", file)
-        module = importlib.util.module_from_spec(specification)
-        # pickle and inspect look up the source of its classes here
-        sys.modules[specification.name] = module
+        name = f"{_PREFIX}{file.stem}"
         try:
-            specification.loader.exec_module(module)
+            by_stem = importlib.util.find_spec(file.stem)
+            if by_stem is not None and by_stem.origin == str(file):
+                # what another file of the folder imports is this module, not a second one
+                module = sys.modules[name] = importlib.import_module(file.stem)
+            else:
+                # another module has that name, `queue` for one
+                specification = importlib.util.spec_from_file_location(name, file)
+                module = importlib.util.module_from_spec(specification)
+                # pickle and inspect look up the source of its classes here
+                sys.modules[name] = module
+                specification.loader.exec_module(module)
         except Exception as error:
             raise UserError(f"cannot be imported: {type(error).__name__}: {error}", file=file) from error
         _LOADED[file] = module
