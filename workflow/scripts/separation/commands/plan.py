@@ -61,8 +61,8 @@ def plan_of(workflow: Workflow) -> dict[str, Any]:
                 flat_new[point] = _leaves(json.loads(workflow.trainings[point].spec))
             entry |= _nearest(flat_new[point], {key: value for key, value in flat_finished.items() if key != point})
         elif state == "trained":
-            work, _ = workflow.evaluations[point, evaluation]
-            entry |= _nearest(_leaves(json.loads(work.spec)), _finished_evaluations(folder))
+            job, _ = workflow.evaluations[point, evaluation]
+            entry |= _nearest(_leaves(json.loads(job.spec)), _finished_evaluations(folder))
         rows.append(entry)
     states = {row["point"]: row["state"] for row in rows}
     return {
