@@ -124,8 +124,8 @@ def load_scores(sweeps: Sequence[str], artifacts: Path | None = None, *, baselin
     for name in sweeps:
         files = find_sweep(name)
         scores = read_scores(files.scores).assign(sweep=files.name)
-        own = scores["point"].isin(list(BASELINES))
-        frames.append(scores if baselines else scores[~own])
+        is_baseline = scores["point"].isin(list(BASELINES))
+        frames.append(scores if baselines else scores[~is_baseline])
     gathered = pd.concat(frames, ignore_index=True)
     return gathered.merge(settings, on=["sweep", "point", "evaluation"], how="left")
 

@@ -145,12 +145,12 @@ def _scores(sweeps: Sequence[SweepFiles], points: pd.DataFrame, artifacts: Path)
     """The scores of all sweeps without duplicates, and notices about their test sets and metrics."""
     tables = {sweep.name: pd.read_parquet(sweep.scores) for sweep in sweeps}
     metrics = {name: metric_columns(table) for name, table in tables.items()}
-    common = [metric for metric in next(iter(metrics.values())) if all(metric in own for own in metrics.values())]
+    common = [metric for metric in next(iter(metrics.values())) if all(metric in names for names in metrics.values())]
     if not common:
-        found = "; ".join(f"{name} has {', '.join(own)}" for name, own in metrics.items())
+        found = "; ".join(f"{name} has {', '.join(names)}" for name, names in metrics.items())
         raise UserError(f"expected a metric that all sweeps have, found none: {found}", key="sweeps")
     notices = []
-    if any(primary_metric(own) != primary_metric(common) for own in metrics.values()):
+    if any(primary_metric(names) != primary_metric(common) for names in metrics.values()):
         notices.append(f"Points are compared by {primary_metric(common)}, the first metric that all sweeps have.")
     _name_test_sets(tables, points, artifacts)
     tested = {}
@@ -160,7 +160,7 @@ def _scores(sweeps: Sequence[SweepFiles], points: pd.DataFrame, artifacts: Path)
     notices += test_set_notices(tested)
     gathered = pd.concat(tables.values(), ignore_index=True)
     keys = [key for key in SCORE_KEYS if key in gathered]
-    rest = [name for name in gathered if name not in keys and not any(name in own for own in metrics.values())]
+    rest = [name for name in gathered if name not in keys and not any(name in names for names in metrics.values())]
     return gathered.drop_duplicates(keys)[[*keys, *common, *rest]].reset_index(drop=True), notices
 
 
@@ -220,9 +220,9 @@ def _provenance(sweeps: Sequence[SweepFiles]) -> dict[str, object]:
         except UserError as error:
             provenance[sweep.name] = {"config_file": f"{file} (no longer valid: {error})"}
             continue
-        own = provenance_of(**workflow.run_options.provenance_inputs(workflow.job_table))
-        provenance |= {key: own.pop(key) for key in ("git_commit", "versions")}
-        provenance[sweep.name] = {key: value for key, value in own.items() if value}
+        of_sweep = provenance_of(**workflow.run_options.provenance_inputs(workflow.job_table))
+        provenance |= {key: of_sweep.pop(key) for key in ("git_commit", "versions")}
+        provenance[sweep.name] = {key: value for key, value in of_sweep.items() if value}
     return provenance
 
 

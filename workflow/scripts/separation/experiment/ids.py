@@ -153,5 +153,5 @@ def excluded_keys(section: str) -> list[str]:
 
 def with_neutral(section: dict[str, Any], prefix: str) -> dict[str, Any]:
     """A config section completed by the neutral values of options that it does not contain."""
-    own = {path.partition(".")[2]: value for path, value in NEUTRAL.items() if path.split(".")[0] == prefix}
-    return {**own, **section}
+    neutral = {path.partition(".")[2]: value for path, value in NEUTRAL.items() if path.split(".")[0] == prefix}
+    return {**neutral, **section}

@@ -223,7 +223,9 @@ def _min_event_duration(value: Mapping[str, Any]) -> float:
         events = {**value["event_parameters"], **(parameters.get("event_parameters") or {})}
         distributions = [events["event_duration"]]
         distributions += [
-            own["event_duration"] for own in (events.get("by_label") or {}).values() if own.get("event_duration")
+            overrides["event_duration"]
+            for overrides in (events.get("by_label") or {}).values()
+            if overrides.get("event_duration")
         ]
         for kind, *numbers in distributions:
             bound = {

@@ -55,8 +55,8 @@ def evaluation_config(config: Mapping[str, Any], spec: Mapping[str, Any], option
         spec: Everything that determines the scores.
         options: The other settings, see `JobTable.point`.
     """
-    own = {key: {**options[key], **spec[key]} for key in ("algorithm_config", "test_config")}
-    return {**config, **own}
+    sections = {key: {**options[key], **spec[key]} for key in ("algorithm_config", "test_config")}
+    return {**config, **sections}
 
 
 def _with_key(value: Any, point: str) -> Any:

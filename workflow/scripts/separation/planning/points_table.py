@@ -61,8 +61,8 @@ def fill_varying_keys(expanded: list[tuple[Point, PointRow]]) -> None:
     for point, row in expanded:
         values = {key: row.swept.get(key, _value_of(point, key)) for key in keys if keys[key] or varies[key]}
         row.swept = {key: value for key, value in values.items() if value is not None}
-        own = {setting.key: setting.value for setting in point.settings if setting.key in names}
-        row.labels.append(", ".join(f"{names[key]}={_text(value)}" for key, value in own.items()) or "as written")
+        varying = {setting.key: setting.value for setting in point.settings if setting.key in names}
+        row.labels.append(", ".join(f"{names[key]}={_text(value)}" for key, value in varying.items()) or "as written")
 
 
 def _value_of(point: Point, key: str) -> Any:

@@ -28,12 +28,12 @@ def mark_folders(settings: Settings, environment: MutableMapping[str, str]) -> N
         path = folder / FOLDER_ID
         try:
             if not path.exists():
-                own = path.with_name(f"{FOLDER_ID}.{uuid.uuid4()}")
-                write_text(own, f"{uuid.uuid4()}\n")
+                temporary = path.with_name(f"{FOLDER_ID}.{uuid.uuid4()}")
+                write_text(temporary, f"{uuid.uuid4()}\n")
                 # if several workflows start at once, one of them sets the id
                 with suppress(FileExistsError):
-                    os.link(own, path)
-                own.unlink()
+                    os.link(temporary, path)
+                temporary.unlink()
             ids.append(path.read_text(encoding="utf-8").strip())
         except OSError:
             ids.append(READ_ONLY)  # nothing is written there, so no check is needed

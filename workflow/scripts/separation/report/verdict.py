@@ -229,7 +229,7 @@ def _cautions_on_best(
     names = short_names(swept_keys(points))
     for key in varying_keys(points):
         numbers = sorted({number for number in map(as_number, points[key]) if number is not None})
-        own = as_number(points.loc[points["point"] == best["point"], key].iloc[0])
-        if len(numbers) > 2 and own in (numbers[0], numbers[-1]):
-            end = "smallest" if own == numbers[0] else "largest"
-            yield f"The best {names[key]} ({own:g}) is the {end} value tried: the optimum may be outside this range."
+        chosen = as_number(points.loc[points["point"] == best["point"], key].iloc[0])
+        if len(numbers) > 2 and chosen in (numbers[0], numbers[-1]):
+            end = "smallest" if chosen == numbers[0] else "largest"
+            yield f"The best {names[key]} ({chosen:g}) is the {end} value tried: the optimum may be outside this range."

@@ -39,23 +39,23 @@ class EpochProgress:
         """The progress of all processes for a checkpoint; None between two epochs."""
         if self.totals is None:
             return None
-        own = {"totals": self.totals.tolist(), "random": torch.get_rng_state()}
+        local_state = {"totals": self.totals.tolist(), "random": torch.get_rng_state()}
         if device.type == "cuda":
-            own["random_cuda"] = torch.cuda.get_rng_state(device)
+            local_state["random_cuda"] = torch.cuda.get_rng_state(device)
         counters = {key: getattr(self, key) for key in _COUNTERS}
-        return {**counters, "processes": processes.gather(own)}
+        return {**counters, "processes": processes.gather(local_state)}
 
     @classmethod
     def restored(cls, saved: dict[str, Any] | None, processes: ProcessGroup, device: torch.device) -> EpochProgress:
         """The progress in a checkpoint; also restores the random generators."""
         if saved is None:
             return cls()
-        own = saved["processes"][processes.rank]
-        torch.set_rng_state(own["random"])
-        if device.type == "cuda" and "random_cuda" in own:
-            torch.cuda.set_rng_state(own["random_cuda"], device)
+        local_state = saved["processes"][processes.rank]
+        torch.set_rng_state(local_state["random"])
+        if device.type == "cuda" and "random_cuda" in local_state:
+            torch.cuda.set_rng_state(local_state["random_cuda"], device)
         counters = {key: saved[key] for key in _COUNTERS}
-        return cls(totals=torch.tensor(own["totals"], dtype=torch.float64, device=device), **counters)
+        return cls(totals=torch.tensor(local_state["totals"], dtype=torch.float64, device=device), **counters)
 
 
 def chunked(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -32,19 +32,19 @@ def load_extras(options: PointOptions) -> None:
         UserError: A file cannot be imported, or its class is none of these.
     """
     sections = ("model_config", "train_config", "algorithm_config")
-    for own in find_extras(options.extras).used_by(options.written, *sections):
-        _register(own, getattr(_load(own.file), own.name))
+    for user_class in find_extras(options.extras).used_by(options.written, *sections):
+        _register(user_class, getattr(_load(user_class.file), user_class.name))
 
 
-def _register(own: UserClass, found: Any) -> None:
+def _register(user_class: UserClass, found: Any) -> None:
     if isinstance(found, type) and issubclass(found, torch.nn.Module):
         (nussl.ml.register_loss if hasattr(found, "DEFAULT_KEYS") else nussl.ml.register_module)(found)
     elif isinstance(found, type) and issubclass(found, nussl.separation.base.SeparationBase):
-        USER_ALGORITHMS[own.name] = found
+        USER_ALGORITHMS[user_class.name] = found
     else:
         raise UserError(
-            f"expected {own.name} to be a torch.nn.Module or one of nussl's SeparationBase, found {found}",
-            file=own.file,
+            f"expected {user_class.name} to be a torch.nn.Module or one of nussl's SeparationBase, found {found}",
+            file=user_class.file,
         )
 
 

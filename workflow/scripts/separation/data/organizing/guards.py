@@ -75,9 +75,9 @@ def find_problems(
     left_out = {(problem.path, problem.split) for problem in problems if problem.action != "use"}
     action = action_of(guards, "empty_class")
     for split, name in sorted({(entry["split"], entry["class"]) for entry in files}):
-        own = [entry for entry in files if (entry["split"], entry["class"]) == (split, name)]
-        if all((entry["path"], split) in left_out for entry in own):
-            detail = f"none of the {len(own)} files of class {name} in {split} can be used"
+        members = [entry for entry in files if (entry["split"], entry["class"]) == (split, name)]
+        if all((entry["path"], split) in left_out for entry in members):
+            detail = f"none of the {len(members)} files of class {name} in {split} can be used"
             problems.append(Problem(f"{name}/", split, "empty_class", detail, action))
     classes = {entry["class"] for entry in files}
     for folder, name in empty_folders.items():

@@ -39,8 +39,8 @@ def check_event_parameters(
             "expected a distribution such as [const, 0], found nothing", key=f"event_parameters.{required[0]}"
         )
     result = {None: OPTIONAL | _distributions(general, "event_parameters", classes[0], foreground)}
-    for label, own in by_label.items():
-        result[label] = _distributions(own or {}, f"event_parameters.by_label.{label}", label, foreground)
+    for label, overrides in by_label.items():
+        result[label] = _distributions(overrides or {}, f"event_parameters.by_label.{label}", label, foreground)
     return result
 
 

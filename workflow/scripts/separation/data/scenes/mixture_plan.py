@@ -235,13 +235,13 @@ def _check_values(spec: dict[str, Any], incoherent_fraction: float, key: str) ->
         raise UserError(f"expected a reverberance from 0 to 1, found {spec['reverb']}", key="reverb")
 
 
-def _merge_events(general: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any]:
+def _merge_events(general: dict[str, Any], overrides: dict[str, Any] | None) -> dict[str, Any]:
     """event_parameters, overridden by those of a split."""
-    own = own or {}
+    overrides = overrides or {}
     by_label = {**(general.get("by_label") or {})}
-    for label, parameters in (own.get("by_label") or {}).items():
+    for label, parameters in (overrides.get("by_label") or {}).items():
         by_label[label] = {**(by_label.get(label) or {}), **(parameters or {})}
-    return {**general, **own, "by_label": by_label}
+    return {**general, **overrides, "by_label": by_label}
 
 
 def _pool(events: dict[str, Any], classes: list[str]) -> tuple[tuple[str, ...], tuple[float, ...] | None]:

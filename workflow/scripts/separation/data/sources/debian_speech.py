@@ -112,8 +112,8 @@ def recordings_of_packages(downloads: Path, *, offline: bool) -> dict[str, list[
                 file=folder,
             )
         for speaker, pattern in package.speakers.items():
-            own = {name: path for name, path in files.items() if re.search(pattern, name)}
-            found[speaker] = [(re.sub(r"\W+", "_", name.rpartition(".")[0]), path) for name, path in own.items()]
+            recordings = {name: path for name, path in files.items() if re.search(pattern, name)}
+            found[speaker] = [(re.sub(r"\W+", "_", name.rpartition(".")[0]), path) for name, path in recordings.items()]
     return found
 
 
