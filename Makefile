@@ -102,7 +102,7 @@ lint: setup ## check Python, Snakemake and shell files, and spelling
 	@$(ENV) snakefmt --check Snakefile workflow/rules || { snakefmt --compact-diff Snakefile workflow/rules; exit 1; }
 	@$(ENV) snakemake --lint
 	@$(ENV) codespell
-	@if command -v shellcheck >/dev/null; then shellcheck -x envs/*.sh containers/*.sh config/environment/default.sh .ci/run; fi
+	@$(ENV) if command -v shellcheck >/dev/null; then shellcheck -x envs/*.sh containers/*.sh config/environment/default.sh .ci/run; fi
 
 .PHONY: lock
 lock: ## update the lock files from envs/*.in (needs uv): [upgrade=1]

@@ -21,7 +21,7 @@ LOCK = ROOT / "envs" / "requirements.lock"
 EXTRAS = ("jupyter", "trackers", "pesq")  # installed when they are used, and for the tests
 TOOLS = ["bash", "awk", "cat", "cp", "cut", "date", "dirname", "env", "flock", "grep", "head", "kill", "mkdir", "mv"]
 TOOLS += ["rm", "sed", "sha256sum", "tail", "touch"]
-PROGRAMS = ["python", "snakemake", "snakefmt", "ruff", "codespell", "tensorboard"]
+PROGRAMS = ["python", "snakemake", "snakefmt", "ruff", "codespell", "tensorboard", "shellcheck"]
 
 PYTHON_STAND_IN = f"""#!{shutil.which("bash")}
 # $RECORD gets one line per call; $BREAK makes calls that contain it fail
