@@ -147,7 +147,8 @@ def test_a_full_disk_is_an_error_and_the_previous_state_is_kept(splits, tmp_path
 
     with monkeypatch.context():
         interrupt(monkeypatch, 12, fill_the_disk)
-        with pytest.raises(UserError, match=r"state\.pt: the training state cannot be written: No space left on device"):
+        full = r"state\.pt: the training state cannot be written: No space left on device"
+        with pytest.raises(UserError, match=full):
             loop.train_point(PointOptions.read(config), folder=tmp_path / "full", splits=splits)
     monkeypatch.undo()
     assert not [path for path in (tmp_path / "full" / "state").iterdir() if path.name.startswith(".")]
