@@ -59,12 +59,13 @@ ENVIRONMENT = "../../envs/environment.yml"
 RESULTS = layout.SweepFiles.of(WORKFLOW.experiment.name)
 
 # Settings that change no result reach jobs through config: `params` would make a job run again for them.
-config["run_options"] = WORKFLOW.run_options.as_config()
+RUN_OPTIONS = WORKFLOW.run_options
+config["run_options"] = RUN_OPTIONS.as_config()
 if not workflow.output_settings.dryrun:
     WORKFLOW.job_table.write(WORKFLOW.experiment.name)
 
 if workflow.deployment_settings.deployment_method:
-    paths = [*WORKFLOW.job_table.strings(), *WORKFLOW.run_options.strings()]
+    paths = [*WORKFLOW.job_table.strings(), *RUN_OPTIONS.strings()]
     mount_for_jobs(WORKFLOW.settings, paths, GPUS)
 
 

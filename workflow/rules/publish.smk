@@ -79,7 +79,7 @@ rule upload_sheet:
     resources:
         **resources_of("upload_sheet"),
     params:
-        spec=json.dumps(WORKFLOW.run_options.sheet_destination(WORKFLOW.job_table.common["info"]), sort_keys=True),
+        spec=json.dumps(RUN_OPTIONS.sheet_destination(WORKFLOW.job_table.common["info"]), sort_keys=True),
     message:
         "Uploading the sheet of {wildcards.sweep}"
     script:

@@ -66,16 +66,17 @@ class JobTable:
 
     def file(self, sweep: str) -> str:
         """The file of this table, named by its contents."""
-        return str(TABLES / f"{sweep}-{hashlib.sha256(self._text().encode()).hexdigest()[:HEX_DIGITS]}.json")
+        return str(_file_of(sweep, self._text()))
 
     def write(self, sweep: str) -> None:
         """Writes the file if it is missing, and removes old files of the sweep that no run has used lately."""
-        path = Path(self.file(sweep))
+        text = self._text()
+        path = _file_of(sweep, text)
         if path.exists():
             with suppress(PermissionError):  # somebody else's, in a shared clone
                 os.utime(path)
         else:
-            write_text(path, self._text())
+            write_text(path, text)
         for other in TABLES.glob(f"{sweep}-{'?' * HEX_DIGITS}.json"):
             # another run may remove it at the same time
             with suppress(FileNotFoundError, PermissionError):
@@ -161,6 +162,10 @@ class RunOptions:
             "spreadsheet": info.get("spreadsheet_name") or self.publishing["spreadsheet"],
             "worksheet": info.get("worksheet_name") or self.publishing["worksheet"] or self.sweep,
         }
+
+
+def _file_of(sweep: str, text: str) -> Path:
+    return TABLES / f"{sweep}-{hashlib.sha256(text.encode()).hexdigest()[:HEX_DIGITS]}.json"
 
 
 def _strings(value: Any) -> Iterator[str]:
