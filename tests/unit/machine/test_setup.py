@@ -431,17 +431,22 @@ def test_the_environment_file_sets_defaults_and_keeps_existing_values():
     assert "COMET_API_KEY" not in done.stdout, "an empty key is not a key"
 
 
-@pytest.mark.parametrize("services", [False, True])
-def test_continuous_integration_runs_the_tests_and_those_of_services(services, tmp_path):
+def test_continuous_integration_runs_every_step_and_fails_with_it(tmp_path):
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
-    more = "test-services:\n\t@echo services tested\n" if services else ""
-    (tmp_path / "Makefile").write_text("test:\n\t@echo tested\n" + more)
+    steps = ["_setup-tests", "test", "test-services"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run([tmp_path / ".ci" / "run"], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == ("services tested" if services else "tested")
-    (tmp_path / "Makefile").write_text("test:\n\t@false\n" + more)
-    assert subprocess.run([tmp_path / ".ci" / "run"], env=environment, capture_output=True).returncode != 0
+
+    def run(failing=None):
+        lines = [f"{step}:\n\t@echo ran {step}{'; false' if step == failing else ''}\n" for step in steps]
+        (tmp_path / "Makefile").write_text("".join(lines))
+        done = subprocess.run([tmp_path / ".ci" / "run"], env=environment, capture_output=True, text=True)
+        return done.returncode, re.findall(r"^ran (.*)$", done.stdout, flags=re.MULTILINE)
+
+    assert run() == (0, steps)
+    for count, step in enumerate(steps, start=1):
+        code, ran = run(failing=step)
+        assert code != 0 and ran == steps[:count]
 
 
 def test_commit_hooks_run_the_linters_and_find_private_keys():
