@@ -84,9 +84,16 @@ sync: setup ## send new data to trackers (comet.ml, ...): [points="ID ID"]
 jupyter: setup ## serve notebooks on port JUPYTER_HOST_PORT (8890): [gpus=0,1] [name=CONTAINER serves from a new container]
 	@$(ENV) $(if $(name),,envs/extra.sh jupyter && )$(library) separation.commands.jupyter $(if $(gpus),--gpus '$(gpus)') $(if $(name),--name '$(name)')
 
+# tests of one group share their fixtures in one process; tests/conftest.py sets the groups and the order
+pytest := OMP_NUM_THREADS=1 python -m pytest --numprocesses $${TEST_PROCESSES:-2} --dist loadgroup --no-loadscope-reorder
+
 .PHONY: test
-test: _setup-tests lint ## set up, lint, and run every test that runs anywhere: [args="-k words"]
-	@$(ENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses $${TEST_PROCESSES:-2} --dist worksteal $(args)
+test: _setup-tests lint ## set up, lint, and run the tests that run anywhere: [args="-k words"]
+	@$(ENV) $(pytest) -m 'not slow' $(args)
+
+.PHONY: test-slow
+test-slow: _setup-tests ## run the tests that are long by nature: [args="-k words"]
+	@$(ENV) $(pytest) -m slow $(args)
 
 .PHONY: test-services
 test-services: _setup-tests ## run the tests that start a real Slurm cluster and real containers: [args="-k words"]

@@ -72,6 +72,7 @@ def builders(clones, rule):
     return counts
 
 
+@pytest.mark.slow
 def test_two_clones_build_everything_once_even_if_one_is_killed(fresh, tmp_path, shared):
     clones = [fresh, Project.clone(tmp_path / "other")]
     first, second = (start(clone, shared, "evaluate") for clone in clones)

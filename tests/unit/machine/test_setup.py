@@ -434,7 +434,7 @@ def test_the_environment_file_sets_defaults_and_keeps_existing_values():
 def test_continuous_integration_runs_every_step_and_fails_with_it(tmp_path):
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
-    steps = ["_setup-tests", "test", "test-services"]
+    steps = ["_setup-tests", "test", "test-slow", "test-services"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
 
     def run(failing=None):
