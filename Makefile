@@ -7,6 +7,8 @@ SHELL := bash
 started := $(shell date +%s)
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# without bytecode, every process would compile what it imports
+unexport PYTHONDONTWRITEBYTECODE
 # every recipe that runs a program starts with this
 ENV := $(if $(ENV_FILE),set -a; source '$(if $(filter /%,$(ENV_FILE)),,./)$(ENV_FILE)' || exit 1; set +a;)
 library := PYTHONPATH=workflow/scripts .venv/bin/python -m

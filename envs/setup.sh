@@ -15,6 +15,8 @@ unfinished=.venv/setup.unfinished # exists while packages are being installed
 wheels=.venv/wheels
 # these would mix other packages into the environment, or install elsewhere
 unset PYTHONPATH PYTHONHOME
+# without bytecode, every process would compile what it imports: a training job for six seconds
+unset PYTHONDONTWRITEBYTECODE
 export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 report() { printf '%s\n' "$*" >&2; }
@@ -177,7 +179,7 @@ install_torch() {
 # Finds a broken system early, and compiles what runs later; in two processes, because this is most of the work.
 check_imports() {
   .venv/bin/python -c 'import torch, torch.utils.tensorboard, ignite, gpytorch, tensorboard.main' &
-  .venv/bin/python -c 'import snakemake.cli, pandas, pyarrow.parquet, altair, vl_convert, matplotlib.pyplot, zarr,\
+  .venv/bin/python -c 'import snakemake.cli, snakemake.report.html_reporter, smart_open, pandas, pyarrow.parquet, altair, vl_convert, matplotlib.pyplot, zarr,\
  librosa, numba, scipy.signal, sklearn.cluster, soundfile, soxr, jams, mir_eval, midirenderer, mido, pretty_midi,\
  jsonschema, filelock, jinja2, rich.progress, pytest, snakefmt.snakefmt' && wait $!
 }

@@ -44,7 +44,9 @@ class Project:
             if source.is_symlink():
                 target.symlink_to(os.readlink(source))
             elif source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+                # with the bytecode, which is valid because files keep their dates; unfinished ones of other processes may
+                # vanish
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.pyc.*"))
             else:
                 shutil.copy2(source, target)
         return cls(folder)

@@ -27,7 +27,7 @@ PYTHON_STAND_IN = f"""#!{shutil.which("bash")}
 # $RECORD gets one line per call; $BREAK makes calls that contain it fail
 [ "$1" = - ] && exec {sys.executable} "$@"
 [ "$1" = --version ] && exec echo "Python 3.x"
-[ "$1 $3" = "-m --version" ] || echo "$*" >>"$RECORD"
+[ "$1 $3" = "-m --version" ] || echo "${{PYTHONDONTWRITEBYTECODE:+not compiled: }}$*" >>"$RECORD"
 case "$*" in
   *"${{BREAK:-nothing breaks}}"*) echo "stand-in: no $BREAK today"; exit 1 ;;
   "-c import sys"*) echo "$0" ;;
@@ -187,6 +187,13 @@ def test_setup_installs_the_lock_without_dependencies_and_torch_with_them(machin
     assert "torch==9.9" in torch
     assert "--no-deps" not in torch
     assert "installing 2 packages" in output, "packages for other systems are neither counted nor downloaded"
+
+
+def test_setup_compiles_what_is_imported_whatever_the_users_environment(machine):
+    code, output, calls = machine.set_up(PYTHONDONTWRITEBYTECODE="1")
+    assert code == 0, output
+    assert any(call.startswith("-c import torch") for call in calls)
+    assert not [call for call in calls if call.startswith("not compiled")]
 
 
 def test_a_second_setup_does_nothing(machine):
@@ -356,6 +363,12 @@ def test_make_and_make_help_list_every_target():
     assert {"setup", "demo", "test", "lint", "plan", "experiment"} <= set(listed)
     assert listed == targets()
     assert make(ROOT).stdout == make(ROOT, "help").stdout
+
+
+def test_commands_of_make_write_bytecode(stand_ins):
+    (stand_ins / "mine_local.sh").write_text('export PROBE="${PYTHONDONTWRITEBYTECODE:-written}"\n')
+    done = make(stand_ins, "experiment", "yml=a.yml", ENV_FILE="mine_local.sh", PYTHONDONTWRITEBYTECODE="1")
+    assert "snakemake[written]" in done.stdout
 
 
 @pytest.mark.parametrize(
