@@ -21,6 +21,7 @@ from separation.experiment.schema import format_value
 from separation.experiment.tensor_sizes import TensorSizes
 from separation.experiment.testers import read_testers
 from separation.experiment.user_classes import Extras
+from separation.experiment.waveform_losses import WAVEFORM_LOSSES, LossEntry
 from separation.files.yaml_reader import KeyPath
 
 Mistake = tuple[KeyPath, str]
@@ -28,6 +29,8 @@ Mistake = tuple[KeyPath, str]
 NO_EXTRAS = Extras()
 
 _EMBEDDING_LOSSES = {"DeepClusteringLoss", "WhitenedKMeansLoss"}
+# keys of a batch that losses read
+_TARGETS = ("ideal_binary_mask", "weights", "source_magnitudes", "source_audio", "mix_audio")
 
 
 def check_config(config: Mapping[str, Any], extras: Extras = NO_EXTRAS) -> Mistake | None:
@@ -155,7 +158,7 @@ def _check_outputs(config: Mapping[str, Any]) -> Mistake | None:
 
 def _check_losses(config: Mapping[str, Any], extras: Extras) -> Mistake | None:
     user_losses = {name: found.keys for name, found in extras.classes.items() if found.keys}
-    losses = {**LOSSES, **user_losses}
+    losses = {**LOSSES, **dict.fromkeys(WAVEFORM_LOSSES, ()), "MixITLoss": (), **user_losses}
     outputs = config["model_config"]["output"]
     keys = config["dataset_config"]["data_keys_for_training"]
     frequencies = config["dataset_config"]["n_fft"] // 2 + 1
@@ -168,13 +171,16 @@ def _check_losses(config: Mapping[str, Any], extras: Extras) -> Mistake | None:
             hint = nearest(kind, losses) or f"; expected one of {', '.join(losses)}"
             return path, f"unknown loss '{name}'{hint}"
         arguments = rest[1] if len(rest) > 1 and isinstance(rest[1], dict) else {}
-        loss_keys = keys_of_loss(kind, arguments, losses)
+        waveform = None if kind in user_losses else LossEntry.read(kind, arguments)
+        if waveform is not None and (mistake := _check_waveform_loss(waveform, path)):
+            return mistake
+        loss_keys = keys_of_loss(kind, arguments, losses) if waveform is None else waveform.inputs
         wanted = output if isinstance(output, str) else loss_keys[0]
         if wanted not in outputs:
             hint = nearest(wanted, outputs) or f"; its outputs are {', '.join(outputs)}"
             return path, f"the model has no output '{wanted}'{hint}"
         for key in loss_keys[1:]:
-            if key not in keys and key in ("ideal_binary_mask", "weights", "source_magnitudes", "source_audio"):
+            if key not in keys and key in _TARGETS:
                 return path, f"{kind} needs '{key}' in dataset_config.data_keys_for_training"
         module = config["model_config"]["modules"].get(wanted, {})
         if module.get("class") == "Embedding" and kind in _EMBEDDING_LOSSES:
@@ -182,6 +188,20 @@ def _check_losses(config: Mapping[str, Any], extras: Extras) -> Mistake | None:
             if isinstance(features, int) and features != frequencies:
                 features_path = ("model_config", "modules", wanted, "args", "num_features")
                 return features_path, f"expected {frequencies} (n_fft // 2 + 1), found {features}"
+    return None
+
+
+def _check_waveform_loss(loss: LossEntry, path: KeyPath) -> Mistake | None:
+    known = loss.known_arguments
+    if known is None:
+        hint = nearest(loss.name, (*WAVEFORM_LOSSES, "SISDRLoss"))
+        return path, f"{loss.wrapper} needs a loss on waveforms, found '{loss.name}'" + (
+            hint or f"; expected one of {', '.join(WAVEFORM_LOSSES)}, SISDRLoss"
+        )
+    for argument in loss.arguments:
+        if argument not in known:
+            hint = nearest(argument, known) or f"; {loss.name} takes {', '.join(known) or 'none'}"
+            return path, f"unknown argument '{argument}'{hint}"
     return None
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from separation.experiment.nussl_signatures import DATASETS
+from separation.experiment.waveform_losses import WAVEFORM_LOSSES
 from separation.files.layout import DIRECTORY_VARIABLES
 from separation.files.yaml_reader import Document, KeyPath
 
@@ -25,7 +26,7 @@ LOSS_NAMES = {
     "sisdr": "SISDRLoss",
     "PITLoss": "PermutationInvariantLoss",
 }
-_LOSS_WRAPPERS = {"pit": "PermutationInvariantLoss", "cit": "CombinationInvariantLoss"}
+_LOSS_WRAPPERS = {"pit": "PermutationInvariantLoss", "cit": "CombinationInvariantLoss", "mixit": "MixITLoss"}
 _DATA_KEYS = {
     "log_spectrogram": "mix_magnitude",
     "magnitude_spectrogram": "mix_magnitude",
@@ -276,7 +277,10 @@ def _loss(loss: Any) -> Any:
     wrapper, _, inner = name.rpartition(":")
     if wrapper in _LOSS_WRAPPERS:
         padded = rest + [1.0] * (2 - len(rest))
-        return [_LOSS_WRAPPERS[wrapper], *padded[:2], {"loss_function": LOSS_NAMES.get(inner, inner)}]
+        arguments = {"loss_function": LOSS_NAMES.get(inner, inner)}
+        if inner in WAVEFORM_LOSSES and len(rest) > 2 and isinstance(rest[2], dict):
+            arguments |= rest[2]
+        return [_LOSS_WRAPPERS[wrapper], *padded[:2], arguments]
     return [LOSS_NAMES.get(name, name), *rest]
 
 

@@ -16,6 +16,7 @@ from separation.experiment.ids import (
     text_digest,
     without_excluded,
 )
+from separation.experiment.waveform_losses import WAVEFORM_LOSSES, LossEntry
 from separation.planning.splits import Split
 
 # keys of dataset_config that determine a cache of features; excerpts and weights are computed on reading
@@ -97,7 +98,9 @@ def method_of(train_config: Mapping[str, Any]) -> str:
     clustering = {loss for loss in losses if any(name in loss for name in _CLUSTERING_LOSSES)}
     if clustering:
         return "chimera" if losses - clustering else "dpcl"
-    return "time" if any("sisdr" in loss or "snr" in loss for loss in losses) else "mi"
+    entries = [LossEntry.read(str(loss[0]), loss[3] if len(loss) > 3 else {}) for loss in train_config["loss_function"]]
+    on_waveforms = any(entry is not None and entry.name in WAVEFORM_LOSSES for entry in entries)
+    return "time" if on_waveforms or any("sisdr" in loss or "snr" in loss for loss in losses) else "mi"
 
 
 def evaluation_spec(

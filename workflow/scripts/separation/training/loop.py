@@ -129,7 +129,7 @@ class _Training:
         self.batch_norms = share_batch_norm(self.model) if processes.count > 1 else []
         spread = self.training.data_parallel and device.type == "cuda" and torch.cuda.device_count() > 1
         self.network = torch.nn.DataParallel(self.model) if spread else processes.wrap(self.model, device)
-        self.loss = CombinedLoss(self.training.loss_function).to(device)
+        self.loss = CombinedLoss(self.training.loss_function, self.dataset.sample_rate).to(device)
         self.loss.check(options.network.output, self.dataset.data_keys_for_training)
         # optimizer and learning-rate schedule
         batches = -(-len(self.subset) // (self.training.batch_size * processes.count))
