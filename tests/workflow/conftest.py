@@ -44,8 +44,8 @@ class Project:
             if source.is_symlink():
                 target.symlink_to(os.readlink(source))
             elif source.is_dir():
-                # with the bytecode, which is valid because files keep their dates; unfinished ones of other processes may
-                # vanish
+                # with the bytecode, which is valid because files keep their dates; those that another process is
+                # writing may vanish
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.pyc.*"))
             else:
                 shutil.copy2(source, target)
