@@ -18,6 +18,7 @@ with job(snakemake, once=True):
         spec["testers"],
         train=splits["train"],
         test=splits["test"],
+        extras=splits["extras"],
         scores=Path(snakemake.output.scores),
         evaluation=baselines,
         threads=snakemake.threads,

@@ -55,6 +55,17 @@ def baselines_for(points: pd.DataFrame, row: Row, matrix: pd.DataFrame) -> dict[
     return chosen
 
 
+def lower_is_better(row: dict) -> dict:
+    """A row of comparisons of a metric in which a lower score is better: only its words and shares change."""
+    exchanged = {statistics.BETTER: statistics.WORSE, statistics.WORSE: statistics.BETTER}
+    found = row | {"verdict": exchanged.get(row["verdict"], row["verdict"])}
+    if "share_better" in row:
+        found["share_better"] = 1 - row["share_better"]
+    if "pairs_better" in row:
+        found["pairs_better"] = row["matched_pairs"] - row["pairs_better"]
+    return found
+
+
 class Comparisons:
     """The paired comparisons of one sweep, on one metric.
 

@@ -18,6 +18,7 @@ from separation.analysis.comparisons import (
     Comparisons,
     Row,
     baselines_for,
+    lower_is_better,
 )
 from separation.analysis.conditions import analyze_conditions
 from separation.analysis.seed_groups import SeedGroups
@@ -34,9 +35,10 @@ from separation.analysis.sweep_tables import (
     to_csv_text,
 )
 from separation.errors import UserError
+from separation.experiment.metric_definitions import MetricDefinition, all_definitions
 from separation.files.atomic import atomic_path
 from separation.files.layout import SweepFiles
-from separation.files.score_table import BASELINES, ORACLE, SCORE_KEYS
+from separation.files.score_table import BASELINES, ORACLE, SCORE_KEYS, read_user_metrics, with_user_metrics
 
 log = logging.getLogger(__name__)
 
@@ -59,15 +61,18 @@ def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], files: Swe
     """
     with atomic_path(files.points) as temporary:
         _points_table(points).to_csv(temporary, index=False, lineterminator="\n")
-    joined = _joined_scores(list(dict.fromkeys(map(Path, scores))))
+    paths = list(dict.fromkeys(map(Path, scores)))
+    joined = _joined_scores(paths)
     scored = set(joined["point"].unique().to_pylist())
     for point in dict.fromkeys(point["point"] for point in points):
         if point not in scored:
             log.warning("%s has no scores", point)
+    user_metrics = {name: fields for path in paths for name, fields in read_user_metrics(path).items()}
     metrics = metric_columns(joined.slice(0, 1).to_pandas())
     conditions = [name for name in joined.column_names if name not in SCORE_KEYS and name not in metrics]
     with atomic_path(files.scores) as temporary:
-        pq.write_table(joined.select([*SCORE_KEYS, *metrics, *conditions]), temporary)
+        table = joined.select([*SCORE_KEYS, *metrics, *conditions])
+        pq.write_table(with_user_metrics(table, user_metrics) if user_metrics else table, temporary)
 
 
 def _points_table(points: Sequence[Mapping]) -> pd.DataFrame:
@@ -114,6 +119,7 @@ def summarize_sweep(files: SweepFiles, artifacts: Path, *, seed: int = 0) -> Non
       alike in everything else; `pairs_better` counts the pairs in favour of `label`), `group` (settings trained with
       several seeds against the one with the lowest mean validation loss; `point` is the group's name).
     - groups.csv is `SeedGroups.table`.
+    - metrics.csv has the unit, the direction and the definition of every metric.
     - conditions.csv is `conditions.analyze_conditions`: of all points of small sweeps, else of the best point and the
       baselines.
 
@@ -152,11 +158,23 @@ def summarize_sweep(files: SweepFiles, artifacts: Path, *, seed: int = 0) -> Non
     groups = SeedGroups(points, matrices, clusters, losses, shares)
     compared = Comparisons(points, matrices[primary], primary, clusters, seed)
     found = compared.compare_all(best) + groups.compare(primary)
+    definitions = all_definitions(read_user_metrics(files.scores))
+    if primary in definitions and definitions[primary].direction == "lower is better":
+        found = [lower_is_better(row) for row in found]
+    _write_csv(_metrics_table(list(matrices), definitions), files.metrics)
     _write_csv(pd.DataFrame(found, columns=COMPARISON_COLUMNS), files.comparisons)
     _write_csv(groups.table(), files.groups)
     few = len(compared.rows) <= MAX_POINTS_FOR_ALL_PAIRS
     shown = [row for row in rows if few or row[0] == best or row[0] in BASELINES]
     _write_csv(analyze_conditions(table, shown, primary, seed=seed), files.conditions)
+
+
+def _metrics_table(names: Sequence[str], definitions: Mapping[str, MetricDefinition]) -> pd.DataFrame:
+    """One row per metric: `metric`, `unit`, `direction`, `definition`, `source`."""
+    fields = ("unit", "direction", "definition", "source")
+    known = [{key: getattr(definitions[name], key) for key in fields} if name in definitions else {} for name in names]
+    rows = [{"metric": name, **row} for name, row in zip(names, known, strict=True)]
+    return pd.DataFrame(rows, columns=["metric", *fields])
 
 
 def _add_intervals(summary: pd.DataFrame, metric: str, matrix: pd.DataFrame, clusters: np.ndarray, seed: int) -> None:

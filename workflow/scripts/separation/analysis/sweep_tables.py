@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,10 @@ import pandas as pd
 
 from separation.analysis.statistics import mean_of_scores
 from separation.files.layout import PointFolder
-from separation.files.score_table import BASELINES, SCORE_KEYS, UNIT
+from separation.files.score_table import BASELINES, METRIC_NAME, SCORE_KEYS, UNIT
 
 # Columns of points.csv that are not swept keys; `baselines` names the evaluation of the baselines if there are several
 POINT_COLUMNS = ("point", "label", "block", "seed", "group", "evaluation", "baselines")
-# Names of metrics are upper case; names of mixing conditions are not
-METRIC_NAME = re.compile(r"[A-Z][A-Z0-9-]*i?")
 PRIMARY_METRICS = ("SI-SDRi", "SI-SDR", "SDRi", "SDR")
 
 

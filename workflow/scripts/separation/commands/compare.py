@@ -25,7 +25,7 @@ from separation.analysis.sweep_tables import (
 from separation.errors import UserError
 from separation.files.atomic import atomic_path, read_json
 from separation.files.layout import COMPARISONS, SweepFiles
-from separation.files.score_table import BASELINES, SCORE_KEYS
+from separation.files.score_table import BASELINES, SCORE_KEYS, read_user_metrics, write_score_table
 from separation.report.figures import plot_sweep
 from separation.report.render import render_report
 
@@ -78,8 +78,8 @@ def compare_sweeps(names: Sequence[str], artifacts: Path, output: Path = COMPARI
             f"The points differ in {len(dropped)} more settings than the table has room for, such as "
             f"{', '.join(dropped[:3])}; each point's config.yml has them all."
         )
-    with atomic_path(files.scores) as temporary:
-        scores.to_parquet(temporary, index=False)
+    user_metrics = {name: of for sweep in sweeps for name, of in read_user_metrics(sweep.scores).items()}
+    write_score_table(scores, files.scores, {name: of for name, of in user_metrics.items() if name in scores})
     # `sweep` is no setting: it must not keep points apart that agree in everything else
     _write(points.drop(columns="sweep"), files.points)
     summarize_sweep(files, artifacts)

@@ -25,8 +25,9 @@ from separation.data.items import Item, Items
 from separation.errors import UserError
 from separation.evaluation.evaluate import conditions_of, score_estimates, score_rows, write_scores
 from separation.evaluation.metrics import ItemScores
+from separation.evaluation.user_metrics import testers_of
 from separation.experiment.options import DatasetOptions
-from separation.experiment.testers import read_testers
+from separation.experiment.testers import Tester
 from separation.files.score_table import BASELINES
 from separation.machine.parallel import run_in_order
 from separation.machine.threads import limited_threads
@@ -44,57 +45,56 @@ def evaluate_baselines(
     test: Mapping[str, Any],
     scores: Path,
     evaluation: str,
+    extras: str | None = None,
     threads: int = 1,
 ) -> None:
     """Scores every baseline of BASELINES on a test split, with the testers that score the points.
 
     Args:
         options: Audio format, STFT parameters and grouping of the sources.
-        testers: test_config.testers, see `read_testers`.
+        testers: test_config.testers, see `experiment.testers.read_testers`.
         train: Split from which `fixed_mask` is learned; see `Items`.
         test: Split to score.
         scores: Table to write, as in `evaluate.evaluate_point`, with the baseline's name as `point`. No audio is kept.
         evaluation: Id of the evaluation, for the table.
+        extras: Folder with the user's own metrics.
         threads: Number of processes that separate and score, each with one thread.
 
     Raises:
         UserError: The config and the data do not fit.
     """
     items = Items(test, options)
-    read_testers(testers, items[0].mixture.sample_rate if len(items) else None)
+    scorers = testers_of(testers, extras, items[0].mixture.sample_rate if len(items) else None)
     if not len(items):
         raise UserError("expected mixtures to evaluate on, found none", file=items.folder)
     with limited_threads(1):
         fixed = FixedMask(Items(train, options), file=Path(train["folder"]))
     shares = [range(first, min(first + ITEMS_PER_TASK, len(items))) for first in range(0, len(items), ITEMS_PER_TASK)]
-    tasks = [(options, testers, dict(test), fixed, share) for share in shares]
+    tasks = [(options, scorers, dict(test), fixed, share) for share in shares]
     scored = run_in_order(
         _score_share, tasks, workers=threads, items=f"shares of {ITEMS_PER_TASK} items for the baselines"
     )
     logger.info("scored %d baselines on %d items", len(BASELINES), len(items))
     ids = {"evaluation": evaluation, "dataset": items.dataset, "split": items.split}
     found = [item for share in scored for item in share]
-    write_scores(
-        [
-            row
-            for name in BASELINES
-            for item, conditions, results in found
-            for row in score_rows(item, conditions, results[name], {**ids, "point": name})
-        ],
-        scores,
-    )
+    rows = [
+        row
+        for name in BASELINES
+        for item, conditions, results in found
+        for row in score_rows(item, conditions, results[name], {**ids, "point": name})
+    ]
+    write_scores(rows, scores, scorers)
 
 
 def _score_share(
     options: DatasetOptions,
-    testers: Sequence[Any],
+    testers: Sequence[Tester],
     test: Mapping[str, Any],
     fixed: FixedMask,
     indexes: Sequence[int],
 ) -> list[tuple[str, dict[str, Any], dict[str, ItemScores]]]:
     """Name, conditions and scores by baseline of some items; one task of a worker process."""
     items = Items(test, options)
-    scorers = read_testers(testers)
     estimators: dict[str, Callable[[Item], list[np.ndarray]]] = {
         "mixture": lambda item: [item.mixture.audio_data] * len(item.sources),
         "fixed_mask": fixed,
@@ -107,7 +107,7 @@ def _score_share(
             (
                 item.name,
                 conditions_of(item),
-                {name: score_estimates(item, estimators[name](item), scorers) for name in BASELINES},
+                {name: score_estimates(item, estimators[name](item), testers) for name in BASELINES},
             )
             for item in (items[index] for index in indexes)
         ]

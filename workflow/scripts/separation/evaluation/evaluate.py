@@ -22,11 +22,12 @@ from separation.errors import UserError
 from separation.evaluation.kept_audio import KeptItem, choose_items, publish_estimates, read_keep, write_item
 from separation.evaluation.metrics import ItemScores, score_item
 from separation.evaluation.separator import Separator
+from separation.evaluation.user_metrics import definitions_of, report_missing, score_user_metrics, testers_of
 from separation.experiment.options import PointOptions
-from separation.experiment.testers import METRICS_OF, Tester, read_testers
-from separation.files.atomic import atomic_path, read_json, sha256_of, write_text
+from separation.experiment.testers import METRICS_OF, Tester
+from separation.files.atomic import read_json, sha256_of, write_text
 from separation.files.layout import MANIFEST, EvaluationFolder
-from separation.files.score_table import SCORE_KEYS
+from separation.files.score_table import SCORE_KEYS, write_score_table
 from separation.machine.parallel import run_in_order
 from separation.machine.threads import limited_threads
 
@@ -109,7 +110,8 @@ def evaluate_point(
     from separation.machine.torch_device import find_device
 
     items = Items(test, options.dataset)
-    read_testers(options.evaluation.testers, items[0].mixture.sample_rate if len(items) else None)
+    sample_rate = items[0].mixture.sample_rate if len(items) else None
+    testers = testers_of(options.evaluation.testers, options.extras, sample_rate)
     keep = read_keep(options.evaluation.keep_estimates)
     if not len(items):
         raise UserError("expected mixtures to evaluate on, found none", file=items.folder)
@@ -136,7 +138,7 @@ def evaluate_point(
         seconds = time.perf_counter() - began
         logger.info("separated and scored %d items, %.0f ms each", count, 1000 * seconds / count)
 
-    roles = choose_items([_mean(item.result) for item in results], keep)
+    roles = choose_items([_mean(item.result, testers) for item in results], keep)
     if roles and not job.keep_all:
         # the estimates of all items do not fit in memory, so the chosen items are separated again
         again = [(job, index, results[index].result) for index in roles]
@@ -147,7 +149,8 @@ def evaluate_point(
         entries = [{**results[index].entry, "role": role} for index, role in roles.items()]
         publish_estimates(folder / ESTIMATES, EvaluationFolder(scores.parent).estimates, entries)
     ids = {"point": point, "evaluation": evaluation, "dataset": items.dataset, "split": items.split}
-    write_scores([row for item in results for row in score_rows(item.name, item.conditions, item.result, ids)], scores)
+    rows = [row for item in results for row in score_rows(item.name, item.conditions, item.result, ids)]
+    write_scores(rows, scores, testers)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -186,7 +189,7 @@ def _resume(folder: Path, key: str) -> dict[int, list[_Scored]]:
 def _score_share(job: _Job, indexes: Sequence[int]) -> list[_Scored]:
     """Separates and scores some items and saves the result; one task of a worker process."""
     items = Items(job.test, job.options.dataset)
-    testers = read_testers(job.options.evaluation.testers)
+    testers = testers_of(job.options.evaluation.testers, job.options.extras)
     scored = []
     with limited_threads(1):
         separate = _separator(job, items[indexes[0]])
@@ -250,14 +253,14 @@ def _separator(job: _Job, item: Item) -> Separator:
 
 
 def score_estimates(item: Item, estimates: Sequence[np.ndarray], testers: Sequence[Tester]) -> ItemScores:
-    """Scores the estimates of one item; see `metrics.score_item`."""
-    return score_item(
-        {name: source.audio_data for name, source in item.sources.items()},
-        estimates,
-        item.mixture.audio_data,
-        testers=testers,
-        sample_rate=item.mixture.sample_rate,
-    )
+    """Scores the estimates of one item; see `metrics.score_item` and `user_metrics.score_user_metrics`."""
+    sources = {name: source.audio_data for name, source in item.sources.items()}
+    mixture, sample_rate = item.mixture.audio_data, item.mixture.sample_rate
+    built_in = [tester for tester in testers if tester.user_metric is None]
+    result = score_item(sources, estimates, mixture, testers=built_in, sample_rate=sample_rate) if built_in else None
+    if len(built_in) == len(testers):
+        return result
+    return score_user_metrics(item.name, sources, estimates, mixture, result, testers=testers, sample_rate=sample_rate)
 
 
 def conditions_of(item: Item) -> dict[str, Any]:
@@ -287,21 +290,29 @@ def score_rows(
     return rows
 
 
-def write_scores(rows: Sequence[Mapping[str, Any]], scores: Path) -> None:
-    """Writes rows as parquet, atomically: SCORE_KEYS, then metrics, then conditions in order of appearance."""
+def write_scores(rows: Sequence[Mapping[str, Any]], scores: Path, testers: Sequence[Tester]) -> None:
+    """Writes rows as parquet, atomically: SCORE_KEYS, then metrics, then conditions in order of appearance.
+
+    Raises:
+        UserError: One of the user's own metrics has no score at all.
+    """
     table = pandas.DataFrame(list(rows))
-    metrics = [name for names in METRICS_OF.values() for name in names if name in table]
+    own = [tester.user_metric.column for tester in testers if tester.user_metric is not None]
+    metrics = [name for names in METRICS_OF.values() for name in names if name in table] + own
     conditions = [name for name in table if name not in SCORE_KEYS and name not in metrics]
     table = table[[*SCORE_KEYS, *metrics, *conditions]].astype(dict.fromkeys(metrics, "float64"))
-    with atomic_path(scores) as temporary:
-        table.to_parquet(temporary, index=False)
+    report_missing(table, testers)
+    write_score_table(table, scores, definitions_of(testers))
 
 
-def _mean(result: ItemScores) -> float:
-    for metric in RANKING:
+def _mean(result: ItemScores, testers: Sequence[Tester]) -> float:
+    """The number that ranks an item for listening; higher is better."""
+    own = {tester.user_metric.column: tester.user_metric for tester in testers if tester.user_metric is not None}
+    for metric in (*RANKING, *own):
         values = [scores.get(metric, math.nan) for scores in result.scores.values()]
         if not all(map(math.isnan, values)):
-            return float(np.nanmean(values))
+            mean = float(np.nanmean(values))
+            return -mean if metric in own and not own[metric].higher_is_better else mean
     return math.nan
 
 

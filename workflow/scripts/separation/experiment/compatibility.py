@@ -19,8 +19,9 @@ from separation.experiment.nussl_signatures import (
 )
 from separation.experiment.schema import format_value
 from separation.experiment.tensor_sizes import TensorSizes
-from separation.experiment.testers import read_testers
+from separation.experiment.testers import METRICS_OF, read_testers, tester_names
 from separation.experiment.user_classes import Extras
+from separation.experiment.user_metrics import find_user_metrics
 from separation.experiment.waveform_losses import WAVEFORM_LOSSES, LossEntry
 from separation.files.yaml_reader import KeyPath
 
@@ -51,15 +52,20 @@ def check_config(config: Mapping[str, Any], extras: Extras = NO_EXTRAS) -> Mista
         or _check_losses(config, extras)
         or _check_algorithm(config, extras)
         or _check_optimizer(config)
-        or _check_testers(config)
+        or _check_testers(config, extras)
     )
 
 
-def _check_testers(config: Mapping[str, Any]) -> Mistake | None:
+def _check_testers(config: Mapping[str, Any], extras: Extras) -> Mistake | None:
+    testers = config["test_config"]["testers"]
+    user_metrics = find_user_metrics(extras, testers)
     try:
-        read_testers(config["test_config"]["testers"], config["dataset_config"]["sample_rate"])
+        read_testers(testers, config["dataset_config"]["sample_rate"], user_metrics)
     except UserError as mistake:
-        return tuple(mistake.key.split(".")), mistake.message
+        unknown = [name for name in tester_names(testers) if name not in METRICS_OF and name not in user_metrics]
+        known = [*METRICS_OF, *extras.classes, *extras.functions]
+        hint = nearest(unknown[0], known) if unknown else ""
+        return tuple(mistake.key.split(".")), mistake.message + hint
     return None
 
 

@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
+from separation.experiment.testers import UserMetric
+
 
 @dataclass(frozen=True)
 class MetricDefinition:
@@ -18,6 +20,7 @@ class MetricDefinition:
         filter_length: Length of the allowed distortion filter, in samples.
         permutation: How estimates are assigned to sources.
         aggregation: How channels and windows are combined into the score of an item.
+        direction: Whether a higher or a lower score is better.
     """
 
     unit: str
@@ -26,6 +29,7 @@ class MetricDefinition:
     filter_length: str
     permutation: str
     aggregation: str
+    direction: str = "higher is better"
 
 
 _LE_ROUX = 'Le Roux, Wisdom, Erdogan, Hershey: "SDR - half-baked or well done?", ICASSP 2019'
@@ -122,13 +126,36 @@ EXPLANATIONS: Mapping[str, str] = {
 }
 
 
-def explain_metrics(names: Sequence[str]) -> dict[str, dict[str, str]]:
+def user_metric_definition(metric: UserMetric) -> MetricDefinition:
+    """The definition of a metric of the user's own."""
+    return MetricDefinition(
+        metric.unit,
+        metric.definition,
+        metric.source or f"{metric.name} in {metric.file.name}",
+        "-",
+        f"the order of the first built-in tester; with compute_permutation, the order with the best mean "
+        f"{metric.column}",
+        f"as {metric.name} computes it",
+        "higher is better" if metric.higher_is_better else "lower is better",
+    )
+
+
+def all_definitions(user_metrics: Mapping[str, Mapping[str, str]]) -> dict[str, MetricDefinition]:
+    """The definitions of the built-in metrics and of the user's own, which score tables hold, by column."""
+    return {**METRIC_DEFINITIONS, **{name: MetricDefinition(**fields) for name, fields in user_metrics.items()}}
+
+
+def explain_metrics(
+    names: Sequence[str], definitions: Mapping[str, MetricDefinition] = METRIC_DEFINITIONS
+) -> dict[str, dict[str, str]]:
     """The `explanation` ("" if there is none) and the fields of the definition of the known metrics among `names`."""
     found = {}
     for name in names:
-        definition = vars(METRIC_DEFINITIONS[name]) if name in METRIC_DEFINITIONS else {}
+        definition = vars(definitions[name]) if name in definitions else {}
         if name in EXPLANATIONS or definition:
-            found[name] = {"explanation": EXPLANATIONS.get(name, ""), **definition}
+            own = name not in METRIC_DEFINITIONS and name in definitions
+            explanation = "{definition} Unit: {unit}; {direction}.".format(**definition) if own else ""
+            found[name] = {"explanation": EXPLANATIONS.get(name, explanation), **definition}
     return found
 
 
@@ -142,7 +169,11 @@ def definitions_section() -> str:
     titles = [field.name.replace("_", " ").capitalize() for field in fields(MetricDefinition)][2:]
     for values, names in shared.items():
         lines += ["", f"{', '.join(names)}:", ""]
-        items = [f"- {title}: {value}." for title, value in zip(titles, values, strict=True) if value != "-"]
+        items = [
+            f"- {title}: {value}."
+            for title, value in zip(titles, values, strict=True)
+            if value not in ("-", "higher is better")
+        ]
         lines += [textwrap.fill(item, 100, subsequent_indent="  ", break_on_hyphens=False) for item in items]
     return "\n".join(lines)
 

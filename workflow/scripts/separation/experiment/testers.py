@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from separation.errors import UserError
@@ -30,62 +31,125 @@ PESQ_MODES = {8000: ("nb",), 16000: ("wb", "nb")}
 
 
 @dataclass(frozen=True)
+class UserMetric:
+    """A metric of the user's own; see `separation.experiment.user_metrics`.
+
+    Attributes:
+        name: Name of the class or function, as testers write it.
+        file: File that defines it.
+        column: Name of the metric in score tables.
+        unit: Unit of the scores.
+        higher_is_better: Whether a higher score is better.
+        definition: Definition in one sentence.
+        source: Paper or document that defines it, "" if none is given.
+        is_class: Whether it is a class; arguments then go to the constructor.
+        parameters: Names of the arguments; None if it takes any.
+    """
+
+    name: str
+    file: Path
+    column: str
+    unit: str
+    higher_is_better: bool
+    definition: str
+    source: str
+    is_class: bool
+    parameters: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
 class Tester:
     """One entry of test_config.testers.
 
     Attributes:
-        name: BSSEvalScale, BSSEvalV4, STOI or PESQ.
+        name: BSSEvalScale, BSSEvalV4, STOI or PESQ, or a class or function of the user's own.
         compute_permutation: Whether estimates may be in any order; otherwise the i-th estimate is of the i-th source.
         best_permutation_key: Metric whose mean over the sources decides the order.
         args: Further arguments of the evaluator (compute_sir_sar; window, hop, mode, ... of museval; extended; mode).
+        user_metric: The user's own metric that it computes, if any.
     """
 
     name: str
     compute_permutation: bool
     best_permutation_key: str
     args: Mapping[str, Any]
+    user_metric: UserMetric | None = None
 
 
-def read_testers(testers: Sequence[Any] | Mapping[str, Any], sample_rate: int | None = None) -> list[Tester]:
+def read_testers(
+    testers: Sequence[Any] | Mapping[str, Any],
+    sample_rate: int | None = None,
+    user_metrics: Mapping[str, UserMetric] | None = None,
+) -> list[Tester]:
     """Reads test_config.testers: a list of {name: args}, of names, of [name, args], or one mapping {name: args, ...}.
 
     Args:
         testers: Value of test_config.testers.
         sample_rate: Sample rate of the data in Hz, for metrics that are defined only at some rates.
+        user_metrics: The user's own metrics by name; see `user_metrics.find_user_metrics`.
 
     Raises:
         UserError: A tester or an argument is unknown, best_permutation_key is not one of the tester's metrics, or a
             metric is not defined at the sample rate.
     """
-    key = "test_config.testers"
-    entries = [{name: args} for name, args in testers.items()] if isinstance(testers, Mapping) else list(testers)
+    key, user_metrics = "test_config.testers", user_metrics or {}
     found = []
-    for entry in entries:
-        pairs = list(entry.items()) if isinstance(entry, Mapping) else [(entry, {})]
-        if isinstance(entry, (list, tuple)) and len(entry) == 2:
-            pairs = [tuple(entry)]
-        for name, args in pairs:
-            if name not in METRICS_OF or not isinstance(args or {}, Mapping):
-                raise UserError(
-                    f"expected {{name: args}} with name one of {', '.join(METRICS_OF)}, found {entry}", key=key
-                )
-            args = dict(args or {})
-            best = args.pop("best_permutation_key", None) or DEFAULT_KEY[name]
-            if best not in METRICS_OF[name]:
-                expected = ", ".join(METRICS_OF[name])
-                raise UserError(
-                    f"best_permutation_key: expected one of {expected}, found {best!r}", key=f"{key}.{name}"
-                )
-            permute = bool(args.pop("compute_permutation", False))
-            for unknown in sorted(set(args) - ARGS_OF[name]):
-                expected = ", ".join(sorted({"compute_permutation", "best_permutation_key"} | ARGS_OF[name]))
-                raise UserError(f"expected one of {expected}, found {unknown!r}", key=f"{key}.{name}")
-            if name == "PESQ" and sample_rate is not None:
-                _check_pesq(args, sample_rate, f"{key}.{name}")
-            found.append(Tester(name, permute, best, args))
-    if len({tester.name for tester in found}) != len(found):
+    for name, args in _entries(testers):
+        if name in user_metrics and isinstance(args or {}, Mapping):
+            found.append(_read_user_metric(user_metrics[name], dict(args or {}), f"{key}.{name}"))
+            continue
+        if name not in METRICS_OF or not isinstance(args or {}, Mapping):
+            raise UserError(
+                f"expected {{name: args}} with name one of {', '.join(METRICS_OF)}, or a class or function in the "
+                f"folder info.extras, found {name}{'' if args is None else f': {args}'}",
+                key=key,
+            )
+        args = dict(args or {})
+        best = args.pop("best_permutation_key", None) or DEFAULT_KEY[name]
+        if best not in METRICS_OF[name]:
+            expected = ", ".join(METRICS_OF[name])
+            raise UserError(f"best_permutation_key: expected one of {expected}, found {best!r}", key=f"{key}.{name}")
+        permute = bool(args.pop("compute_permutation", False))
+        for unknown in sorted(set(args) - ARGS_OF[name]):
+            expected = ", ".join(sorted({"compute_permutation", "best_permutation_key"} | ARGS_OF[name]))
+            raise UserError(f"expected one of {expected}, found {unknown!r}", key=f"{key}.{name}")
+        if name == "PESQ" and sample_rate is not None:
+            _check_pesq(args, sample_rate, f"{key}.{name}")
+        found.append(Tester(name, permute, best, args))
+    columns = [column for tester in found for column in metrics_of(tester)]
+    if len({tester.name for tester in found}) != len(found) or len(set(columns)) != len(columns):
         raise UserError("duplicate tester: its columns would have the same names", key=key)
     return found
+
+
+def metrics_of(tester: Tester) -> tuple[str, ...]:
+    """The metrics of a tester: the columns that it may add to a score table."""
+    return METRICS_OF[tester.name] if tester.user_metric is None else (tester.user_metric.column,)
+
+
+def tester_names(testers: Sequence[Any] | Mapping[str, Any]) -> list[str]:
+    """The names in test_config.testers, in any of the forms that `read_testers` reads."""
+    return [name for name, _ in _entries(testers) if isinstance(name, str)]
+
+
+def _entries(testers: Sequence[Any] | Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Name and arguments of every tester, as written."""
+    for entry in [{name: args} for name, args in testers.items()] if isinstance(testers, Mapping) else testers:
+        if isinstance(entry, Mapping):
+            yield from entry.items()
+        elif isinstance(entry, (list, tuple)) and len(entry) == 2:
+            yield tuple(entry)
+        else:
+            yield entry, None
+
+
+def _read_user_metric(metric: UserMetric, args: dict[str, Any], key: str) -> Tester:
+    permute = bool(args.pop("compute_permutation", False))
+    if metric.parameters is not None:
+        for unknown in sorted(set(args) - set(metric.parameters)):
+            expected = ", ".join(sorted({"compute_permutation", *metric.parameters}))
+            raise UserError(f"expected one of {expected}, found {unknown!r}", key=key)
+    return Tester(metric.name, permute, metric.column, args, metric)
 
 
 def _check_pesq(args: Mapping[str, Any], sample_rate: int, key: str) -> None:

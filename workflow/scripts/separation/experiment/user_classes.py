@@ -1,26 +1,27 @@
-"""User-defined modules, losses and algorithms, found in Python files without running them."""
+"""User-defined modules, losses, algorithms and metrics, found in Python files without running them."""
 
 from __future__ import annotations
 
 import ast
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from separation.errors import UserError
+from separation.experiment.testers import METRICS_OF, tester_names
 
 
 @dataclass(frozen=True)
 class UserClass:
-    """A class in a file of the user's folder.
+    """A class, or a function that is a metric, in a file of the user's folder.
 
     Attributes:
-        name: Class name, as experiments write it.
+        name: Its name, as experiments write it.
         file: File that defines it.
-        keys: DEFAULT_KEYS of a loss, in order; None for modules and algorithms.
+        keys: DEFAULT_KEYS of a loss, in order; None for all others.
     """
 
     name: str
@@ -38,9 +39,10 @@ class UserClass:
 
 @dataclass(frozen=True)
 class Extras:
-    """All classes of a folder by name; empty if the folder does not exist."""
+    """All classes of a folder by name, and its functions with the files that define them; empty if there is none."""
 
     classes: Mapping[str, UserClass] = field(default_factory=dict)
+    functions: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
     def used_by(self, config: Mapping[str, Any], *sections: str) -> list[UserClass]:
         """The classes that these sections of a config use, sorted by name."""
@@ -49,9 +51,28 @@ class Extras:
         names = {name for section in sections for name in _CLASS_NAMES[section](config)}
         return [self.classes[name] for name in sorted(names & set(self.classes))]
 
+    def metrics_of(self, testers: Sequence[Any] | Mapping[str, Any]) -> list[UserClass]:
+        """The classes and functions that test_config.testers names, sorted by name; built-in testers come first.
+
+        Raises:
+            UserError: Two files define such a function.
+        """
+        found = []
+        for name in sorted(set(tester_names(testers)) - set(METRICS_OF)):
+            files = self.functions.get(name, ())
+            if len(files) + (name in self.classes) > 1:
+                other = self.classes[name].file if name in self.classes else files[1]
+                raise UserError(f"{name} is also defined in {other}", file=files[0])
+            found += [self.classes[name]] if name in self.classes else [UserClass(name, file, None) for file in files]
+        return found
+
     def hashes(self, config: Mapping[str, Any], *sections: str) -> dict[str, str]:
         """Hashes of the code that these sections use, by class; {} for most experiments."""
         return {found.name: found.sha256 for found in self.used_by(config, *sections)}
+
+    def metric_hashes(self, testers: Sequence[Any] | Mapping[str, Any]) -> dict[str, str]:
+        """Hashes of the code of the user's own metrics that test_config.testers names; {} for most experiments."""
+        return {found.name: found.sha256 for found in self.metrics_of(testers)}
 
 
 _CLASS_NAMES = {
@@ -77,17 +98,25 @@ def find_extras(folder: str | Path | None) -> Extras:
     if folder is not None and str(folder) != DEFAULT_FOLDER and not Path(folder).is_dir():
         raise UserError(f"no such folder: {folder} (relative paths start at the repository root)", key="info.extras")
     classes: dict[str, UserClass] = {}
+    functions: dict[str, list[Path]] = {}
     for file in sorted(Path(folder).glob("*.py")) if folder else []:
-        for node in _parsed(file).body:
+        for node in parse_file(file).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                functions.setdefault(node.name, []).append(file)
             if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
                 continue
             if node.name in classes:
                 raise UserError(f"the class {node.name} is also defined in {classes[node.name].file}", file=file)
             classes[node.name] = UserClass(node.name, file, _default_keys(node))
-    return Extras(classes)
+    return Extras(classes, functions)
 
 
-def _parsed(file: Path) -> ast.Module:
+def parse_file(file: Path) -> ast.Module:
+    """The syntax tree of a Python file.
+
+    Raises:
+        UserError: It is not valid Python.
+    """
     try:
         return ast.parse(file.read_text(encoding="utf-8"))
     except SyntaxError as error:
@@ -112,7 +141,7 @@ def _with_imports(file: Path) -> set[Path]:
         current = waiting.pop()
         if current not in found:
             found.add(current)
-            paths = (file.parent / f"{name.split('.')[0]}.py" for name in _imported(_parsed(current)))
+            paths = (file.parent / f"{name.split('.')[0]}.py" for name in _imported(parse_file(current)))
             waiting += [path for path in paths if path.exists()]
     return found
 

@@ -240,6 +240,11 @@ class SweepFiles:
         return self.path / "groups.csv"
 
     @property
+    def metrics(self) -> Path:
+        """Unit, direction and definition of every metric."""
+        return self.path / "metrics.csv"
+
+    @property
     def conditions(self) -> Path:
         """Scores by mixing condition."""
         return self.path / "conditions.csv"

@@ -156,7 +156,7 @@ class _Expansion:
         evaluated = [config[name].value for name in ("algorithm_config", "test_config")]
         evaluation, test = self._once(self._evaluation, *evaluated, splits, info["extras"])
         self.workflow.evaluations[job.id, evaluation.id] = (evaluation, test)
-        baselines = self._once(self._baselines, dataset_config, config["test_config"].value, splits)
+        baselines = self._once(self._baselines, dataset_config, config["test_config"].value, splits, info["extras"])
         group = setting_digest(parts, evaluation.id)
         return PointRow(job.id, evaluation.id, baselines, {}, [], [], info["seed"], group)
 
@@ -171,15 +171,26 @@ class _Expansion:
         extras: str | None,
     ) -> tuple[JobSpec, Split]:
         test = splits["test"]
-        user_class_hashes = self._extras(extras).hashes({"algorithm_config": algorithm_config}, "algorithm_config")
+        found = self._extras(extras)
+        user_class_hashes = found.hashes({"algorithm_config": algorithm_config}, "algorithm_config")
+        user_class_hashes |= found.metric_hashes(test_config["testers"])
         job = evaluation_spec(algorithm_config, test_config, test, user_class_hashes)
         self.workflow.job_table.evaluations[job.id] = test.items_arguments
         return job, test
 
-    def _baselines(self, dataset_config: dict[str, Any], test_config: dict[str, Any], splits: dict[str, Split]) -> str:
-        job, train, test = baselines_spec(dataset_config, test_config, splits), splits["train"], splits["test"]
+    def _baselines(
+        self,
+        dataset_config: dict[str, Any],
+        test_config: dict[str, Any],
+        splits: dict[str, Split],
+        extras: str | None,
+    ) -> str:
+        metric_hashes = self._extras(extras).metric_hashes(test_config["testers"])
+        job = baselines_spec(dataset_config, test_config, splits, metric_hashes)
+        train, test = splits["train"], splits["test"]
         self.workflow.baselines.setdefault(job.id, (job, train, test))
-        self.workflow.job_table.baselines[job.id] = {"train": train.items_arguments, "test": test.items_arguments}
+        of_job = {"train": train.items_arguments, "test": test.items_arguments, "extras": extras}
+        self.workflow.job_table.baselines[job.id] = of_job
         return job.id
 
     # checks ------------------------------------------------------------------------------------------------------

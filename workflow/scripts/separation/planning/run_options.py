@@ -33,7 +33,7 @@ class JobTable:
         labels: `label` and `swept` values by point.
         caches: Arguments of `Items` by <cache>/<split>.
         evaluations: Arguments of `Items` for the test split, by evaluation.
-        baselines: The same for the training and the test split, by id of the baselines.
+        baselines: The same for the splits `train` and `test`, and info.extras as `extras`, by id of the baselines.
         sources: Folders, lists, scripts and downloads by source; see dataset_steps.Steps.
         datasets: Names of datasets by id.
         source_folders: Folders of sources below DATA.
@@ -44,7 +44,7 @@ class JobTable:
     labels: dict[str, dict[str, Any]] = field(default_factory=dict)
     caches: dict[str, dict[str, Any]] = field(default_factory=dict)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
-    baselines: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     datasets: dict[str, str] = field(default_factory=dict)
     source_folders: list[str] = field(default_factory=list)

@@ -114,7 +114,7 @@ def evaluation_spec(
     Args:
         algorithm_config, test_config: Normalized sections.
         test: Split that is separated.
-        user_class_hashes: Hashes of the user's own classes that the algorithm uses.
+        user_class_hashes: Hashes of the user's own classes that the algorithm and the metrics use.
     """
     identity = {
         "algorithm_config": without_excluded(algorithm_config, "algorithm_config"),
@@ -128,9 +128,18 @@ def evaluation_spec(
 
 
 def baselines_spec(
-    dataset_config: Mapping[str, Any], test_config: Mapping[str, Any], splits: Mapping[str, Split]
+    dataset_config: Mapping[str, Any],
+    test_config: Mapping[str, Any],
+    splits: Mapping[str, Split],
+    metric_hashes: Mapping[str, str],
 ) -> JobSpec:
-    """The baselines on a test split: the fixed mask is fitted on the training split."""
+    """The baselines on a test split: the fixed mask is fitted on the training split.
+
+    Args:
+        dataset_config, test_config: Normalized sections.
+        splits: Splits by train, val and test.
+        metric_hashes: Hashes of the user's own metrics that test_config names.
+    """
     identity = {
         "dataset_config": {key: dataset_config[key] for key in BASELINE_KEYS},
         "train": splits["train"].identity,
@@ -138,6 +147,8 @@ def baselines_spec(
         "testers": test_config["testers"],
         "versions": {"baselines": STAGE_VERSIONS["baselines"]},
     }
+    if metric_hashes:
+        identity["extras"] = dict(metric_hashes)
     return JobSpec(f"{slug(splits['test'].name)}-{digest(identity)}", canonical_json(identity))
 
 

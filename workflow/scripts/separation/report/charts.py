@@ -6,13 +6,15 @@ charts are single views, so that the report can fit their width to the page.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
-from separation.experiment.metric_definitions import METRIC_DEFINITIONS
+from separation.experiment.metric_definitions import METRIC_DEFINITIONS, MetricDefinition
 from separation.files.score_table import BASELINES, ORACLE
 
 BEST, POINT, BASELINE = "best point", "other points", "baselines"
@@ -47,6 +49,18 @@ class SweepData:
     comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
     groups: pd.DataFrame = field(default_factory=pd.DataFrame)
     conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    #: definitions of all metrics, built-in and the user's own
+    definitions: Mapping[str, MetricDefinition] = field(default_factory=lambda: METRIC_DEFINITIONS)
+
+    @property
+    def unit(self) -> str:
+        """The unit of the metric."""
+        return self.definitions[self.metric].unit if self.metric in self.definitions else "dB"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher score is better in the metric."""
+        return self.metric not in self.definitions or self.definitions[self.metric].direction == "higher is better"
 
     @property
     def trained(self) -> pd.DataFrame:
@@ -65,14 +79,17 @@ def gather(
     summary: pd.DataFrame,
     histories: dict[str, pd.DataFrame],
     metric: str,
-    **tables: pd.DataFrame,
+    **others: Any,
 ) -> SweepData:
-    """Collects the data of the charts from tables read by `separation.analysis.sweep_tables`."""
+    """Collects the data of the charts from tables read by `separation.analysis.sweep_tables`.
+
+    `others` are further fields of SweepData.
+    """
     rows = summary.rename(columns={metric: "score", f"{metric}_low": "low", f"{metric}_high": "high"})
     rows["kind"] = np.where(rows["baseline"], BASELINE, np.where(rows["best"], BEST, POINT))
     rows["label"] = unique_labels(rows)
     rows = rows.sort_values(["baseline", "validation_loss"], kind="stable", na_position="last").reset_index(drop=True)
-    return SweepData(points, rows, scores, histories, metric, **tables)
+    return SweepData(points, rows, scores, histories, metric, **others)
 
 
 def with_ranks(data: SweepData) -> SweepData:
@@ -93,10 +110,11 @@ def unique_labels(rows: pd.DataFrame) -> pd.Series:
     return labels
 
 
-def score_title(metric: str) -> str:
-    """The axis title of a metric."""
-    unit = METRIC_DEFINITIONS[metric].unit if metric in METRIC_DEFINITIONS else "dB"
-    return "SI-SDR improvement (dB)" if metric == "SI-SDRi" else f"{metric} ({unit})"
+def score_title(data: SweepData) -> str:
+    """The axis title of the metric of a sweep."""
+    if data.metric == "SI-SDRi":
+        return "SI-SDR improvement (dB)"
+    return f"{data.metric} ({data.unit}{'' if data.higher_is_better else ', lower is better'})"
 
 
 def kind_colour() -> alt.Color:

@@ -36,7 +36,7 @@ def condition_rows(data: SweepData) -> pd.DataFrame:
 
 
 def _condition(data: SweepData, condition: str, frame: pd.DataFrame, labels: list[str]) -> alt.LayerChart:
-    title = score_title(data.metric)
+    title = score_title(data)
     bins = list(dict.fromkeys(frame["value"]))
     kinds = dict(zip(frame["label"], frame["kind"], strict=True))
     others = iter(PALETTE * 2)

@@ -35,7 +35,7 @@ def parallel_coordinates(data: SweepData) -> alt.LayerChart | None:
     keys = [key for key in varying_keys(data.points) if data.trained[key].nunique() > 1]
     if len(keys) < 2 or len(data.trained) < 3:
         return None
-    names, title = short_names(keys), score_title(data.metric)
+    names, title = short_names(keys), score_title(data)
     frames, ticks = [], []
     for key in keys:
         values = data.trained[key]
@@ -131,7 +131,7 @@ def score_against_time(data: SweepData) -> alt.LayerChart | None:
     """The score against the wall time of training, with the Pareto front."""
     if data.costs.empty or data.costs["train_seconds"].notna().sum() < 2:
         return None
-    title = score_title(data.metric)
+    title = score_title(data)
     unit, seconds = rate_unit(data.costs)
     frame = data.trained.merge(
         data.costs[["point", "evaluation", "train_seconds", "device"]], on=["point", "evaluation"]
@@ -165,7 +165,7 @@ def score_against_time(data: SweepData) -> alt.LayerChart | None:
 
 def effect(data: SweepData, key: str) -> alt.LayerChart:
     """The score against one swept key; thin lines join points with all other keys equal."""
-    title, name = score_title(data.metric), short_names(varying_keys(data.points))[key]
+    title, name = score_title(data), short_names(varying_keys(data.points))[key]
     frame, values = _settings(data, key), data.trained[key]
     order = value_order(values[values != ""])
     numbers = [as_number(value) for value in order]
@@ -219,7 +219,7 @@ def _settings(data: SweepData, key: str) -> pd.DataFrame:
 
 def validation_against_test(data: SweepData) -> alt.LayerChart | None:
     """Test score against validation loss."""
-    title = score_title(data.metric)
+    title = score_title(data)
     frame = (
         data.trained[["label", "validation_loss", "score", "low", "high", "kind"]]
         .dropna(subset="validation_loss")

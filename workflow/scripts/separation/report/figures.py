@@ -21,8 +21,10 @@ from separation.analysis.sweep_tables import (
     varying_keys,
 )
 from separation.experiment.key_paths import short_names
+from separation.experiment.metric_definitions import all_definitions
 from separation.files.atomic import write_json, write_text
 from separation.files.layout import BENCHMARKS, SweepFiles
+from separation.files.score_table import read_user_metrics
 from separation.report import charts, condition_charts, effect_charts, learning_charts, score_charts
 
 Figure = tuple[dict[str, str], alt.LayerChart | alt.Chart | None]
@@ -51,6 +53,7 @@ def gather_sweep(files: SweepFiles, artifacts: Path, benchmarks: Path = BENCHMAR
         comparisons=read_analysis(files.comparisons),
         groups=read_analysis(files.groups),
         conditions=read_analysis(files.conditions),
+        definitions=all_definitions(read_user_metrics(files.scores)),
     )
 
 

@@ -66,6 +66,7 @@ def render_report(
             verdict=found,
             losses=tables.best_of_each_loss(data),
             metric=data.metric,
+            unit=data.unit,
             oracle=BASELINES[ORACLE].lower(),
             table=tables.table_of_points(data, metrics),
             figures=read_figures(files),
@@ -77,7 +78,7 @@ def render_report(
             items=read_items(_evaluations_with_audio(data, artifacts)),
             notes=provenance.get("notes"),
             provenance={name: value for name, value in provenance.items() if name != "notes" and (value or value == 0)},
-            metrics=explain_metrics(metrics),
+            metrics=explain_metrics(metrics, data.definitions),
             improvements=[name for name in metrics if name.endswith("i") and name != "SI-SDRi"],
             downloads=[
                 (path.name, data_uri(path)) for path in downloads if path.stat().st_size <= MAX_BYTES_OF_A_TABLE

@@ -29,7 +29,7 @@ MAX_DOTS = 2000
 
 def score_distributions(data: SweepData) -> alt.LayerChart:
     """The scores of single mixtures, per point: boxes, and dots if there are few."""
-    title = score_title(data.metric)
+    title = score_title(data)
     rows = data.rows[data.rows["score"].notna()]
     labels = dict(zip(zip(rows["point"], rows["evaluation"], strict=True), rows["label"], strict=True))
     kinds = dict(zip(rows["label"], rows["kind"], strict=True))
@@ -106,7 +106,7 @@ def quantile_tooltip(title: str) -> list[alt.Tooltip]:
 
 def ranked_distributions(data: SweepData, per_item: pd.DataFrame) -> alt.LayerChart:
     """The distributions of many points side by side, ordered by validation loss."""
-    title = score_title(data.metric)
+    title = score_title(data)
     frame = data.trained[["label", "score", "low", "high", "kind"]].round(3)
     frame = frame.merge(quantiles(per_item), on="label")
     frame = frame.assign(rank=np.arange(1, len(frame) + 1))
@@ -124,7 +124,7 @@ def ranked_distributions(data: SweepData, per_item: pd.DataFrame) -> alt.LayerCh
 
 def source_scores(data: SweepData) -> alt.LayerChart:
     """The mean score of each source with its interval, per point."""
-    title = score_title(data.metric)
+    title = score_title(data)
     rows = pd.concat([data.trained.head(MAX_ROWS), data.baselines[data.baselines["score"].notna()]])
     matrix = score_matrix(data.scores, data.metric)
     clusters = clusters_of(data.scores, matrix.index)

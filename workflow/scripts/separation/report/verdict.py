@@ -85,7 +85,7 @@ def describe_sweep(data: SweepData) -> Verdict:
         verdict.cautions = list(_cautions(data, None))
         return verdict
     best = winners.iloc[0]
-    score = f"{decibels(best['score'])} dB"
+    score = f"{decibels(best['score'])} {data.unit}"
     title = "SI-SDR improvement" if data.metric == "SI-SDRi" else data.metric
     verdict = Verdict(f"{best['label']}: {score} {title} on test")
     span = interval_in_words(best["low"], best["high"])
@@ -105,7 +105,7 @@ def describe_sweep(data: SweepData) -> Verdict:
         else f"On {units}, the mean {title} is {score} ({span})."
     )
     _compare_with_baselines(verdict, best, data)
-    _compare_with_points(verdict, best, trained, data.comparisons)
+    _compare_with_points(verdict, best, trained, data)
     verdict.cautions = list(_cautions(data, best))
     return verdict
 
@@ -128,13 +128,13 @@ def _compare_with_baselines(verdict: Verdict, best: pd.Series, data: SweepData) 
             row["verdict"],
             "It is not shown to be better than a fixed mask, which applies the same filter to every mixture",
         )
-        difference = f"{decibels(row['difference'], True)} dB"
+        difference = f"{decibels(row['difference'], True)} {data.unit}"
         verdict.sentences.append(f"{words}: the difference is {difference} ({span}).")
         verdict.tiles.append(Tile("compared with the fixed mask", difference, span))
     if math.isfinite(best["oracle_share"]):
         share = f"{100 * best['oracle_share']:.0f} %".replace("-", "−")
         means = data.baselines.drop_duplicates("point").set_index("point")["score"]
-        reached = f"{decibels(means.get(ORACLE, math.nan))} dB"
+        reached = f"{decibels(means.get(ORACLE, math.nan))} {data.unit}"
         name = BASELINES[ORACLE].lower()
         verdict.sentences.append(
             f"The {name}, which is computed from the true sources, reaches {reached}. "
@@ -143,14 +143,15 @@ def _compare_with_baselines(verdict: Verdict, best: pd.Series, data: SweepData) 
         verdict.tiles.append(Tile(f"of the gap to the {name}", share, f"the mask reaches {reached}"))
 
 
-def _compare_with_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, comparisons: pd.DataFrame) -> None:
+def _compare_with_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, data: SweepData) -> None:
+    comparisons = data.comparisons
     others = trained[(trained["point"] != best["point"]) & trained["validation_loss"].notna()]
     found = comparisons[(comparisons["kind"] == "best") & (comparisons["point"] != best["point"])]
     for _, second in others.head(1).iterrows():
         match = found[(found["point"] == second["point"]) & (found["evaluation"] == second["evaluation"])]
         for _, row in match.iterrows():
             # The table has runner-up minus best
-            difference = f"{decibels(-row['difference'], True)} dB"
+            difference = f"{decibels(-row['difference'], True)} {data.unit}"
             span = interval_in_words(-row["difference_high"], -row["difference_low"], True)
             words = {
                 statistics.BETTER: "the runner-up is shown to be better",
@@ -158,8 +159,8 @@ def _compare_with_points(verdict: Verdict, best: pd.Series, trained: pd.DataFram
             }.get(row["verdict"], row["verdict"])
             verdict.sentences.append(
                 f"The runner-up by validation loss ({second['validation_loss']:.4g}) is {second['label']} with "
-                f"{decibels(second['score'])} dB on test. On the same mixtures, the best point minus the runner-up is "
-                f"{difference} ({span}): {words}."
+                f"{decibels(second['score'])} {data.unit} on test. On the same mixtures, the best point minus the "
+                f"runner-up is {difference} ({span}): {words}."
             )
             verdict.tiles.append(Tile("compared with the runner-up", difference, f"{span}; {words}"))
     if len(found) > 1:

@@ -33,7 +33,7 @@ def load_extras(options: PointOptions) -> None:
     """
     sections = ("model_config", "train_config", "algorithm_config")
     for user_class in find_extras(options.extras).used_by(options.written, *sections):
-        _register(user_class, getattr(_load(user_class.file), user_class.name))
+        _register(user_class, getattr(load_file(user_class.file), user_class.name))
 
 
 def _register(user_class: UserClass, found: Any) -> None:
@@ -48,7 +48,12 @@ def _register(user_class: UserClass, found: Any) -> None:
         )
 
 
-def _load(file: Path) -> ModuleType:
+def load_file(file: Path) -> ModuleType:
+    """Imports a file of the user's, once.
+
+    Raises:
+        UserError: It cannot be imported.
+    """
     file = file.resolve()
     if file not in _LOADED:
         # files of the folder may import one another
