@@ -185,7 +185,7 @@ WELL = textwrap.dedent(METRIC.replace("RETURNED", "0.0"))
         (WELL.replace("unit =", 'column = "Level"\n    unit ='), [{"Level": {}}],
          r'expected a name in capitals .*found \'Level\'; set `column = "LSD"` beside its unit'),
         (WELL.replace("__call__", "call"), [{"Level": {}}], r"the metric Level cannot be called; add `def __call__"),
-        (WELL, [{"Levle": {}}], r"test_config\.testers: .*found Levle: .*did you mean 'Level'"),
+        (WELL, [{"Levels": {}}], r"test_config\.testers: .*found Levels: .*did you mean 'Level'"),
         (WELL, [{"Level": {"n_fft": 3}}], r"testers\.Level: expected one of compute_permutation, found 'n_fft'"),
         ("def level(references, estimates, mixture, sample_rate):\n    return 0\n", [{"level": {}}],
          r'mine\.py:1: the metric level has no unit; add `level\.unit = "dB"` below it'),
