@@ -83,6 +83,7 @@ def test_libraries_are_imported_on_first_use(fresh_import):
 
 def test_modules_that_nussl_does_not_need_are_not_imported(fresh_import):
     unused = {"torch.distributed.optim", "sympy", "stempeg", "matplotlib", "museval", "musdb"}
+    unused |= {"sklearn", "zarr", "gpytorch", "ignite", "tensorboard", "pyloudnorm", "numba"}
     assert not unused & set(fresh_import["after nussl"])
     assert fresh_import["pandas"] and fresh_import["museval"], "they are imported on use"
 
@@ -121,14 +122,32 @@ def test_a_patch_that_does_not_fit_names_the_cause(monkeypatch):
         exec("from separation.nussl_compat import scaper")
 
 
-def test_ignite_recognizes_a_zero_redundancy_optimizer():
-    import ignite.handlers.checkpoint as checkpoint
+def test_public_names_of_nussl_are_the_originals():
+    import sklearn.cluster
+    import sklearn.decomposition
+    import sklearn.mixture
 
-    assert not isinstance(object(), checkpoint.ZeroRedundancyOptimizer)
-    from torch.distributed.optim import ZeroRedundancyOptimizer
+    assert nussl.ml.cluster.KMeans is sklearn.cluster.KMeans
+    assert nussl.ml.cluster.GaussianMixture is sklearn.mixture.GaussianMixture
+    assert nussl.ml.NMF is sklearn.decomposition.NMF
+    from nussl.ml.train import BackwardsEvents, closures, trainer
 
-    assert isinstance(ZeroRedundancyOptimizer.__new__(ZeroRedundancyOptimizer), checkpoint.ZeroRedundancyOptimizer)
-    assert not isinstance(object(), checkpoint.ZeroRedundancyOptimizer)
+    assert BackwardsEvents is trainer.BackwardsEvents is closures.BackwardsEvents
+    assert issubclass(closures.TrainClosure, closures.Closure)
+    names: dict = {}
+    exec("from nussl.ml.train import *", names)
+    assert {"loss", "closures", "BackwardsEvents", "create_train_and_validation_engines"} < {*names}
+    assert {"loss", "closures", "cache_dataset"} < {*dir(nussl.ml.train)}
+    with pytest.raises(AttributeError, match=r"'nussl\.ml\.train' has no attribute 'no_such_name'"):
+        nussl.ml.train.no_such_name  # noqa: B018
+
+
+def test_other_code_imports_as_always_while_a_package_has_placeholders():
+    with nussl_compat._imported_on_use("nussl", {"wave": ()}):
+        exec("import wave", others := {"__name__": "another"})
+        exec("import wave", theirs := {"__name__": "nussl.core"})
+    assert others["wave"] is sys.modules["wave"]
+    assert theirs["wave"] is not sys.modules["wave"] and theirs["wave"].open is sys.modules["wave"].open
 
 
 # ---------------------------------------------------------------- signals

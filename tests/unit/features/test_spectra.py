@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from scipy.signal import get_window
 
 from separation.data.items import ItemAudio
 from separation.errors import UserError
@@ -18,6 +19,7 @@ from separation.features.spectra import (
     stft,
     weight_floors,
     weight_gains,
+    window,
 )
 from separation.features.store import FeatureStore
 from separation.features.targets import fill_targets
@@ -65,6 +67,12 @@ def test_stft_equals_nussls(window_type, n_fft, hop_length, samples):
     signal = nussl.AudioSignal(audio_data_array=mixture.astype(np.float64), sample_rate=8000)
     theirs = signal.stft(n_fft, hop_length, window_type)
     np.testing.assert_allclose(ours.permute(2, 1, 0).numpy(), theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("window_type", ["hann", "hamming", "blackman", "blackmanharris"])
+@pytest.mark.parametrize("window_length", [1, 2, 255, 256])
+def test_windows_equal_those_of_scipy_bit_for_bit(window_type, window_length):
+    np.testing.assert_array_equal(window(window_type, window_length), get_window(window_type, window_length))
 
 
 @pytest.mark.parametrize("output_type", ["psa", "msa"])

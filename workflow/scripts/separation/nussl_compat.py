@@ -11,15 +11,17 @@ nussl and scaper use pysox and the ``sox`` program where soxbindings is missing;
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import importlib
+import importlib.util
 import os
 import pickle
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,60 +44,173 @@ class _Overlay(types.ModuleType):
 
 
 class _ImportedOnUse(types.ModuleType):
-    """Placeholder for a module, which is imported when one of its names is used."""
+    """Placeholder for a module, which is imported when one of its names is used; it has `names` from the start."""
 
-    def __init__(self, name: str, importer: Callable[[str], types.ModuleType]):
+    def __init__(self, name: str, **names: Any):
         super().__init__(name)
-        self._importer = importer
+        self.__dict__.update(names)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # read by the import machinery and by `inspect`, which do not use the module
             raise AttributeError(name)
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(self._importer(self.__name__), name)
+        return getattr(_import(self.__name__), name)
+
+
+def _called_on_use(module: str, name: str) -> Callable[..., Any]:
+    """A function that imports a function or class of a module when it is called, and calls it."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(*arguments, **options)
+
+    call.__name__ = name
+    return call
 
 
 @contextlib.contextmanager
-def _imported_on_use(
-    module: str, importer: Callable[[str], types.ModuleType] = importlib.import_module, **names: Any
-) -> Iterator[None]:
-    """Inside the block, importing a module returns a placeholder that has `names` from the start.
+def _imported_on_use(package: str, modules: Mapping[str, Collection[str]]) -> Iterator[None]:
+    """Inside the block, the code of `package` gets a placeholder where it imports one of `modules`.
 
-    After the block, importing the module returns the module itself.
+    All other code, also in other threads, imports as always.
+
+    Args:
+        package: Name of a package that is imported inside the block.
+        modules: For each module to be imported on use, the functions and classes of it that `package` needs to have
+            while it is imported, but does not call.
     """
-    if module in sys.modules:
-        yield
-        return
-    placeholder = sys.modules[module] = _ImportedOnUse(module, importer)
-    placeholder.__dict__.update(names)
+    original = builtins.__import__
+
+    def import_(name, globals=None, locals=None, fromlist=(), level=0):
+        importing = (globals or {}).get("__name__") or ""
+        if importing == package or importing.startswith(f"{package}."):
+            absolute = importlib.util.resolve_name("." * level + name, globals["__package__"]) if level else name
+            if absolute in modules:
+                return placeholder(absolute) if fromlist else first_package(absolute)
+            if {f"{absolute}.{item}" for item in fromlist or ()} & set(modules):  # submodules
+                return types.SimpleNamespace(**{item: placeholder(f"{absolute}.{item}") for item in fromlist})
+        return original(name, globals, locals, fromlist, level)
+
+    def placeholder(module: str) -> types.ModuleType:
+        return _ImportedOnUse(module, **{name: _called_on_use(module, name) for name in modules[module]})
+
+    def first_package(module: str) -> types.ModuleType:
+        """The value of `import a.b`, which is a, with b as an attribute."""
+        found = placeholder(module)
+        while "." in found.__name__:
+            parent, _, child = found.__name__.rpartition(".")
+            found = _ImportedOnUse(parent, **{child: found})
+        return found
+
+    builtins.__import__ = import_
     try:
         yield
     finally:
-        if sys.modules.get(module) is placeholder:
-            del sys.modules[module]
+        builtins.__import__ = original
+
+
+def _looked_up_on_use(module: types.ModuleType, names: Mapping[str, str]) -> None:
+    """Replaces placeholders among the attributes of a module by the originals, which are imported on first access.
+
+    Args:
+        module: A module whose own code does not use the names.
+        names: Name of the attribute, and the module that it comes from, or that it is.
+    """
+
+    def __getattr__(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+        origin = importlib.import_module(names[name])
+        found = origin if origin.__name__ == f"{module.__name__}.{name}" else getattr(origin, name)
+        setattr(module, name, found)
+        return found
+
+    public = sorted(name for name in {*vars(module), *names} if not name.startswith("_"))
+    for name in names:
+        vars(module).pop(name, None)
+    module.__getattr__ = __getattr__
+    module.__dir__ = lambda: sorted({*vars(module), *names})
+    module.__all__ = public
 
 
 # ---------------------------------------------------------------- while nussl is imported
 
 
-@contextlib.contextmanager
-def window_functions_in_scipy_signal() -> Iterator[None]:
+#: What nussl imports and most jobs never use. museval is BSSEvalV4's (evaluation/bss_eval.py:197), musdb
+#: datasets.MUSDB18's (datasets/hooks.py:69), jams datasets.Scaper's and OnTheFly's (datasets/hooks.py:312,466), pandas
+#: report_card's, zarr the Cache's, gpytorch GaussianMixtureTorch's (ml/unfold/gaussian_mixture.py:97), pyloudnorm
+#: AudioSignal.loudness's; scikit-learn belongs to clustering, ICA, NMF, confidence measures and PrecisionRecallFScore.
+_SELDOM_USED = {
+    "musdb": (),
+    "museval": (),
+    "jams": (),
+    "pandas": (),
+    "zarr": (),
+    "numcodecs": ("blosc",),  # sets an attribute of it (datasets/transforms.py:17): see patch_cache
+    "gpytorch": (),
+    "pyloudnorm": (),
+    "norbert": (),
+    "ffmpeg": (),
+    "sklearn": (),
+    "sklearn.cluster": ("KMeans", "MiniBatchKMeans"),
+    "sklearn.decomposition": ("NMF",),
+    "sklearn.metrics": ("silhouette_samples",),
+    "sklearn.mixture": ("GaussianMixture",),
+    "sklearn.preprocessing": ("OneHotEncoder",),
+    "scipy.fftpack": (),
+    "scipy.io.wavfile": (),
+    "scipy.ndimage": ("gaussian_filter", "maximum_filter"),
+    "scipy.special": ("logsumexp",),
+}
+
+
+def seldom_used_modules_imported_on_use() -> contextlib.AbstractContextManager[None]:
+    """nussl imports other libraries that take seconds in every job, and uses them inside functions only."""
+    return _imported_on_use("nussl", _SELDOM_USED)
+
+
+def scipy_signal_imported_on_use() -> contextlib.AbstractContextManager[None]:
     """scipy >= 1.13 has no ``scipy.signal.{hamming,hann,blackman}`` (nussl core/constants.py:27,29,30).
 
-    constants.py reads only their ``__name__``, once, on import. The functions are now in ``scipy.signal.windows``; they
-    are added to ``scipy.signal`` during the import and removed afterwards.
+    constants.py reads only their ``__name__``, once, on import. The placeholder for scipy.signal, whose import takes
+    as long as half of torch's, has functions of these names. It is imported by the first STFT.
     """
-    import scipy.signal
+    return _imported_on_use("nussl", {"scipy.signal": ("hamming", "hann", "blackman", "check_COLA")})
 
-    added = [name for name in ("hamming", "hann", "blackman") if not hasattr(scipy.signal, name)]
-    for name in added:
-        setattr(scipy.signal, name, getattr(scipy.signal.windows, name))
-    try:
-        yield
-    finally:
-        for name in added:
-            delattr(scipy.signal, name)
+
+#: functions of FT2D and Melodia (separation/primitive/ft2d.py:2, melodia.py:2)
+_SCIPY_NDIMAGE_FILTERS = {
+    "nussl.separation.primitive.ft2d": ("maximum_filter", "minimum_filter", "uniform_filter"),
+    "nussl.separation.primitive.melodia": ("convolve",),
+}
+
+
+def scipy_ndimage_filters_not_imported() -> contextlib.AbstractContextManager[None]:
+    """``scipy.ndimage.filters`` works and warns; users of this workflow cannot act on it.
+
+    See `patch_scipy_ndimage_filters`.
+    """
+    names = {name for functions in _SCIPY_NDIMAGE_FILTERS.values() for name in functions}
+    return _imported_on_use("nussl", {"scipy.ndimage.filters": names})
+
+
+#: attributes of nussl.ml.train that come from its trainer
+_TRAINER_NAMES = (
+    "create_train_and_validation_engines",
+    "add_tensorboard_handler",
+    "cache_dataset",
+    "add_validate_and_checkpoint",
+    "add_stdout_handler",
+    "add_progress_bar_handler",
+    "ValidationEvents",
+    "BackwardsEvents",
+)
+
+
+def trainer_imported_on_use() -> contextlib.AbstractContextManager[None]:
+    """nussl's trainer imports ignite, tensorboard and torch.distributed.optim, and derives classes from ignite's.
+
+    This workflow trains without it. Of nussl itself only ml/train/__init__.py and closures.py import it.
+    """
+    return _imported_on_use("nussl", {"nussl.ml.train.trainer": _TRAINER_NAMES, "nussl.ml.train.closures": ()})
 
 
 def stempeg_imported_on_use() -> contextlib.AbstractContextManager[None]:
@@ -105,62 +220,52 @@ def stempeg_imported_on_use() -> contextlib.AbstractContextManager[None]:
     (audio_classes.py:52,100,161, __init__.py:332, tools.py:46,52). It is imported when one of them runs, and its error
     about ffmpeg appears there.
     """
-    return _imported_on_use("stempeg")
-
-
-def _import_with_musdb(name: str) -> types.ModuleType:
-    """Imports musdb, or museval, which imports it."""
-    with stempeg_imported_on_use():
-        module = importlib.import_module(name)
-    patch_musdb_wav_files(sys.modules["musdb"])
-    return module
-
-
-@contextlib.contextmanager
-def seldom_used_modules_imported_on_use() -> Iterator[None]:
-    """nussl imports museval, musdb, jams and pandas, which take seconds and which most jobs never use.
-
-    They are used inside functions only: museval by BSSEvalV4 (evaluation/bss_eval.py:197), musdb by datasets.MUSDB18
-    (datasets/hooks.py:69), jams by datasets.Scaper and OnTheFly (datasets/hooks.py:312,466), pandas by report_card
-    (evaluation/report_card.py). museval imports musdb, and with it jsonschema.
-    """
-    with (
-        _imported_on_use("museval", _import_with_musdb),
-        _imported_on_use("musdb", _import_with_musdb),
-        _imported_on_use("jams"),
-        _imported_on_use("pandas"),
-    ):
-        yield
-
-
-class _ZeroRedundancyOptimizerType(type):
-    def __instancecheck__(cls, instance: object) -> bool:
-        optimizers = sys.modules.get("torch.distributed.optim")
-        return optimizers is not None and isinstance(instance, optimizers.ZeroRedundancyOptimizer)
-
-
-def distributed_optimizers_not_imported() -> contextlib.AbstractContextManager[None]:
-    """ignite imports ``torch.distributed.optim``, and with it sympy and much of torch: over a second in every job.
-
-    nussl's trainer imports ignite (ml/train/trainer.py:7), whose checkpoint handler needs one class of it for an
-    isinstance check (ignite/handlers/checkpoint.py:16,534). It gets a class whose check has the same result.
-    """
-    replacement = _ZeroRedundancyOptimizerType("ZeroRedundancyOptimizer", (), {})
-    return _imported_on_use("torch.distributed.optim", ZeroRedundancyOptimizer=replacement)
+    return _imported_on_use("musdb", {"stempeg": ()})
 
 
 @contextlib.contextmanager
 def scipy_ndimage_warning_hidden() -> Iterator[None]:
-    """``scipy.ndimage.filters`` works and warns (separation/primitive/ft2d.py:2, melodia.py:2; norbert/contrib.py:3).
+    """norbert, which WienerFilter uses, imports from ``scipy.ndimage.filters`` too (norbert/contrib.py:3).
 
-    Users of this workflow cannot act on it. All other warnings of the import are shown.
+    All other warnings of the import are shown.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*`scipy\.ndimage\.filters` namespace", DeprecationWarning)
         yield
 
 
+def _import(name: str) -> types.ModuleType:
+    """Imports a module that nussl gets on use."""
+    with stempeg_imported_on_use(), scipy_ndimage_warning_hidden() if name == "norbert" else contextlib.nullcontext():
+        module = importlib.import_module(name)
+    if name in ("musdb", "museval"):  # museval imports musdb
+        patch_musdb_wav_files(sys.modules["musdb"])
+    return module
+
+
 # ---------------------------------------------------------------- after nussl is imported
+
+
+def show_originals_on_use(nussl: types.ModuleType) -> None:
+    """The public attributes of nussl that come from a module imported on use are the originals, not placeholders."""
+    trainer, closures = "nussl.ml.train.trainer", "nussl.ml.train.closures"
+    _looked_up_on_use(
+        nussl.ml.train, {**dict.fromkeys(_TRAINER_NAMES, trainer), "trainer": trainer, "closures": closures}
+    )
+    clusterers = {
+        "KMeans": "sklearn.cluster",
+        "MiniBatchKMeans": "sklearn.cluster",
+        "GaussianMixture": "sklearn.mixture",
+    }
+    _looked_up_on_use(nussl.ml.cluster, clusterers)
+    _looked_up_on_use(nussl.ml, {"NMF": "sklearn.decomposition"})
+
+
+def patch_scipy_ndimage_filters(nussl: types.ModuleType) -> None:
+    """The functions that ``scipy.ndimage.filters`` had are taken from ``scipy.ndimage``, where they are the same."""
+    for module, names in _SCIPY_NDIMAGE_FILTERS.items():
+        for name in names:
+            setattr(importlib.import_module(module), name, _called_on_use("scipy.ndimage", name))
 
 
 def patch_librosa_arguments(nussl: types.ModuleType) -> None:
@@ -287,8 +392,10 @@ def patch_cache(nussl: types.ModuleType) -> None:
 
     def _open_cache(self, location):
         import numcodecs
+        import numcodecs.blosc
         import zarr
 
+        numcodecs.blosc.use_threads = False
         if self.overwrite:
             array = zarr.create_array(
                 location,
@@ -304,6 +411,7 @@ def patch_cache(nussl: types.ModuleType) -> None:
             self.cache = PickledItems(zarr.open_array(location, mode="r"))
 
     nussl.datasets.transforms.Cache._open_cache = _open_cache
+    del nussl.datasets.transforms.numcodecs.blosc
 
 
 # ---------------------------------------------------------------- after scaper is imported
@@ -382,12 +490,14 @@ def patch_musdb_wav_files(musdb: types.ModuleType) -> None:
 
 def _import_nussl() -> types.ModuleType:
     with (
-        window_functions_in_scipy_signal(),
         seldom_used_modules_imported_on_use(),
-        distributed_optimizers_not_imported(),
-        scipy_ndimage_warning_hidden(),
+        scipy_signal_imported_on_use(),
+        scipy_ndimage_filters_not_imported(),
+        trainer_imported_on_use(),
     ):
         nussl = importlib.import_module("nussl")
+    show_originals_on_use(nussl)
+    patch_scipy_ndimage_filters(nussl)
     patch_librosa_arguments(nussl)
     patch_model_loading(nussl)
     patch_duet(nussl)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import types
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from separation.errors import nearest
 from separation.experiment.schema_defaults import load_schema
 from separation.files.yaml_reader import Document, KeyPath
+
+if TYPE_CHECKING:
+    import jsonschema
 
 
 @contextlib.contextmanager
@@ -30,8 +34,13 @@ def _import_blocked(name: str) -> Iterator[None]:
         del sys.modules[name]
 
 
-with _import_blocked("rfc3987_syntax"):
-    import jsonschema
+@functools.cache
+def _jsonschema() -> types.ModuleType:
+    """The library, imported on first use: jobs take settings that planning has checked."""
+    with _import_blocked("rfc3987_syntax"):
+        import jsonschema
+    return jsonschema
+
 
 _TYPE_NAMES = {
     "object": "a mapping",
@@ -46,7 +55,7 @@ _TYPE_NAMES = {
 
 @functools.cache
 def _validator(name: str) -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(load_schema(name))
+    return _jsonschema().Draft202012Validator(load_schema(name))
 
 
 def check(document: Document, schema: str) -> None:
@@ -76,7 +85,7 @@ def value_mistake(value: Any, path: KeyPath, schema: str) -> tuple[KeyPath, str]
     part, rest = subschema(schema, path)
     if rest or part is None:
         return None
-    validator = jsonschema.Draft202012Validator({**part, "$defs": load_schema(schema).get("$defs", {})})
+    validator = _jsonschema().Draft202012Validator({**part, "$defs": load_schema(schema).get("$defs", {})})
     for error in validator.iter_errors(value):
         inner, message = _describe(error)
         return (*path, *inner), message
@@ -189,7 +198,7 @@ def _describe_choice(error: jsonschema.ValidationError, path: KeyPath) -> tuple[
         kinds = {"object": dict, "array": list, "string": str}
         if not any(isinstance(error.instance, kinds[name]) for name in flat if name in kinds):
             return path, f"expected {_types(flat)}, found {format_value(error.instance)}"
-    best = jsonschema.exceptions.best_match([error])
+    best = _jsonschema().exceptions.best_match([error])
     if isinstance(error.instance, dict) and (best is error or best is None or best.validator == "required"):
         required = [item["required"] for item in error.validator_value if "required" in item]
         forms = [" and ".join(f"'{key}'" for key in keys) for keys in required]
