@@ -3,12 +3,16 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+import dry_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "tests/experiments/tiny_dpcl.yml"
@@ -28,6 +32,19 @@ _PARTS = (
     *("Snakefile", "workflow", "config", "profiles", "local", "local-gpu", "slurm", "tests/experiments"),
     "envs/environment.yml",
 )
+
+
+def new_process(arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess:
+    """Runs snakemake as from a terminal; its jobs do not outlive a test that is interrupted."""
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes) as process:
+        try:
+            stdout, stderr = process.communicate()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 class Project:
@@ -63,14 +80,8 @@ class Project:
         for name in UNSET:
             if name not in variables:
                 environment.pop(name, None)
-        done = subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=900,
-        )
+        command = dry_runs.snakemake if dry_runs.WITHOUT_JOBS & set(arguments) else new_process
+        done = command(arguments, self.folder, environment)
         if check and done.returncode:
             raise AssertionError(
                 f"snakemake {' '.join(arguments)} failed:\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
