@@ -8,11 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+import forks
 from separation.errors import UserError
 from separation.experiment.options import PointOptions
 from separation.files import atomic
@@ -54,6 +56,14 @@ def splits(tmp_path_factory):
     }
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(splits, tmp_path_factory):
+    """An uninterrupted training of `experiment(dropout=0.3)`."""
+    folder = tmp_path_factory.mktemp("points") / "uninterrupted"
+    loop.train_point(PointOptions.read(experiment(dropout=0.3)), folder=folder, splits=splits)
+    return folder
+
+
 def digests(folder):
     """Digests of both checkpoints, and the history without times."""
     found = [
@@ -66,21 +76,62 @@ def digests(folder):
     return [*found, rows]
 
 
+def as_read_from_a_file(options, num_workers):
+    """The experiment as another process reads it: pickled metadata depends on which equal strings are one object."""
+    return json.loads(json.dumps(experiment(**options, num_workers=num_workers)))
+
+
+def assert_same_training(folder, other):
+    assert digests(folder) == digests(other)
+    assert len({row[3] for row in digests(folder)[-1]}) > 1, "the learning rate never fell: no schedule was tested"
+
+
+def train_and_die(folder, splits, config, step, *, before_a_step):
+    """Trains and is killed around a step of the optimizer, or while the state after it is being written."""
+    real, count = loop.Optimization.step, iter(range(1000))
+
+    def step_and_die(self, compute_gradients):
+        number = next(count)
+        if number == step and not before_a_step:
+            replace = os.replace
+            os.replace = lambda old, new: forks.die() if Path(new).name == "state.pt" else replace(old, new)
+        if number == step and before_a_step:
+            forks.die()
+        return real(self, compute_gradients)
+
+    loop.Optimization.step = step_and_die
+    loop.train_point(PointOptions.read(config), folder=folder, splits=splits)
+
+
+@pytest.mark.parametrize(
+    ("options", "num_workers", "steps_per_epoch"), [(HARD, 1, 5), (EVERYTHING, 3, 3)], ids=["plain", "everything"]
+)
+def test_a_training_killed_in_the_middle_of_an_epoch_ends_in_the_same_bytes(
+    splits, tmp_path, options, num_workers, steps_per_epoch
+):
+    config = as_read_from_a_file(options, num_workers)
+    loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
+    # the first one is killed in epoch 2 with its state after the first step, the second one while it writes a state
+    for step, before_a_step in ((steps_per_epoch + 1, True), (steps_per_epoch, False)):
+        kill = partial(train_and_die, before_a_step=before_a_step)
+        assert forks.run(kill, (tmp_path / "killed", splits, config, step)) == [-signal.SIGKILL]
+    loop.train_point(PointOptions.read(config), folder=tmp_path / "killed", splits=splits)
+    assert_same_training(tmp_path / "killed", tmp_path / "uninterrupted")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "num_workers", "seed"), [(HARD, 1, 0), (EVERYTHING, 3, 2)], ids=["plain", "everything"]
 )
 def test_a_training_killed_at_many_random_moments_ends_in_the_same_bytes(splits, tmp_path, options, num_workers, seed):
-    # as the other process reads it: pickled metadata depends on which equal strings are one object
-    config = json.loads(json.dumps(experiment(**options, num_workers=num_workers)))
+    config = as_read_from_a_file(options, num_workers)
     loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
     command = [sys.executable, KILLER, tmp_path / "killed", json.dumps(splits), json.dumps(config), str(seed), "12"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 3, "the training ended before enough kills"
-    assert digests(tmp_path / "killed") == digests(tmp_path / "uninterrupted")
-    rates = {row[3] for row in digests(tmp_path / "killed")[-1]}
-    assert len(rates) > 1, "the learning rate never fell: the schedule was not tested"
+    assert_same_training(tmp_path / "killed", tmp_path / "uninterrupted")
 
 
 def interrupt(monkeypatch, moment, action):
@@ -97,9 +148,8 @@ def interrupt(monkeypatch, moment, action):
 
 @pytest.mark.parametrize("asking", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("moment", [0, 7])
-def test_a_signal_saves_the_state_and_stops(splits, tmp_path, monkeypatch, asking, moment):
+def test_a_signal_saves_the_state_and_stops(splits, uninterrupted, tmp_path, monkeypatch, asking, moment):
     config, handler = experiment(dropout=0.3), signal.getsignal(asking)
-    loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
     with monkeypatch.context() as patch:
         interrupt(patch, moment, lambda: os.kill(os.getpid(), asking))
         epoch, batch = moment // 5 + 1, moment % 5 + 1
@@ -114,12 +164,11 @@ def test_a_signal_saves_the_state_and_stops(splits, tmp_path, monkeypatch, askin
     monkeypatch.setattr(loop.Optimization, "step", lambda *given: (steps.append(1), counted(*given))[1])
     loop.train_point(PointOptions.read(config), folder=tmp_path / "stopped", splits=splits)
     assert len(steps) == 20 - moment - 1, "no step is repeated"
-    assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
+    assert digests(tmp_path / "stopped") == digests(uninterrupted)
 
 
-def test_a_signal_during_validation_keeps_the_epoch(splits, tmp_path, monkeypatch):
+def test_a_signal_during_validation_keeps_the_epoch(splits, uninterrupted, tmp_path, monkeypatch):
     config = experiment(dropout=0.3)
-    loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
     validate = loop._Training._validate
 
     def stop_and_validate(self, epoch):
@@ -131,12 +180,11 @@ def test_a_signal_during_validation_keeps_the_epoch(splits, tmp_path, monkeypatc
         patch.setattr(loop._Training, "_validate", stop_and_validate)
         loop.train_point(PointOptions.read(config), folder=tmp_path / "stopped", splits=splits)
     loop.train_point(PointOptions.read(config), folder=tmp_path / "stopped", splits=splits)
-    assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
+    assert digests(tmp_path / "stopped") == digests(uninterrupted)
 
 
-def test_a_full_disk_is_an_error_and_the_previous_state_is_kept(splits, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_and_the_previous_state_is_kept(splits, uninterrupted, tmp_path, monkeypatch):
     config = experiment(dropout=0.3)
-    loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
 
     def fill_the_disk():
         def write(path, content):
@@ -155,7 +203,7 @@ def test_a_full_disk_is_an_error_and_the_previous_state_is_kept(splits, tmp_path
     state = checkpoints.load_state(tmp_path / "full" / "state", [checkpoints.fingerprint(config)])
     assert len(state["history"]) == 2
     loop.train_point(PointOptions.read(config), folder=tmp_path / "full", splits=splits)
-    assert digests(tmp_path / "full") == digests(tmp_path / "uninterrupted")
+    assert digests(tmp_path / "full") == digests(uninterrupted)
 
 
 def damage_end(content):
@@ -168,9 +216,10 @@ def damage_bit(content):
 
 
 @pytest.mark.parametrize("damage", [damage_end, damage_bit, lambda content: b""], ids=["cut off", "a bit", "empty"])
-def test_a_damaged_state_is_logged_and_the_previous_one_resumed(splits, tmp_path, caplog, monkeypatch, damage):
+def test_a_damaged_state_is_logged_and_the_previous_one_resumed(
+    splits, uninterrupted, tmp_path, caplog, monkeypatch, damage
+):
     config = experiment(dropout=0.3)
-    loop.train_point(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         interrupt(patch, 12, lambda: os.kill(os.getpid(), signal.SIGTERM))
         loop.train_point(PointOptions.read(config), folder=tmp_path / "damaged", splits=splits)
@@ -180,7 +229,7 @@ def test_a_damaged_state_is_logged_and_the_previous_one_resumed(splits, tmp_path
         loop.train_point(PointOptions.read(config), folder=tmp_path / "damaged", splits=splits)
     assert f"{state} is damaged (checksum mismatch)" in caplog.text
     assert "resuming after epoch 2 of 4" in caplog.text
-    assert digests(tmp_path / "damaged") == digests(tmp_path / "uninterrupted")
+    assert digests(tmp_path / "damaged") == digests(uninterrupted)
 
 
 def test_there_is_a_complete_state_at_any_moment(tmp_path, monkeypatch):

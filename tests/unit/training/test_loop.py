@@ -4,15 +4,14 @@ import csv
 import hashlib
 import logging
 import shutil
-import subprocess
-import sys
-import textwrap
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import forks
 from separation.data.items import Items
 from separation.errors import UserError
 from separation.experiment.options import NetworkOptions, PointOptions
@@ -26,7 +25,6 @@ from separation.training import loop
 from separation.training.setup import excerpt_lengths
 from training_examples import dataset_config, dataset_options, experiment, point_options, write_split
 
-SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 DROPOUT = {"dropout": 0.3}
 
 
@@ -113,25 +111,21 @@ def test_a_failed_training_resumes_and_ends_in_the_same_bytes(trained, train, mo
     assert history(stopped, *TIMES) == history(trained, *TIMES)
 
 
+def train_and_die(folder, splits):
+    """Trains and is killed before the state after the third epoch is written."""
+    save = loop.save_state
+
+    def save_or_die(folder, state):
+        if len(state["history"]) == 3:
+            forks.die()
+        save(folder, state)
+
+    loop.save_state = save_or_die
+    loop.train_point(point_options(**DROPOUT), folder=folder, splits=splits)
+
+
 def test_a_killed_training_resumes_and_ends_in_the_same_bytes(trained, splits, train, tmp_path):
-    program = textwrap.dedent(
-        f"""
-        import os, signal, sys
-        from pathlib import Path
-        sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(__file__).parents[1])!r}]
-        from separation.training import loop
-        from training_examples import point_options
-        save = loop.save_state
-        def save_and_die(folder, state):
-            if len(state["history"]) == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
-            save(folder, state)
-        loop.save_state = save_and_die
-        loop.train_point(point_options(dropout=0.3), folder=Path({str(tmp_path / "killed")!r}), splits={splits!r})
-        """
-    )
-    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=200)
-    assert killed.returncode == -9, killed.stderr.decode()
+    assert forks.run(train_and_die, (tmp_path / "killed", splits)) == [-signal.SIGKILL]
     assert len(history(tmp_path / "killed")) == 2
     stopped = train("killed", experiment(**DROPOUT))
     assert digest(stopped) == digest(trained)
