@@ -1,22 +1,22 @@
 """A cache is filled once, reused, and repaired after pruning or damage."""
 
+import contextlib
 import json
 import os
+import random
 import resource
 import shutil
-import subprocess
-import sys
-import textwrap
+import signal
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
+import forks
 from separation.data.items import Items
 from separation.errors import UserError
-from separation.features import cache, fill_cache
+from separation.features import cache, fill_cache, shards
 from separation.features.decode import BatchOptions
 from separation.features.encoding import MAGNITUDE_SCALE, encoded_items, stored_arrays
 from separation.features.shards import CHECKSUM, chunk_path, describe_shard, find_damage_of_shard, shard_path
@@ -28,7 +28,6 @@ from training_examples import dataset_config, dataset_options, write_split
 
 KEYS = ["mix_magnitude", "source_magnitudes", "ideal_binary_mask", "weights"]
 OPTIONS = BatchOptions(tuple(KEYS))
-SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 
 
 def make_spec(kind="features", **changes):
@@ -82,30 +81,6 @@ def assert_same_excerpts(ours, theirs):
     for one, other in zip(all_excerpts(ours), all_excerpts(theirs), strict=True):
         for key in KEYS:
             np.testing.assert_array_equal(one[key], other[key])
-
-
-def in_another_process(body, file_size=None):
-    """Runs Python in another process, with an optional limit on the size of files; its lines of output."""
-
-    def limit():
-        if file_size:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-
-    head = f"""
-        import sys
-        sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(__file__).parents[1])!r}, {str(Path(__file__).parent)!r}]
-        from separation.features import cache
-        from separation.features import fill_cache
-        from separation.features import shards
-        fill_cache.SHARD_ITEMS = 2
-        import test_cache
-    """
-    program = textwrap.dedent(head) + textwrap.dedent(body)
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=limit, check=False, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("kind", ["features", "audio"])
@@ -238,48 +213,43 @@ def test_an_invalid_manifest_is_reported_in_one_line(split, manifest):
     assert len(cache.ensure_cache(manifest, split)) == 5
 
 
+def fill_and_report_steps(split, manifest, writer):
+    """Fills a cache and sends a message before each step."""
+
+    def reported(function):
+        def report_and_call(*arguments):
+            writer.send_bytes(b".")
+            return function(*arguments)
+
+        return report_and_call
+
+    fill_cache.SHARD_ITEMS = 2
+    fill_cache.encode_item = reported(fill_cache.encode_item)
+    shards._write_array = reported(shards._write_array)
+    shards._sync = reported(shards._sync)
+    fill_cache.atomic.write_json = reported(fill_cache.atomic.write_json)
+    cache.populate_cache(make_spec(), split, manifest)
+
+
 def test_an_interrupted_fill_keeps_complete_shards(tmp_path, manifest):
     split = write_split(tmp_path / "data" / "train", count=12, uneven=True)
     reference = tmp_path / "reference" / "train.json"
     cache.populate_cache(make_spec(), split, reference)
-    # the child reports every step through a pipe and is killed after a random number of them
-    program = f"""
-        import os, random, signal
-        choose = random.Random(0)
-
-        def report_steps(handle):
-            def reported(function):
-                def report_and_call(*arguments):
-                    os.write(handle, b".")
-                    return function(*arguments)
-                return report_and_call
-            fill_cache.encode_item = reported(fill_cache.encode_item)
-            shards._write_array = reported(shards._write_array)
-            shards._sync = reported(shards._sync)
-            fill_cache.atomic.write_json = reported(fill_cache.atomic.write_json)
-
-        for _ in range(25):
-            steps, handle = os.pipe()
-            child = os.fork()
-            if not child:
-                try:
-                    report_steps(handle)
-                    cache.populate_cache(test_cache.make_spec(), {split!r}, {str(manifest)!r})
-                finally:
-                    os._exit(0)
-            os.close(handle)
-            for _ in range(choose.randint(1, 25)):
-                os.read(steps, 1)
-            os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
-            os.close(steps)
-            print(os.WIFSIGNALED(status), *test_cache.whole_shards({str(manifest)!r}))
-    """
+    choose = random.Random(0)
     killed, kept = 0, set()
-    for line in in_another_process(program):
-        signaled, *whole = line.split()
+    for _ in range(25):
+        # the fork is killed after a random number of steps
+        steps, writer = forks.CONTEXT.Pipe(duplex=False)
+        with steps, forks.forked(fill_and_report_steps, split, manifest, writer) as fork:
+            writer.close()
+            with contextlib.suppress(EOFError):
+                for _ in range(choose.randint(1, 25)):
+                    steps.recv_bytes()
+            fork.kill()
+            fork.join()
+        whole = whole_shards(manifest)
         assert kept <= set(whole)  # complete shards are never lost
-        killed, kept = killed + (signaled == "True"), set(whole)
+        killed, kept = killed + (fork.exitcode == -signal.SIGKILL), set(whole)
     assert killed >= 5 and kept
     cache.populate_cache(make_spec(), split, manifest)
     assert contents(manifest) == contents(reference)
@@ -289,7 +259,7 @@ def test_an_interrupted_fill_keeps_complete_shards(tmp_path, manifest):
 def whole_shards(manifest):
     """Names of the shards of a cache; each has to be complete, and all have to exist if there is a manifest."""
     store = cache_store(manifest)
-    if Path(manifest).exists():
+    if manifest.exists():
         assert cache.find_damage(manifest, contents=True) is None
     group = store if store.exists() else store.with_name(f".{store.name}.partial")
     names = sorted(path.name for path in (group / "shards").glob("[0-9]*"))
@@ -316,15 +286,18 @@ def test_shards_of_an_interrupted_fill_are_verified(split, manifest, tmp_path):
     assert cache.find_damage(manifest, contents=True) is None
 
 
-def test_a_full_disk_is_reported_in_one_line_and_leaves_no_cache(split, manifest):
-    body = f"""
-        from separation.errors import UserError
-        try:
-            cache.populate_cache(test_cache.make_spec(), {split!r}, {str(manifest)!r})
-        except UserError as problem:
-            print(problem)
-    """
-    (line,) = in_another_process(body, file_size=40_000)
+def fill_with_a_full_disk(split, manifest, message):
+    """Fills a cache where no file may get longer than 40 kB, and writes the message of the error."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+    try:
+        cache.populate_cache(make_spec(), split, manifest)
+    except UserError as problem:
+        message.write_text(str(problem))
+
+
+def test_a_full_disk_is_reported_in_one_line_and_leaves_no_cache(split, manifest, tmp_path):
+    assert forks.run(fill_with_a_full_disk, (split, manifest, tmp_path / "message")) == [0]
+    (line,) = (tmp_path / "message").read_text().splitlines()
     assert line.startswith(f"{manifest.parent}: the cache cannot be written: File too large")
     assert not manifest.exists() and not cache_store(manifest).exists()
     cache.populate_cache(make_spec(), split, manifest)

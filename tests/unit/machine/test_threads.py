@@ -1,30 +1,43 @@
 """Parallel processes and threads use one thread each."""
 
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import torch
 
 from separation.data.items import Items
 from separation.features.encoding import encoded_items, stored_arrays
 from separation.features.store import FeatureStore
-from separation.machine.parallel import run_in_order
 from separation.training.batches import BatchLoader, plan_epoch
 from training_examples import dataset_options, write_split
 
+SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
+PROGRAM = """
+import json, os
+from separation.machine.parallel import run_in_order
 
 def threads_here(_):
-    """This process's id, and the numbers of threads of its numeric libraries."""
+    # sent by value: the processes import nothing else
     import torch
     from threadpoolctl import threadpool_info
-
     return os.getpid(), torch.get_num_threads(), max(pool["num_threads"] for pool in threadpool_info())
 
+found = run_in_order(threads_here, [(number,) for number in range(4)], workers=2, items="calls")
+print(json.dumps([os.getpid(), found]))
+"""
 
-def test_parallel_processes_use_one_thread_each(monkeypatch):
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        monkeypatch.setenv(variable, "4")
-    found = run_in_order(threads_here, [(number,) for number in range(4)], workers=2, items="calls")
-    assert all(process != os.getpid() for process, _, _ in found)
+
+def test_parallel_processes_use_one_thread_each():
+    # in a process of its own, as the processes of earlier tests started with other variables
+    variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "4")
+    environment = {**os.environ, **variables, "PYTHONPATH": str(SCRIPTS)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    parent, found = json.loads(done.stdout)
+    assert all(process != parent for process, _, _ in found)
     assert {(torch_threads, others) for _, torch_threads, others in found} == {(1, 1)}
 
 

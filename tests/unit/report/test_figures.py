@@ -37,8 +37,8 @@ def text_of(svg):
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    return plot(tmp_path_factory.mktemp("sweep"))
+def drawn(drawn_sweep):
+    return drawn_sweep, read_figures(drawn_sweep.files)
 
 
 def test_each_figure_is_an_svg_and_a_specification(drawn):

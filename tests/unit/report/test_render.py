@@ -77,15 +77,15 @@ def render(sweep, provenance=PROVENANCE):
     return Page(sweep.files.report.read_text(encoding="utf-8"))
 
 
-def copy_of(sweep, folder, without):
-    """A copy of a sweep without the files of one name."""
+def copy_of(sweep, folder, without=""):
+    """A copy of a sweep, without the files of one name."""
     shutil.copytree(sweep.files.path, folder, ignore=shutil.ignore_patterns(without))
     return replace(sweep, files=SweepFiles(folder), artifacts=folder / "artifacts")
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
-    return prepare(tmp_path_factory.mktemp("sweep"), draw=True)
+def sweep(drawn_sweep, tmp_path_factory):
+    return copy_of(drawn_sweep, tmp_path_factory.mktemp("sweep") / "copy")
 
 
 @pytest.fixture(scope="module")

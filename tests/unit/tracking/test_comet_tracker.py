@@ -1,4 +1,4 @@
-"""Points on comet.ml: comet's own client, in a process beside the job, against a fake server."""
+"""Points on comet.ml: comet's own client against a fake server. test_sender has what does not depend on the client."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -15,12 +16,14 @@ from comet_server import CometServer, Experiment
 from logged_point import LoggedPoint
 from separation.errors import UserError
 from separation.tracking import sync, tracker_processes
-from separation.tracking.registry import page_url
+from separation.tracking.payload import Batch, File
+from separation.tracking.registry import make_tracker, page_url
+from separation.tracking.sender import write_archive
 from separation.tracking.sent import Sent, load_sent, save_sent
+from separation.tracking.tracker import Unreachable
 from separation.tracking.tracker_processes import run_trackers
 
 LIVE = {"mode": "live", "names": ["comet"], "comet": {"workspace": "lab", "project": None}}
-OFFLINE = {**LIVE, "mode": "offline"}
 
 
 @pytest.fixture
@@ -58,9 +61,9 @@ def wait_for(condition, process=None):
         os.sched_yield()
 
 
-def train(point, epochs=(1, 2, 3), tracking=LIVE, until=None):
+def train(point, epochs=(1, 2, 3), until=None):
     """Logs a training run beside its tracker, and waits until the tracker's library is loaded or `until` is true."""
-    with run_trackers(point.folder, tracking):
+    with run_trackers(point.folder, LIVE):
         for epoch in epochs:
             point.epoch(epoch)
         wait_for(until or (lambda: load_sent(point.folder, "comet") is not None))
@@ -78,16 +81,15 @@ def sync_all(point):
     return sync.sync_points("comet", LIVE["comet"], [point.folder])
 
 
-# creating an experiment takes the client seconds, so one test checks everything that needs no faults
+# the client takes seconds to be imported and to create an experiment: one test checks everything that needs no faults
 
 
 def test_a_point_is_one_experiment_with_all_its_data(server, point, capsys):
     point.start()
     train(point, until=lambda: server.experiments)
     point.audio()
-    with run_trackers(point.folder, LIVE):
-        point.scores()
-        wait_for(lambda: next(iter(server.experiments.values())).values("test/SI-SDR"))
+    point.scores()
+    sync_all(point)
     ((key, experiment),) = server.experiments.items()
     assert (experiment.project, experiment.workspace, experiment.offline) == ("separation/music", "lab", False)
     assert experiment.name == "learning_rate=0.01"
@@ -107,12 +109,35 @@ def test_a_point_is_one_experiment_with_all_its_data(server, point, capsys):
     ]
     assert sorted(names) == sorted(["config.yml", *audio])
     assert load_sent(point.folder, "comet").key == key and page_url(point.folder).endswith(key)
+    assert experiment.opened == 2 and server.count("add/run") == 1
     assert not archives(point) and capsys.readouterr().err == ""
     # a second sync has nothing to send and contacts no server
     server.calls.clear()
     assert sync_all(point) == {point.folder.id: page_url(point.folder)} and server.calls == []
 
 
+@pytest.mark.parametrize("trouble", ["no server", "wrong key", "no answer"])
+def test_an_unreachable_server_is_reported_in_one_line_without_the_key(server, point, monkeypatch, trouble):
+    make_unreachable(trouble, server, monkeypatch)
+    monkeypatch.setattr(sync, "PATIENCE", 1.0)
+    point.start()
+    log_training(point, epochs=(1,))
+    with pytest.raises(UserError, match=r"comet: .*; no data is lost; run it again later") as error:
+        sync_all(point)
+    assert "\n" not in str(error.value) and os.environ["COMET_API_KEY"] not in str(error.value)
+    assert trouble != "wrong key" or "API key" in str(error.value)
+
+
+def make_unreachable(trouble, server, monkeypatch):
+    if trouble == "no server":
+        monkeypatch.setenv("COMET_URL_OVERRIDE", "http://127.0.0.1:9/clientlib/")
+    elif trouble == "wrong key":
+        monkeypatch.setenv("COMET_API_KEY", "wrong0wrong0wrong0wrong0w")
+    else:
+        server.faults += [("/", "hang")] * 100
+
+
+@pytest.mark.slow
 def test_a_killed_training_resumes_in_the_same_experiment(server, point):
     point.start()
     point.epoch(1)
@@ -139,14 +164,10 @@ def test_a_killed_training_resumes_in_the_same_experiment(server, point):
     assert experiment.opened == 2 and server.count("add/run") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["no server", "wrong key", "no answer"])
 def test_an_unreachable_server_causes_one_warning_and_an_archive(server, point, monkeypatch, capsys, trouble):
-    if trouble == "no server":
-        monkeypatch.setenv("COMET_URL_OVERRIDE", "http://127.0.0.1:9/clientlib/")
-    elif trouble == "wrong key":
-        monkeypatch.setenv("COMET_API_KEY", "wrong0wrong0wrong0wrong0w")
-    else:
-        server.faults += [("/", "hang")] * 100
+    make_unreachable(trouble, server, monkeypatch)
     point.start()
     train(point)
     (line,) = capsys.readouterr().err.splitlines()
@@ -163,9 +184,9 @@ def test_an_unreachable_server_causes_one_warning_and_an_archive(server, point, 
 
 def test_comets_own_command_uploads_the_archive(server, point):
     point.start()
-    train(point, tracking=OFFLINE)
+    log_training(point)
+    write_archive(make_tracker("comet", LIVE["comet"], 3.0), point.folder)
     assert server.calls == []
-    wait_for(lambda: archives(point))
     (archive,) = archives(point)
     command = [Path(sys.executable).with_name("comet"), "upload", str(archive)]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -192,9 +213,18 @@ def test_unsent_data_is_sent_later_and_only_once(server, point):
     assert [value for _, value in experiment.values("test/SI-SDR")] == [7.0] and list(server.experiments) == [key]
 
 
-@pytest.mark.parametrize("fault", [400, 403, 404, 429, 500, "drop"])
-@pytest.mark.parametrize("where", ["add/run", "experiment/metric"])
-def test_everything_arrives_after_any_single_failure(server, point, fault, where):
+def faults(where, fast):
+    """A fault in each request that sends data; most of them are slow."""
+    return [
+        pytest.param(where, fault, marks=() if fault in fast else pytest.mark.slow)
+        for fault in (400, 403, 404, 429, 500, "drop")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("where", "fault"), [*faults("add/run", [500, "drop"]), *faults("experiment/metric", [403, 429, "drop"])]
+)
+def test_everything_arrives_after_any_single_failure(server, point, where, fault):
     server.faults.append((where, fault))
     point.start()
     log_training(point)
@@ -208,7 +238,15 @@ def test_everything_arrives_after_any_single_failure(server, point, fault, where
     assert server.faults == []
 
 
-@pytest.mark.parametrize(("where", "fault"), [("experiment/metric*", 500), ("asset/upload*", 403), ("log-other*", 400)])
+@pytest.mark.parametrize(
+    ("where", "fault"),
+    [
+        ("experiment/metric*", 500),
+        # the client repeats an upload for 20 s, a time that no setting changes
+        pytest.param("asset/upload*", 403, marks=pytest.mark.slow),
+        ("log-other*", 400),
+    ],
+)
 def test_rejected_data_is_reported_and_sent_once_it_is_accepted(server, point, where, fault):
     server.faults.append((where, fault))
     point.start()
@@ -226,6 +264,18 @@ def test_rejected_data_is_reported_and_sent_once_it_is_accepted(server, point, w
     assert "config.yml" in [name for _, name, _ in experiment.assets]
 
 
+def test_a_rejected_file_is_an_error_of_its_batch_alone(point):
+    """With the state of the client after it has repeated an upload for 20 s."""
+    tracker = make_tracker("comet", LIVE["comet"], 3.0)
+    streamer = SimpleNamespace(has_connection_to_server=lambda: True, has_upload_failed=lambda: True)
+    tracker.experiment = SimpleNamespace(flush=lambda timeout: True, streamer=streamer, log_asset=lambda *_, **__: None)
+    tracker.send(Batch())
+    with pytest.raises(Unreachable, match="a file was rejected") as error:
+        tracker.send(Batch(files=[File("config.yml", point.folder.config, "file")]))
+    assert error.value.rejected
+
+
+@pytest.mark.slow
 def test_a_brief_failure_is_retried_during_training(server, point, capsys):
     server.faults.append(("experiment/metric", 500))
     point.start()
@@ -246,6 +296,7 @@ def test_an_experiment_created_before_a_kill_is_reused(server, point):
     assert key == "ab" * 16 and experiment.values("train/step_loss") == point.step_losses()
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_process_behind(server, point, request):
     # a background job of a shell starts with Ctrl-C ignored
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

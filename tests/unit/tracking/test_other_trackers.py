@@ -76,7 +76,7 @@ def test_a_point_is_one_mlflow_run_with_all_its_data(point, store):
     assert client.get_experiment(run.info.experiment_id).name == "separation/music"
 
 
-@pytest.mark.parametrize("mode", ["live", "offline"])
+@pytest.mark.parametrize("mode", [pytest.param("live", marks=pytest.mark.slow), "offline"])
 def test_a_local_store_is_written_during_the_job_in_every_mode(point, store, mode):
     options, client = store
     with run_trackers(point.folder, {"mode": mode, "names": ["mlflow"], "mlflow": options}):

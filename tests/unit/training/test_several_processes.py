@@ -2,16 +2,19 @@
 
 import contextlib
 import csv
-import json
+import logging
 import os
 import select
-import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+import forks
 from separation.errors import UserError
 from separation.experiment.options import PointOptions
 from separation.nussl_compat import nussl
@@ -19,7 +22,62 @@ from separation.training import launch, loop
 from separation.training.launch import train_together
 from training_examples import experiment, point_options, write_split
 
-SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
+RESUMED = {"dropout": 0.3, "checkpoint_minutes": 1e-9, "num_epochs": 2}
+
+
+class Torchrun:
+    """Stands in for the process of torchrun: starts the ranks as forks, which need no seconds for imports."""
+
+    killed_before_step = None  # the step before which rank 1 dies
+    returncode = None
+
+    def __init__(self, command, *, env, stdout, **_):
+        *options, package, request = command[3:]
+        assert command[1:3] == ["-m", "torch.distributed.run"] and package == "separation.training.launch"
+        (count,) = [int(option.partition("=")[2]) for option in options if option.startswith("--nproc-per-node=")]
+        store = Path(request).with_name("store")
+        store.unlink(missing_ok=True)
+        self.ranks = []
+        for rank in range(count):
+            variables = {**env, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+            step = self.killed_before_step if rank == 1 else None
+            self.ranks.append((request, variables, str(store), stdout.name, step))
+
+    def wait(self):
+        self.returncode = max(map(abs, forks.run(run_rank, *self.ranks)))
+        return self.returncode
+
+    def poll(self):
+        return self.returncode
+
+
+def run_rank(request, variables, store, output, killed_before_step):
+    """What torchrun's process of one rank does, with a rendezvous in a file, as a free port may be taken meanwhile."""
+    os.environ.update(variables)
+    with open(output, "ab") as written:
+        os.dup2(written.fileno(), 1)
+        os.dup2(written.fileno(), 2)
+    logging.getLogger().handlers.clear()  # those of pytest
+    join = torch.distributed.init_process_group
+    rank = {"rank": int(variables["RANK"]), "world_size": int(variables["WORLD_SIZE"])}
+    torch.distributed.init_process_group = partial(join, init_method=f"file://{store}", **rank)
+    step, count = loop.Optimization.step, iter(range(1000))
+
+    def step_or_die(self, compute_gradients):
+        if next(count) == killed_before_step:
+            forks.die()
+        return step(self, compute_gradients)
+
+    loop.Optimization.step = step_or_die
+    sys.argv = ["launch", request]
+    launch.main()
+
+
+@pytest.fixture(params=["forks", pytest.param("torchrun", marks=pytest.mark.slow)])
+def launcher(request, monkeypatch):
+    if request.param == "forks":
+        monkeypatch.setattr(launch, "subprocess", SimpleNamespace(Popen=Torchrun, STDOUT=subprocess.STDOUT))
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +95,11 @@ def losses(folder):
         return [float(row[key]) for row in csv.DictReader(source) for key in ("train_loss", "validation_loss")]
 
 
-def test_two_processes_equal_one_with_twice_the_batch(splits, tmp_path):
+def train(folder, splits):
+    train_together(point_options(**RESUMED), folder=folder, splits=splits, count=2)
+
+
+def test_two_processes_equal_one_with_twice_the_batch(launcher, splits, tmp_path):
     loop.train_point(point_options(batch_size=4, num_epochs=3), folder=tmp_path / "one", splits=splits)
     train_together(
         point_options(batch_size=2, num_epochs=3), folder=tmp_path / "two", splits=splits, count=2, log=tmp_path / "log"
@@ -51,40 +113,37 @@ def test_two_processes_equal_one_with_twice_the_batch(splits, tmp_path):
     assert weights[0].keys() == weights[1].keys()
 
 
-def test_two_killed_processes_leave_no_orphan_and_resume(splits, tmp_path):
-    config = experiment(dropout=0.3, checkpoint_minutes=1e-9, num_epochs=2)
-    train_together(PointOptions.read(config), folder=tmp_path / "uninterrupted", splits=splits, count=2)
-    program = f"""
-import json, sys
-sys.path[:0] = [{str(SCRIPTS)!r}]
-from pathlib import Path
-from separation.experiment.options import PointOptions
-from separation.training.launch import train_together
-options = PointOptions.read(json.loads(sys.argv[1]))
-train_together(options, folder=Path(sys.argv[2]), splits=json.loads(sys.argv[3]), count=2)
-"""
-    arguments = [json.dumps(config), str(tmp_path / "killed"), json.dumps(splits)]
+def test_two_processes_resume_in_the_middle_of_an_epoch_after_one_was_killed(splits, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "subprocess", SimpleNamespace(Popen=Torchrun, STDOUT=subprocess.STDOUT))
+    train(tmp_path / "uninterrupted", splits)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="torchrun exited with"):
+        patch.setattr(Torchrun, "killed_before_step", 4)  # of 3 steps per epoch
+        train(tmp_path / "killed", splits)
+    assert len(losses(tmp_path / "killed")) == 2, "it was killed in epoch 2"
+    train(tmp_path / "killed", splits)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "uninterrupted")
+
+
+# torchrun itself takes 15 s on two processors, so one of the tests that always run starts it
+def test_two_killed_processes_leave_no_orphan_and_resume(launcher, splits, tmp_path, monkeypatch):
+    train(tmp_path / "uninterrupted", splits)
     state = tmp_path / "killed" / "state" / "state.pt"
-    with subprocess.Popen([sys.executable, "-c", program, *arguments]) as job:
-        while not state.exists() and job.poll() is None:
-            wait_a_moment(job)
-        assert job.poll() is None, "the training ended before the kill"
-        members = descendants(job.pid)
-        assert len(members) >= 4, "the job, torchrun and two training processes"
-        os.kill(job.pid, signal.SIGKILL)
-        job.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "subprocess", subprocess)
+        with forks.forked(train, tmp_path / "killed", splits) as job:
+            while not state.exists() and job.is_alive():
+                job.join(0.05)
+            assert job.is_alive(), "the training ended before the kill"
+            members = descendants(job.pid)
+            assert len(members) >= 4, "the job, torchrun and two training processes"
+            job.kill()
     # the kernel kills them one after the other
     for member in members[1:]:
         with contextlib.suppress(ProcessLookupError):
             select.select([os.pidfd_open(member)], [], [], 60)
         assert not is_alive(member)
-    train_together(PointOptions.read(config), folder=tmp_path / "killed", splits=splits, count=2)
+    train(tmp_path / "killed", splits)
     assert losses(tmp_path / "killed") == losses(tmp_path / "uninterrupted")
-
-
-def wait_a_moment(job):
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        job.wait(0.05)
 
 
 def descendants(ancestor):
@@ -109,7 +168,7 @@ def is_alive(pid):
         return False
 
 
-def test_an_error_of_several_processes_is_reported_in_one_line(splits, tmp_path):
+def test_an_error_of_several_processes_is_reported_in_one_line(launcher, splits, tmp_path):
     config = experiment(loss_function=[["dpcl", "embedding", 1e39]])
     with pytest.raises(UserError, match="the loss is inf in epoch 1 at learning rate"):
         train_together(PointOptions.read(config), folder=tmp_path / "point", splits=splits, count=2)

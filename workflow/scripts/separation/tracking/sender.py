@@ -27,7 +27,7 @@ from separation.training.events import EventReader, latest_events, read_events
 PATIENCE = 3.0  # seconds for one request while a job runs
 ARCHIVE_AFTER_SECONDS = 2.5  # seconds from the end of the job until the archive is written
 LONGEST = 60.0  # further seconds that an open connection may take after that; the job does not wait for them
-PAUSE = 1.0  # seconds between two reads of the log
+PAUSE = 1.0  # seconds between two reads of the log, and before the first new connection
 RETRIES = 3  # new connections while the job runs
 
 
@@ -63,11 +63,11 @@ def _run(request: dict, tracker: Tracker, point: PointFolder, marker: Path | Non
             _feed(tracker, point, sent, state)
             delivered = True
         except Unreachable as error:
-            if request["attempt"] < RETRIES and not state.job_ended.wait(2.0 ** request["attempt"]):
+            if request["attempt"] < RETRIES and not state.job_ended.wait(PAUSE * 2 ** request["attempt"]):
                 archiver.end(write=False)
                 # a new process drops the threads of the old connection and their locks
                 retry = json.dumps({**request, "attempt": request["attempt"] + 1})
-                os.execv(sys.executable, [sys.executable, "-m", __spec__.name, retry])
+                os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:-1], retry])
             _warn(tracker.title, error, _slow(marker) if state.connected.is_set() else marker)
     state.job_ended.wait()
     state.done.set()

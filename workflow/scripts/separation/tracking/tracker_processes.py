@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 MAX_DELAY_SECONDS = 5.0  # longest delay of the end of a job by all trackers together
 
+# module that a tracker's process runs
+SENDER = "separation.tracking.sender"
+
 _SCRIPTS = Path(__file__).resolve().parents[2]
 
 
@@ -58,7 +61,7 @@ def _start(point: PointFolder, name: str, tracking: Mapping[str, Any]) -> subpro
     }
     paths = [str(_SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
-        [sys.executable, "-m", "separation.tracking.sender", json.dumps(request)],
+        [sys.executable, "-m", SENDER, json.dumps(request)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
