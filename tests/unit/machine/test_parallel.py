@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import pty
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,8 @@ from separation.machine.parallel import Progress, run_in_order
 def clock(monkeypatch):
     """The time that Progress sees, in seconds."""
     now = [1000.0]
-    monkeypatch.setattr(parallel.time, "monotonic", lambda: now[0])
+    # of Progress alone: threads of the test's process keep the real one
+    monkeypatch.setattr(parallel, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
@@ -26,11 +28,12 @@ def standard_error_on_a_terminal():
     reader, writer = pty.openpty()
 
     def seen():
-        os.set_blocking(reader, False)
-        try:
-            return os.read(reader, 2**16).decode().splitlines()
-        except BlockingIOError:
-            return []
+        # what was written reaches the reader some time later
+        print("end", file=file, flush=True)
+        text = ""
+        while not text.endswith("end\r\n"):
+            text += os.read(reader, 2**16).decode()
+        return text.splitlines()[:-1]
 
     with os.fdopen(writer, "w") as file, contextlib.redirect_stderr(file):
         yield seen

@@ -153,9 +153,24 @@ def test_wandbs_own_command_uploads_the_archive(server, point):
     assert key == load_sent(point.folder, "wandb").key and run.values("train/step_loss") == point.step_losses()
 
 
-def test_an_unreachable_wandb_server_causes_one_warning_and_an_archive(point, monkeypatch, capsys):
+@pytest.fixture
+def without_server(monkeypatch):
+    """An address without a server."""
     monkeypatch.setenv("WANDB_API_KEY", "f0" * 20)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    yield
+    wandb.teardown()
+
+
+def test_an_unreachable_wandb_server_is_reported_in_one_line_without_the_key(without_server, point, monkeypatch):
+    monkeypatch.setattr(sync, "PATIENCE", 1.0)
+    with pytest.raises(UserError, match=r"wandb: .*; no data is lost; run it again later") as error:
+        sync.sync_points("wandb", WANDB, [point.folder])
+    assert "\n" not in str(error.value) and "f0f0" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_an_unreachable_wandb_server_causes_one_warning_and_an_archive(without_server, point, capsys):
     with run_trackers(point.folder, {"mode": "live", "names": ["wandb"], "wandb": WANDB}):
         while load_sent(point.folder, "wandb") is None:
             os.sched_yield()
