@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import soundfile
 import torch
 
+import forks
 from separation.errors import UserError
 from separation.evaluation import evaluate as evaluation_module
 from separation.evaluation.evaluate import evaluate_point
@@ -282,24 +282,26 @@ def test_silence_in_a_mixture_does_not_stop_the_evaluation(tmp_path, checkpoints
     assert np.isnan(table.loc["vocals", "SI-SDR"]) and np.isfinite(table.loc["drums", "SI-SDR"])
 
 
-def killed_in_its_second_share(folder, split, checkpoint, config, monkeypatch):
-    """Evaluates in a process that is killed during its second share."""
-    monkeypatch.setattr("separation.evaluation.evaluate.BATCH", 2)
-    monkeypatch.setattr("separation.evaluation.evaluate.BATCHES_PER_TASK", 1)
-    child = os.fork()
-    if child == 0:
-        write_text = evaluation_module.write_text
+def evaluate_and_die(folder, split, checkpoint, config):
+    """Evaluates in shares of two items and is killed during the second one."""
+    evaluation_module.BATCH, evaluation_module.BATCHES_PER_TASK = 2, 1
+    write_text = evaluation_module.write_text
 
-        def write_and_die(path, text):
-            if path.name == "00000002.json":
-                os.kill(os.getpid(), signal.SIGKILL)
-            write_text(path, text)
+    def write_or_die(path, text):
+        if path.name == "00000002.json":
+            forks.die()
+        write_text(path, text)
 
-        evaluation_module.write_text = write_and_die
-        evaluate(folder, split, checkpoint, config)
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    evaluation_module.write_text = write_or_die
+    evaluate(folder, split, checkpoint, config)
+
+
+def kill_in_its_second_share(folder, *arguments, monkeypatch):
+    """Leaves an evaluation that was killed during its second share, and makes the next ones use the same shares."""
+    assert forks.run(evaluate_and_die, (folder, *arguments)) == [-signal.SIGKILL]
     assert not (folder / "scores.parquet").exists()
+    monkeypatch.setattr(evaluation_module, "BATCH", 2)
+    monkeypatch.setattr(evaluation_module, "BATCHES_PER_TASK", 1)
 
 
 @pytest.fixture
@@ -318,7 +320,7 @@ def separated(monkeypatch):
 @pytest.mark.parametrize("keep", ["none", "all"])
 def test_interrupted_evaluations_resume(tmp_path, split, checkpoints, separated, monkeypatch, keep):
     config = {**CONFIG, "test_config": {**CONFIG["test_config"], "keep_estimates": keep}}
-    killed_in_its_second_share(tmp_path / "killed", split, checkpoints["clustering"], config, monkeypatch)
+    kill_in_its_second_share(tmp_path / "killed", split, checkpoints["clustering"], config, monkeypatch=monkeypatch)
     resumed = evaluate(tmp_path / "killed", split, checkpoints["clustering"], config)
     scored = separated[:3] if keep == "none" else separated
     assert scored == ["000002", "000003", "000004"]
@@ -334,7 +336,7 @@ def test_interrupted_evaluations_resume(tmp_path, split, checkpoints, separated,
 
 @pytest.mark.parametrize("changed", ["checkpoint", "config", "data"])
 def test_the_state_of_another_evaluation_is_not_reused(tmp_path, split, checkpoints, separated, monkeypatch, changed):
-    killed_in_its_second_share(tmp_path, split, checkpoints["clustering"], CONFIG, monkeypatch)
+    kill_in_its_second_share(tmp_path, split, checkpoints["clustering"], CONFIG, monkeypatch=monkeypatch)
     checkpoint, config = checkpoints["clustering"], CONFIG
     if changed == "checkpoint":
         checkpoint, config = checkpoints["masks"], {**CONFIG, "algorithm_config": {"class": "DeepMaskEstimation"}}
