@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs optional packages into .venv: envs/extra.sh jupyter|trackers|pesq...
+# Installs optional packages into .venv: envs/extra.sh jupyter|trackers|pesq|networks...
 # Each name installs the exact versions in envs/<name>.lock. A second run ends at once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

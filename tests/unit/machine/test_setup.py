@@ -18,7 +18,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCK = ROOT / "envs" / "requirements.lock"
-EXTRAS = ("jupyter", "trackers", "pesq")  # installed when they are used, and for the tests
+EXTRAS = ("jupyter", "trackers", "pesq", "networks")  # installed when they are used, and for the tests
 TOOLS = ["bash", "awk", "cat", "cp", "cut", "date", "dirname", "env", "flock", "grep", "head", "kill", "mkdir", "mv"]
 TOOLS += ["rm", "sed", "sha256sum", "tail", "touch"]
 PROGRAMS = ["python", "snakemake", "snakefmt", "ruff", "codespell", "tensorboard", "shellcheck"]

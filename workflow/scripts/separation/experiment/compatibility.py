@@ -20,6 +20,7 @@ from separation.experiment.nussl_signatures import (
 from separation.experiment.schema import format_value
 from separation.experiment.tensor_sizes import TensorSizes
 from separation.experiment.testers import METRICS_OF, read_testers, tester_names
+from separation.experiment.torch_networks import check_network, expanded
 from separation.experiment.user_classes import Extras
 from separation.experiment.user_metrics import find_user_metrics
 from separation.experiment.waveform_losses import WAVEFORM_LOSSES, LossEntry
@@ -41,7 +42,11 @@ def check_config(config: Mapping[str, Any], extras: Extras = NO_EXTRAS) -> Mista
         config: Complete config of a point.
         extras: User classes that the config may name.
     """
-    model = config["model_config"]
+    mistake = check_network(config["model_config"], config["dataset_config"], extras)
+    if mistake is not None:
+        return mistake
+    model = expanded(config["model_config"])
+    config = {**config, "model_config": model}
     return (
         _check_folders(config["datasets"])
         or _check_connections(model)

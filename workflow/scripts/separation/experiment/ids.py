@@ -56,6 +56,9 @@ EXCLUDED = frozenset(
 # so points trained before the option existed keep their id.
 NEUTRAL: dict[str, Any] = {
     "dataset_config.remix": None,
+    "model_config.args": {},
+    "model_config.axes": None,
+    "model_config.select": [],
     "train_config.early_stopping": None,
     "train_config.ema_decay": None,
     "train_config.gradient_accumulation": 1,

@@ -14,6 +14,7 @@ from typing import Any, Self
 from separation.errors import UserError
 from separation.experiment.ids import with_neutral
 from separation.experiment.schema_defaults import with_defaults
+from separation.experiment.torch_networks import expanded
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,10 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """model_config: the network as nussl's SeparationModel reads it.
+    """model_config: the network as nussl's SeparationModel reads it, and as it was written.
 
-    `modules`, `connections` and `output` are kept as written, lists and all, as checkpoints hold them.
+    `modules`, `connections` and `output` have lists where they were written, as checkpoints hold them. Those of any
+    other class are derived from it, `args`, `axes` and `select`.
     """
 
     class_: str
@@ -121,6 +123,9 @@ class NetworkOptions:
     modules: Mapping[str, Any]
     connections: list[Any]
     output: list[str]
+    args: Mapping[str, Any]
+    axes: Mapping[str, str] | None
+    select: list[str | int]
 
     @classmethod
     def read(cls, model_config: Mapping[str, Any]) -> Self:
@@ -129,7 +134,8 @@ class NetworkOptions:
         Raises:
             UserError: A key without a default is missing.
         """
-        return cls(**_values(cls, model_config, "model_config", freeze=False))
+        described = {key: value for key, value in expanded(model_config).items() if key not in ("class", "name")}
+        return cls(**_values(cls, {**model_config, **described}, "model_config", freeze=False))
 
 
 @dataclass(frozen=True)

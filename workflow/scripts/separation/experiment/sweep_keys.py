@@ -8,6 +8,7 @@ from separation.errors import UserError, nearest
 from separation.experiment import schema
 from separation.experiment.key_paths import CACHE_PATH, all_keys, paths_of
 from separation.experiment.nussl_signatures import ARGUMENT_NAMES, arguments_of
+from separation.experiment.torch_networks import is_torch_network
 from separation.files.yaml_reader import Document, KeyPath
 
 SCHEMA = "experiment"
@@ -87,6 +88,8 @@ class SweepKeys:
         paths: list[KeyPath] = [
             ("model_config", "modules", name, "args") for name, module in modules.items() if "class" in module
         ]
+        if is_torch_network(self.base["model_config"]):
+            paths.append(("model_config", "args"))
         return [*paths, ("algorithm_config", "args")]
 
     def _class_at(self, path: KeyPath) -> str:
@@ -99,6 +102,9 @@ class SweepKeys:
         """Whether `key` may be set under `parent` although neither the file nor the defaults contain it."""
         part, rest = schema.subschema(SCHEMA, parent)
         if not rest and part is not None and key in part.get("properties", {}):
+            return True
+        if parent == ("model_config", "args"):
+            # checked with the class of each point
             return True
         if parent and parent[-1] == "args":
             known = arguments_of(self._class_at(parent))

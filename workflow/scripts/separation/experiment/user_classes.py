@@ -76,7 +76,10 @@ class Extras:
 
 
 _CLASS_NAMES = {
-    "model_config": lambda config: [module.get("class") for module in config["model_config"]["modules"].values()],
+    "model_config": lambda config: [
+        config["model_config"].get("class"),
+        *(module.get("class") for module in config["model_config"].get("modules", {}).values()),
+    ],
     "train_config": lambda config: [
         str(loss[0]).rpartition(":")[2] for loss in config["train_config"]["loss_function"]
     ],

@@ -1,4 +1,4 @@
-"""Networks from an experiment: nussl's SeparationModel."""
+"""Networks from an experiment: nussl's SeparationModel, with any torch module in it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 
 from separation.errors import UserError
 from separation.experiment.options import NetworkOptions
+from separation.networks.adapter import register_adapter
 from separation.nussl_compat import nussl
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,7 @@ def build_model(
     Raises:
         UserError: The model cannot be built, or does not fit spectrograms of that size.
     """
-    if options.class_ != "SeparationModel":
-        raise UserError(f"expected SeparationModel, found {options.class_!r}", key="model_config.class")
+    register_adapter()
     config = {key: copy.deepcopy(getattr(options, key)) for key in ("modules", "connections", "output")}
     config["name"] = options.name
     _check_classes(config["modules"])

@@ -12,6 +12,7 @@ from separation.experiment import config as configuration
 from separation.experiment.compatibility import check_config, check_data
 from separation.experiment.ids import digest, slug
 from separation.experiment.sweep import Point, Sweep
+from separation.experiment.torch_networks import package_version
 from separation.experiment.user_classes import find_extras
 from separation.files.layout import cache_manifest, split_manifest
 from separation.files.listing import listing
@@ -138,7 +139,7 @@ class _Expansion:
         info, dataset_config, train_config = (config[name].value for name in ("info", "dataset_config", "train_config"))
         splits = self._once(self._splits, config["datasets"].value)
         user_class_hashes = self._extras(info["extras"]).hashes(point.config, "model_config", "train_config")
-        parts = training_parts(config, splits, user_class_hashes)
+        parts = training_parts(config, splits, user_class_hashes, package_version(config["model_config"].value))
         job = training_spec(parts, train_config, splits["train"].name, info["seed"])
         training = self.workflow.trainings.get(job.id)
         if training is None:

@@ -64,7 +64,10 @@ def section_of(name: str, written: dict[str, Any]) -> Section:
 
 
 def training_parts(
-    config: Mapping[str, Section], splits: Mapping[str, Split], user_class_hashes: Mapping[str, str]
+    config: Mapping[str, Section],
+    splits: Mapping[str, Split],
+    user_class_hashes: Mapping[str, str],
+    package_version: Mapping[str, str],
 ) -> dict[str, str]:
     """Everything but the seed that determines a point's weights, by name, each as canonical JSON.
 
@@ -72,12 +75,15 @@ def training_parts(
         config: Sections of a point's config.
         splits: Splits by train, val and test.
         user_class_hashes: Hashes of the user's own classes that the network and its losses use.
+        package_version: Version of the package that the network comes from, by its name.
     """
     parts = {name: config[name].identity for name in ("dataset_config", "model_config", "train_config")}
     parts["datasets"] = canonical_json({key: splits[key].identity for key in ("train", "val")})
     parts["versions"] = _TRAINING_VERSIONS
     if user_class_hashes:
         parts["extras"] = canonical_json(user_class_hashes)
+    if package_version:
+        parts["packages"] = canonical_json(package_version)
     return parts
 
 

@@ -13,6 +13,7 @@ import torch
 from separation.errors import UserError
 from separation.experiment.options import PointOptions
 from separation.experiment.user_classes import UserClass, find_extras
+from separation.networks.adapter import register_adapter
 from separation.nussl_compat import nussl
 
 #: separation algorithms from the user's files
@@ -32,6 +33,7 @@ def load_extras(options: PointOptions) -> None:
         UserError: A file cannot be imported, or its class is none of these.
     """
     sections = ("model_config", "train_config", "algorithm_config")
+    register_adapter()
     for user_class in find_extras(options.extras).used_by(options.written, *sections):
         _register(user_class, getattr(load_file(user_class.file), user_class.name))
 
