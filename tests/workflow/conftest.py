@@ -47,6 +47,17 @@ def new_process(arguments: Sequence[str], folder: Path, environment: Mapping[str
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
+def planned_jobs(done: subprocess.CompletedProcess) -> dict[str, int]:
+    """The number of jobs of each rule in the output of a dry run, without target rules."""
+    text = done.stdout + done.stderr
+    if "Nothing to be done" in text:
+        return {}
+    table = text.split("Job stats:")[1].split("total")[0]
+    counts = {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE)}
+    targets = {"all", "data", "cache", "train", "evaluate", "analyze", "publish"}
+    return {name: count for name, count in counts.items() if name not in targets}
+
+
 class Project:
     """A clone of the repository in which snakemake runs as for a user."""
 
@@ -90,14 +101,7 @@ class Project:
 
     def planned(self, *arguments: str, **variables: str) -> dict[str, int]:
         """The number of jobs of each rule in a dry run, without target rules."""
-        done = self.run("-n", *arguments, **variables)
-        text = done.stdout + done.stderr
-        if "Nothing to be done" in text:
-            return {}
-        table = text.split("Job stats:")[1].split("total")[0]
-        counts = {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE)}
-        targets = {"all", "data", "cache", "train", "evaluate", "analyze", "publish"}
-        return {name: count for name, count in counts.items() if name not in targets}
+        return planned_jobs(self.run("-n", *arguments, **variables))
 
     def path(self, pattern: str) -> Path:
         """The only file that matches a pattern."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, planned_jobs
 
 
 def test_the_default_sweep_plans_eight_points_on_one_dataset(fresh):
@@ -16,10 +16,7 @@ def test_the_default_sweep_plans_eight_points_on_one_dataset(fresh):
     assert planned["mix_dataset"] == planned["populate_cache"] == 3
     for rule in ("fetch_source", "organize_source", "resample_source", "evaluate_baselines", "render_report"):
         assert planned[rule] == 1
-
-
-def test_the_default_sweep_runs_without_arguments(fresh):
-    assert fresh.planned() == fresh.planned("--config", "sweep=music_dpcl")
+    assert fresh.planned() == planned, "it is the default"
 
 
 @pytest.mark.parametrize(
@@ -40,14 +37,11 @@ def test_targets_run_up_to_their_stage(fresh, target, last):
     assert last in planned and not set(later) & set(planned)
 
 
-@pytest.mark.parametrize("profile", ["local", "local-gpu"])
-def test_profiles_are_found_by_name(fresh, profile):
-    assert fresh.planned("--profile", profile, CUDA_VISIBLE_DEVICES="")["train_point"] == 8
-
-
-def test_local_gpu_without_gpus_prints_that_it_uses_the_cpu(fresh):
-    done = fresh.run("-n", "--profile", "local-gpu", CUDA_VISIBLE_DEVICES="")
-    assert "0 GPUs: training on the CPU" in done.stderr
+@pytest.mark.parametrize("profile, notices", [("local", 0), ("local-gpu", 1)])
+def test_profiles_are_found_by_name_and_without_gpus_one_uses_the_cpu(fresh, profile, notices):
+    done = fresh.run("-n", "--profile", profile, CUDA_VISIBLE_DEVICES="")
+    assert planned_jobs(done)["train_point"] == 8
+    assert done.stderr.count("0 GPUs: training on the CPU") == notices
 
 
 def test_the_dag_can_be_piped_to_dot(fresh):

@@ -1,12 +1,13 @@
 """Patches of Snakemake: they change no result, apply only to large sweeps, and are still needed."""
 
+import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import dry_runs
 from separation.planning import snakemake_patches
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
@@ -49,8 +50,7 @@ MANY = snakemake_patches.LARGE_SWEEP_POINTS + 1
 def plan(folder: Path, script: str, *options: str, points: int = MANY) -> subprocess.CompletedProcess:
     """`snakemake -n` on four jobs of one rule."""
     (folder / "Snakefile").write_text(SNAKEFILE.format(scripts=str(SCRIPTS), script=script, points=points))
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "2", *options]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return dry_runs.snakemake(["--dry-run", "--cores", "2", *options], folder, os.environ)
 
 
 def test_scripts_and_signatures_are_looked_up_once_for_all_jobs_of_a_rule(tmp_path):
