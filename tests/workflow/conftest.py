@@ -1,12 +1,13 @@
 """Real Snakemake runs in copies of the repository."""
 
+import contextlib
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,21 @@ def project(finished, tmp_path) -> Project:
 def fresh(tmp_path) -> Project:
     """A clone in which nothing has run yet."""
     return Project.clone(tmp_path / "fresh")
+
+
+@pytest.fixture
+def run_command(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs the main function of a command in a folder and in this process, where its imports are paid already."""
+
+    def run(main: Callable[[list[str]], int], folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
+        for name in UNSET:
+            monkeypatch.delenv(name, raising=False)
+        capsys.readouterr()
+        with contextlib.chdir(folder):
+            code = main([str(argument) for argument in arguments])
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
-"""`make compare`: several sweeps in one table and one report, from real runs."""
+"""`make compare`: several sweeps in one table and one report."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -7,15 +8,9 @@ import sys
 import pandas
 import pytest
 
+import in_process
 from conftest import ROOT, TINY, UNSET, Project
-
-
-def compare(project, sweeps):
-    """Runs the command as the Makefile does."""
-    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
-    environment["PYTHONPATH"] = str(ROOT / "workflow/scripts")
-    command = [sys.executable, "-m", "separation.commands.compare", sweeps]
-    return subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, timeout=300)
+from separation.commands import compare
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +24,17 @@ def swept(finished, tmp_path_factory) -> Project:
     ):
         written = text.replace("name: tiny_dpcl", f"name: {name}").replace("test: {dataset: tiny_music}", test)
         (project.folder / f"tests/experiments/{name}.yml").write_text(written)
-        project.run("--config", f"sweep=tests/experiments/{name}.yml")
+        with contextlib.chdir(project.folder):
+            in_process.summarize(in_process.plan(f"tests/experiments/{name}.yml"))
     return project
 
 
 def test_a_shared_point_has_one_row_with_both_labels(swept):
-    done = compare(swept, "tiny_dpcl,shares")
+    # as the Makefile runs it
+    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
+    environment["PYTHONPATH"] = str(ROOT / "workflow/scripts")
+    command = [sys.executable, "-m", "separation.commands.compare", "tiny_dpcl,shares"]
+    done = subprocess.run(command, cwd=swept.folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == (
         "2 points, 1 of them in more than one sweep: results/comparisons/tiny_dpcl+shares/report.html"
@@ -55,8 +55,8 @@ def test_a_shared_point_has_one_row_with_both_labels(swept):
     assert "tests/experiments/shares.yml" in page
 
 
-def test_different_test_mixtures_are_reported(swept):
-    done = compare(swept, "tests/experiments/other_test.yml,tiny_dpcl")
+def test_different_test_mixtures_are_reported(swept, run_command):
+    done = run_command(compare.main, swept.folder, "tests/experiments/other_test.yml,tiny_dpcl")
     assert done.returncode == 0, done.stderr
     notice = "The sweeps were tested on different mixtures (other_test on 2 mixtures of tiny_music/val; tiny_dpcl on 2"
     assert notice in done.stdout
@@ -79,16 +79,16 @@ def test_different_test_mixtures_are_reported(swept):
         ("tiny_dpcl,tiny_dpcl", "expected two or more sweeps, found tiny_dpcl, tiny_dpcl"),
     ],
 )
-def test_a_wrong_name_is_reported_in_one_line(swept, sweeps, message):
-    done = compare(swept, sweeps)
+def test_a_wrong_name_is_reported_in_one_line(swept, run_command, sweeps, message):
+    done = run_command(compare.main, swept.folder, sweeps)
     assert done.returncode == 1
     assert done.stderr == f"Error: sweeps: {message}\n"
 
 
-def test_the_error_for_a_sweep_without_scores_has_the_remedy(swept):
+def test_the_error_for_a_sweep_without_scores_has_the_remedy(swept, run_command):
     scores = swept.folder / "results/sweeps/shares/scores.parquet"
     hidden = scores.rename(scores.with_suffix(".hidden"))
-    done = compare(swept, "tiny_dpcl,shares")
+    done = run_command(compare.main, swept.folder, "tiny_dpcl,shares")
     hidden.rename(scores)
     assert done.returncode == 1
     assert "is not evaluated yet; run: snakemake --config sweep=tests/experiments/shares.yml" in done.stderr

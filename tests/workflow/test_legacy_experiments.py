@@ -36,6 +36,7 @@ def test_legacy_experiments_are_trained_and_compared(project, monkeypatch, kind,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind, points", [("dpcl", 2), ("mi", 1)])
 def test_legacy_experiments_run_through_to_the_report(project, kind, points):
     write_experiment(project, kind)
