@@ -11,23 +11,15 @@ import pandas
 import pytest
 import soundfile
 
-from conftest import ROOT
+from conftest import ROOT, UNSET
+from separation.commands import export, separate
 
 
-@pytest.fixture
-def command(finished):
-    """Runs a module of the library, or a script, in the finished project."""
-
-    def run(module, *arguments, folder=finished.folder, paths=(ROOT / "workflow" / "scripts",)):
-        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
-        for name in ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY"):
-            variables.pop(name, None)
-        return subprocess.run(
-            [sys.executable, *(["-m", module] if module else []), *map(str, arguments)],
-            cwd=folder, env=variables, capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
-
-    return run
+def run_python(folder, library, *arguments):
+    """Runs Python in a folder, with a library on its path."""
+    variables = {name: value for name, value in os.environ.items() if name not in UNSET} | {"PYTHONPATH": str(library)}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -41,18 +33,14 @@ def noise(seconds, rate, channels, seed=0):
     return 0.1 * (tones[:, None] * np.ones(channels) + 0.3 * rng.normal(size=(len(tones), channels)))
 
 
-def test_estimates_have_the_rate_channels_and_length_of_the_file(tmp_path, command, point):
+def test_estimates_have_the_rate_channels_and_length_of_the_file(tmp_path, finished, point):
     files = {"song.flac": (44_100, 2, 1.3), "word.wav": (11_025, 1, 0.001), "native.wav": (8_000, 1, 2.0)}
     for name, (rate, channels, seconds) in files.items():
         soundfile.write(tmp_path / name, noise(seconds, rate, channels), rate)
-    done = command(
-        "separation.commands.separate",
-        "--model",
-        point,
-        "--output",
-        tmp_path / "out",
-        *(tmp_path / name for name in files),
-    )
+    # as the Makefile runs it
+    arguments = ("--model", point, "--output", tmp_path / "out", *(tmp_path / name for name in files))
+    library = ROOT / "workflow" / "scripts"
+    done = run_python(finished.folder, library, "-m", "separation.commands.separate", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [
         str(tmp_path / "out" / f"{name.split('.')[0]}_{number}.wav") for name in files for number in (1, 2)
@@ -71,7 +59,7 @@ def test_estimates_have_the_rate_channels_and_length_of_the_file(tmp_path, comma
             assert np.allclose(sum(estimates), mixture, atol=1e-4) and np.abs(estimates[0]).max() > 0.01
 
 
-def test_mistakes_are_reported_in_one_line(tmp_path, command, point):
+def test_mistakes_are_reported_in_one_line(tmp_path, run_command, finished, point):
     (tmp_path / "text.wav").write_text("no audio")
     soundfile.write(tmp_path / "empty.wav", np.zeros((0, 1)), 8000)
     cases = {
@@ -81,7 +69,7 @@ def test_mistakes_are_reported_in_one_line(tmp_path, command, point):
         (point[:-1] + "x", "text.wav"): f"did you mean '{point}'",
     }
     for (model, audio), message in cases.items():
-        done = command("separation.commands.separate", "--model", model, tmp_path / audio)
+        done = run_command(separate.main, finished.folder, "--model", model, tmp_path / audio)
         assert done.returncode == 1 and message in done.stderr
         assert len(done.stderr.splitlines()) == 1 and done.stdout == ""
 
@@ -100,9 +88,10 @@ print(len(estimates), np.abs(sum(estimate.audio_data for estimate in estimates) 
 """
 
 
-def test_nussl_loads_an_exported_point(tmp_path, command, point, finished):
+def test_nussl_loads_an_exported_point(tmp_path, run_command, point, finished):
     folder = tmp_path / "an export"
-    done = command("separation.commands.export", "--model", point, "--output", folder, "--licence", "CC0-1.0")
+    arguments = ("--model", point, "--output", folder, "--licence", "CC0-1.0")
+    done = run_command(export.main, finished.folder, *arguments)
     assert done.returncode == 0 and done.stdout.strip() == str(folder), done.stderr
     assert {path.name for path in folder.iterdir()} == {
         *("README.md", "LICENCES.md", "config.yml", "metrics.json", "model.pth", "scores.parquet"),
@@ -120,16 +109,15 @@ def test_nussl_loads_an_exported_point(tmp_path, command, point, finished):
     for name in ("__init__.py", "nussl_compat.py"):
         shutil.copy(library / name, tmp_path / "alone" / "separation" / name)
     (tmp_path / "load.py").write_text(LOADED_BY_NUSSL)
-    loaded = command(None, tmp_path / "load.py", tmp_path / "song.wav", folder=folder, paths=[tmp_path / "alone"])
+    loaded = run_python(folder, tmp_path / "alone", tmp_path / "load.py", tmp_path / "song.wav")
     assert loaded.returncode == 0, loaded.stderr
     count, difference = loaded.stdout.split()
     assert count == "2" and float(difference) < 1e-4
 
     # an export works as a model as well
     for model, output in ((folder, "of_export"), (point, "of_point")):
-        done = command(
-            "separation.commands.separate", "--model", model, "--output", tmp_path / output, tmp_path / "song.wav"
-        )
+        arguments = ("--model", model, "--output", tmp_path / output, tmp_path / "song.wav")
+        done = run_command(separate.main, finished.folder, *arguments)
         assert done.returncode == 0, done.stderr
     for number in (1, 2):
         one, other = (soundfile.read(tmp_path / name / f"song_{number}.wav")[0] for name in ("of_export", "of_point"))
@@ -137,6 +125,6 @@ def test_nussl_loads_an_exported_point(tmp_path, command, point, finished):
 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("must not be lost")
-    refused = command("separation.commands.export", "--model", point, "--output", tmp_path / "full")
+    refused = run_command(export.main, finished.folder, "--model", point, "--output", tmp_path / "full")
     assert refused.returncode == 1 and "expected a new folder" in refused.stderr
     assert (tmp_path / "full" / "thesis.txt").read_text() == "must not be lost"
