@@ -1,20 +1,25 @@
 """Datasets in real Snakemake runs: a user's script, guards, shards and an interrupted run."""
 
+import contextlib
 import json
 import os
 import re
 import signal
-import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 
+import in_process
 from conftest import TINY, Project
+from separation.data.mix import mix_dataset
+from separation.files.layout import split_manifest
 from separation.files.yaml_reader import read_yaml
 from separation.files.yaml_writer import write_yaml
 
+#: a user's script
 SCRIPT = """
 import argparse, os, sys, yaml
 import numpy, soundfile
@@ -30,6 +35,12 @@ for number, label in enumerate(settings["labels"]):
 if settings.get("damage"):
     open(f"{settings['output_path']}/dog/broken.wav", "wb").write(b"RIFF")
 """
+
+
+def edit(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
 
 
 @pytest.fixture
@@ -53,7 +64,7 @@ def sounds(fresh) -> Project:
             "snr": ["uniform", -3, 3],
         },
     }
-    value["mixture_parameters"]["train"]["num_mixtures"] = 40
+    value["mixture_parameters"]["train"]["num_mixtures"] = 8
     write_yaml(folder / "config" / "datasets" / "mine.yml", value)
     experiment = read_yaml(folder / TINY).value
     experiment["datasets"] = {split: {"dataset": "mine"} for split in ("train", "val", "test")}
@@ -62,42 +73,43 @@ def sounds(fresh) -> Project:
     return fresh
 
 
-def digests(project):
-    return json.loads(project.path("results/data/mine-*/train/manifest.json").read_text())["items"]
-
-
-def test_a_script_is_a_step_and_shards_write_the_same_bytes(sounds):
-    command = ("data", "--config", "sweep=sounds.yml")
-    assert sounds.planned(*command) == {
-        "run_script": 1, "fetch_source": 1, "organize_source": 1, "resample_source": 1, "mix_dataset": 3
-    }  # fmt: skip
-    # jobs depend on no hook
-    sounds.run("--no-hooks", *command)
-    assert sounds.planned(*command) == {}
-    whole = digests(sounds)
-    assert len(whole) == 40
-    # the same in four jobs; their first run is killed
-    subprocess.run(["rm", "-r", str(sounds.path("results/data/mine-*/train"))], check=True)
+def test_a_script_is_a_step_and_killed_shards_resume_to_the_same_bytes(sounds, tmp_path):
     settings = read_yaml(sounds.folder / "config" / "config.yaml").value
-    write_yaml(sounds.folder / "config" / "config.yaml", settings | {"shards": {"mixtures": 10, "files": 1000}})
-    assert sounds.planned(*command) == {"mix_shard": 4, "mix_dataset": 1}
+    write_yaml(sounds.folder / "config" / "config.yaml", settings | {"shards": {"mixtures": 4, "files": 1000}})
+    command = ("data", "--config", "sweep=sounds.yml")
+    steps = {"run_script": 1, "fetch_source": 1, "organize_source": 1, "resample_source": 1}
+    assert sounds.planned(*command) == {**steps, "mix_shard": 2, "mix_dataset": 3}
+    # the second shard is killed in its first run
+    with contextlib.chdir(sounds.folder):
+        workflow = in_process.plan("sounds.yml")
+    (dataset,) = workflow.datasets
+    train = split_manifest(Path("results/data"), dataset, "train")
     marker = sounds.folder / "killed"
     mixing = sounds.folder / "workflow/scripts/separation/data/mix.py"
-    text = mixing.read_text()
-    kill = f"    if index == 25 and not os.path.exists({str(marker)!r}):\n        open({str(marker)!r}, 'w').close()\n"
+    kill = f"    if index == 5 and not os.path.exists({str(marker)!r}):\n        open({str(marker)!r}, 'w').close()\n"
     kill += f"        os.kill(os.getpid(), {int(signal.SIGKILL)})\n"
-    mixing.write_text(text.replace('    name = f"{index:06d}"\n', kill + '    name = f"{index:06d}"\n', 1))
+    edit(mixing, '    name = f"{index:06d}"\n', kill + '    name = f"{index:06d}"\n')
+    # jobs depend on no hook
+    command = (str(train), "--no-hooks", "--config", "sweep=sounds.yml")
     assert sounds.run(*command, check=False).returncode != 0
-    assert marker.exists() and not list(sounds.folder.glob("results/data/mine-*/train/manifest.json"))
+    assert marker.exists() and not (sounds.folder / train).exists()
+    first, second = (sounds.folder / f"logs/mix_shard/{dataset}/train/{shard}.log" for shard in ("0000", "0001"))
+    finished = first.read_text()
     sounds.run(*command)
-    assert digests(sounds) == whole
-    for shard in range(4):
-        log = sounds.path(f"logs/mix_shard/mine-*/train/{shard:04d}.log").read_text()
-        assert re.search(rf"10 of 10 mixtures of train, shard {shard:04d}, [0-9.]+ a second$", log, re.MULTILINE)
-    assert not list(sounds.folder.glob("results/data/mine-*/train/shards/*"))
+    assert first.read_text() == finished, "the other shard is not mixed again"
+    for shard, log in (("0000", first), ("0001", second)):
+        pattern = rf"4 of 4 mixtures of train, shard {shard}, [0-9.]+ a second$"
+        assert re.search(pattern, log.read_text(), re.MULTILINE)
+    assert not list((sounds.folder / train).parent.glob("shards/*"))
+    assert sounds.planned(*command) == {}
+    # in one piece
+    resampled = sounds.path("results/data/mine-*/resampled_*/manifest.json")
+    spec = json.loads(workflow.mixtures[dataset, "train"].spec)
+    mix_dataset(spec, "train", resampled, tmp_path / "whole" / "train" / "manifest.json")
+    assert (sounds.folder / train).read_bytes() == (tmp_path / "whole" / "train" / "manifest.json").read_bytes()
     # changed settings of the script give another source
-    (sounds.folder / "mine" / "make.yml").write_text("output_path: ${OUTPUT_DIRECTORY}\nlabels: [dog, cow]\n")
-    assert sounds.planned(*command)["run_script"] == 1
+    edit(sounds.folder / "mine" / "make.yml", "cat", "cow")
+    assert sounds.planned("data", *command[2:])["run_script"] == 1
 
 
 def test_damaged_files_stop_the_run_with_a_table(sounds):
@@ -112,7 +124,7 @@ def test_damaged_files_stop_the_run_with_a_table(sounds):
     assert last.startswith("Error: ") and "dog/broken.wav" in last and os.linesep not in last
 
 
-def test_a_users_folders_run_to_scores_through_dataset_classes_of_nussl(fresh):
+def test_a_users_folders_run_to_scores_through_dataset_classes_of_nussl(fresh, monkeypatch):
     for number, folder in enumerate(("wham/wav8k/min/tr", "wham/wav8k/min/cv", "mine")):
         rng = np.random.default_rng(number)
         for name in ("a", "b", "c", "d"):
@@ -134,8 +146,10 @@ def test_a_users_folders_run_to_scores_through_dataset_classes_of_nussl(fresh):
     assert fresh.planned(*command) == {
         "populate_cache": 2, "train_point": 1, "evaluate_point": 1, "evaluate_baselines": 1,
     }  # fmt: skip
-    fresh.run(*command)
-    assert fresh.planned(*command) == {}
+    monkeypatch.chdir(fresh.folder)
+    workflow = in_process.plan("classes.yml")
+    in_process.train(workflow)
+    in_process.summarize(workflow)
     scores = pd.read_parquet(fresh.path("results/artifacts/*/evaluations/*/scores.parquet"))
     assert set(scores["item"]) == {"a", "b", "c", "d"} and scores["SI-SDR"].notna().all()
     caches = [json.loads(path.read_text()) for path in fresh.folder.glob("results/cache/*/*.json")]
