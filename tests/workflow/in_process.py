@@ -45,9 +45,7 @@ def train(workflow: Workflow) -> None:
         config = complete_config(spec, settings, training.id, str(folder.path))
         write_yaml(folder.config, config)
         write_json(folder.spec, spec)
-        train_point(
-            PointOptions.read(config), folder=folder.path, splits=settings["splits"], caches=manifests or None
-        )
+        train_point(PointOptions.read(config), folder=folder.path, splits=settings["splits"], caches=manifests or None)
 
 
 def evaluate(workflow: Workflow) -> list[Path]:

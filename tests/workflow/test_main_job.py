@@ -1,9 +1,12 @@
 """The smallest complete run, from toy music to a report."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jams
 import pandas
@@ -12,7 +15,8 @@ import pytest
 import torch
 import zarr
 
-from conftest import TINY
+import in_process
+from conftest import TINY, UNSET
 from separation.files.yaml_reader import read_yaml
 from separation.nussl_compat import nussl
 
@@ -103,7 +107,50 @@ def test_running_a_points_config_reuses_the_point(project):
     assert set(planned) <= {"collect_scores", "summarize_sweep", "plot_sweep", "render_report"} and planned
 
 
-def test_a_killed_run_resumes_and_ends_with_the_same_weights(finished, fresh):
+def assert_equal_weights(paths, folder, other):
+    """Asserts that checkpoints in `folder` have the weights of those in `other`, bit for bit."""
+    for path in paths:
+        twin = other / path.relative_to(folder)
+        one, two = (torch.load(file, weights_only=False)["state_dict"] for file in (path, twin))
+        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_run_killed_in_a_training_resumes_and_ends_with_the_same_weights(project):
+    # the state is saved after every step
+    overrides = "train_config.learning_rate=0.1,train_config.num_epochs=4,train_config.checkpoint_minutes=0.000001"
+    arguments = ("train", "--config", f"sweep={TINY}", f"set={overrides}")
+    # all processes die once, before the state of the third of the three steps of epoch 3 is saved
+    marker = project.folder / "killed"
+    loop = project.folder / "workflow/scripts/separation/training/loop.py"
+    text, step = loop.read_text(), "            progress.batch += len(group)\n"
+    assert step in text
+    kill = f"""\
+            if epoch == 2 and progress.batch == 3 and not Path({str(marker)!r}).exists():
+                Path({str(marker)!r}).touch()
+                __import__("os").killpg(0, {int(signal.SIGKILL)})
+"""
+    loop.write_text(text.replace(step, step + kill))
+    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    killed = subprocess.run(command, cwd=project.folder, env=environment, start_new_session=True, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL and marker.exists()
+    project.run("--unlock", *arguments)
+    project.run(*arguments)
+    with contextlib.chdir(project.folder):
+        workflow = in_process.plan(TINY, overrides)
+        (point,) = workflow.trainings
+        log = Path(f"logs/train_point/{point}.log").read_text()
+        assert "resuming after epoch 2 and 2 batches of 4" in log
+        # the same training, uninterrupted
+        in_process.train(in_process.plan(TINY, overrides, ARTIFACTS_DIRECTORY="uninterrupted"))
+        weights = list(Path("results/artifacts", point).glob("checkpoints/*.pth"))
+        assert len(weights) == 2
+        assert_equal_weights(weights, Path("results/artifacts"), Path("uninterrupted"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_killed_at_any_moment_resumes_and_ends_with_the_same_weights(finished, fresh):
     command = [sys.executable, "-m", "snakemake", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40"]
     process = subprocess.Popen(command, cwd=fresh.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in process.stdout:
@@ -128,7 +175,4 @@ def test_a_killed_run_resumes_and_ends_with_the_same_weights(finished, fresh):
     fresh.run("train", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40", **other)
     weights = sorted(fresh.folder.glob("results/artifacts/*/checkpoints/*.pth"))
     assert len(weights) == 4
-    for path in weights:
-        twin = fresh.folder / "uninterrupted" / path.relative_to(fresh.folder / "results/artifacts")
-        one, two = (torch.load(file, weights_only=False)["state_dict"] for file in (path, twin))
-        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+    assert_equal_weights(weights, fresh.folder / "results/artifacts", fresh.folder / "uninterrupted")

@@ -1,8 +1,9 @@
-"""Two clones with the same DATA, CACHE and ARTIFACTS, one of them run twice at the same time, on fake GPUs."""
+"""Clones with the same DATA, CACHE and ARTIFACTS, on fake GPUs."""
 
 import csv
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -28,10 +29,18 @@ def shared(tmp_path):
     return directories | {"CUDA_VISIBLE_DEVICES": ",".join(DEVICES), "GPU_LOCK_DIRECTORY": str(tmp_path / "locks")}
 
 
-def start(clone, shared, *arguments):
+@pytest.fixture
+def shared_results(finished, shared):
+    """`shared` with the data, caches and artifacts of the finished run."""
+    for name in ("data", "cache", "artifacts"):
+        shutil.copytree(finished.folder / "results" / name, shared[f"{name.upper()}_DIRECTORY"], symlinks=True)
+    return shared
+
+
+def start(clone, shared, *arguments, changes=""):
     environment = {name: value for name, value in os.environ.items() if name not in UNSET} | shared
     command = [sys.executable, "-m", "snakemake", "--profile", "local-gpu", "--cores", "3", *arguments]
-    command += ["--config", f"sweep={TINY}"]
+    command += ["--config", f"sweep={TINY}", f"set={changes}"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=clone.folder, env=environment, **pipes)
 
@@ -66,12 +75,64 @@ def builders(clones, rule):
     for clone in clones:
         # Snakemake writes a benchmark when a job ends
         for benchmark in (clone.folder / "results/benchmarks" / rule).rglob("*.tsv"):
+            if benchmark.name.endswith(".devices.tsv"):
+                continue
             name = benchmark.relative_to(clone.folder / "results/benchmarks")
             log = (clone.folder / "logs" / name).with_suffix(".log").read_text()
             counts[name] = counts.get(name, 0) + (not any(found in log for found in FOUND))
     return counts
 
 
+def test_a_waiting_clone_takes_over_the_training_of_a_killed_one(fresh, tmp_path, shared_results):
+    clones = [fresh, Project.clone(tmp_path / "other")]
+    # the training of the first clone writes to a pipe in its third epoch, and waits to be killed
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    loop = fresh.folder / "workflow/scripts/separation/training/loop.py"
+    text, line = loop.read_text(), "        self._train_epoch(epoch, plan)\n"
+    assert line in text
+    wait = f"        if epoch == 2:\n            Path({str(pipe)!r}).write_text('here')\n            __import__('signal').pause()\n"
+    loop.write_text(text.replace(line, wait + line))
+    changes = "train_config.learning_rate=0.1,train_config.num_epochs=4"
+    first = start(clones[0], shared_results, "train", changes=changes)
+    assert pipe.read_text() == "here"
+    refused = fresh.run("train", "--config", f"sweep={TINY}", f"set={changes}", check=False, **shared_results)
+    assert refused.returncode == 1 and "Directory cannot be locked" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    second = start(clones[1], shared_results, "train", changes=changes)
+    read_until(second, "another workflow is building it")
+    kill_all(first)
+    output, _ = second.communicate()
+    assert second.returncode == 0, output
+    (log,) = clones[1].folder.glob("logs/train_point/*.log")
+    assert "resuming after epoch 2 of 4" in log.read_text()
+    before = finished_files(tmp_path / "shared")
+
+    loop.write_text(text)
+    clones[0].run("--unlock", "train", "--config", f"sweep={TINY}", f"set={changes}", **shared_results)
+    again = start(clones[0], shared_results, "train", changes=changes)
+    output, _ = again.communicate()
+    assert again.returncode == 0, output
+    assert finished_files(tmp_path / "shared") == before
+    assert list(builders(clones, "train_point").values()) == [1]
+    point = tmp_path / "shared/artifacts" / log.stem
+    assert (point / "state/events.jsonl").read_text().count('"finished"') == 1
+    assert_no_device_had_two_jobs_at_once(clones, rows=2)
+
+
+def test_every_rule_finds_what_another_clone_has_built(fresh, tmp_path, shared_results):
+    before = finished_files(tmp_path / "shared")
+    # as if it had planned all jobs before the other clone finished them
+    command = start(fresh, shared_results, "evaluate", "--forceall", changes="train_config.learning_rate=0.01")
+    output, _ = command.communicate()
+    assert command.returncode == 0, output
+    for rule in (*RULES, "train_point", "evaluate_point"):
+        counts = builders([fresh], rule)
+        assert counts and set(counts.values()) == {0}, (rule, counts)
+    assert finished_files(tmp_path / "shared") == before
+
+
+@pytest.mark.timeout(900)
 @pytest.mark.slow
 def test_two_clones_build_everything_once_even_if_one_is_killed(fresh, tmp_path, shared):
     clones = [fresh, Project.clone(tmp_path / "other")]
@@ -103,20 +164,22 @@ def test_two_clones_build_everything_once_even_if_one_is_killed(fresh, tmp_path,
         assert (point / "state/events.jsonl").read_text().count('"finished"') == 1
         assert len(list(point.glob("evaluations/*/scores.parquet"))) == 1
     assert not [path for path in (tmp_path / "shared").rglob("*.lock") if path.stat().st_size]
-    assert_no_device_had_two_jobs_at_once(clones)
+    assert {row["device"] for row in assert_no_device_had_two_jobs_at_once(clones, rows=4)} == set(DEVICES)
 
     third = Project.clone(tmp_path / "third")
     assert third.planned("evaluate", "--config", f"sweep={TINY}", **shared) == {}
 
 
-def assert_no_device_had_two_jobs_at_once(clones):
-    rows = []
+def assert_no_device_had_two_jobs_at_once(clones, rows):
+    """Asserts it of at least as many records of devices, and returns them."""
+    found = []
     for clone in clones:
         for path in clone.folder.glob("results/benchmarks/*_point/**/*.devices.tsv"):
             with open(path) as table:
-                rows += csv.DictReader(table, delimiter="\t")
-    assert len(rows) >= 4 and {row["device"] for row in rows} == set(DEVICES)
+                found += csv.DictReader(table, delimiter="\t")
+    assert len(found) >= rows
     for device in DEVICES:
         # a killed job has no end
-        times = sorted((row["begin"], row["end"] or row["begin"]) for row in rows if row["device"] == device)
+        times = sorted((row["begin"], row["end"] or row["begin"]) for row in found if row["device"] == device)
         assert all(end <= begin for (_, end), (begin, _) in pairwise(times))
+    return found
