@@ -1,5 +1,6 @@
 """A sweep with every service configured: data that the services receive, and secrecy of keys."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import pandas
 import psutil
 import pytest
 
+import in_process
 from comet_server import KEY as COMET_KEY
 from comet_server import CometServer
 from conftest import TINY
@@ -72,11 +74,13 @@ def test_the_table_is_beside_the_summary_and_the_workbook_is_written_on_request(
     assert project.path("results/sweeps/tiny_dpcl/sheet.xlsx").stat().st_size > 1000
 
 
-def test_a_sweep_is_tracked_and_published_without_leaking_secrets(project, services):
-    comet, google, environment = services
-    secrets = [*MARKED.values(), COMET_KEY, private_key().splitlines()[1]]
-    command = [sys.executable, "-m", "snakemake", "publish", *SWEEP, "trackers=[comet]",
-               "set=train_config.learning_rate=[0.01,0.002]"]  # fmt: skip
+def publish(project, environment, *arguments):
+    """Runs snakemake with secrets in its environment.
+
+    Returns:
+        All that it printed, and the command lines of all processes that ran at the same time.
+    """
+    command = [sys.executable, "-m", "snakemake", *arguments]
     process = subprocess.Popen(
         command, cwd=project.folder, env={**os.environ, **environment, **MARKED}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -88,15 +92,18 @@ def test_a_sweep_is_tracked_and_published_without_leaking_secrets(project, servi
     over.set()
     watcher.join()
     assert process.returncode == 0, printed[-4000:]
+    return printed, seen
 
-    points = [path for path in project.folder.glob("results/artifacts/dpcl-*")]
-    assert len(points) == 3 and len(comet.experiments) == 2
+
+def assert_published(project, comet, google):
+    """Asserts that the services have the data of the sweep's two points."""
     scores = pandas.read_csv(project.path("results/sweeps/tiny_dpcl/summary.csv")).set_index("point")["SI-SDR"]
     pages = json.loads(project.path("results/sweeps/tiny_dpcl/published/comet.json").read_text())
+    assert len(pages) == 2
     for point, page in pages.items():
         experiment = comet.experiments[page.rsplit("/", 1)[1]]
         history = pandas.read_csv(project.path(f"results/artifacts/{point}/history.csv"))
-        # the epochs of the point that was finished before come from its log
+        # the epochs of points that were finished before come from their logs
         assert [value for _, value in experiment.values("validation/loss")] == pytest.approx(
             history["validation_loss"].tolist()
         )
@@ -109,16 +116,12 @@ def test_a_sweep_is_tracked_and_published_without_leaking_secrets(project, servi
     assert sheet.title == "tiny_dpcl" and google.count() == 5
     assert {re.search('","(.*)"', row[0]).group(1) for row in sheet.table()[2:]} == set(pages)
 
-    # a second upload has nothing to send
-    comet.calls.clear(), google.calls.clear()
-    done = project.run("publish", *SWEEP, "trackers=[comet]", "set=train_config.learning_rate=[0.01,0.002]",
-                       "--forcerun", "sync_comet", "upload_sheet", **environment)  # fmt: skip
-    assert comet.calls == [] and [kind for kind, _ in google.calls] == ["metadata", "read"]
 
-    # secrets are in no file, output or command line; a service receives only its own key
-    assert any("separation.tracking.sender" in line for line in seen)
+def assert_nothing_leaked(project, comet, google, printed, seen):
+    """Asserts that secrets are in no file, output or command line, and that a service receives only its own key."""
+    secrets = [*MARKED.values(), COMET_KEY, private_key().splitlines()[1]]
     for secret in secrets:
-        assert not [text for text in (printed, done.stdout, done.stderr, *seen, *google.bodies) if secret in text]
+        assert not [text for text in (*printed, *seen, *google.bodies) if secret in text]
         assert secret == COMET_KEY or not [body for body in comet.bodies if secret in body]
     for path in project.folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
@@ -127,17 +130,55 @@ def test_a_sweep_is_tracked_and_published_without_leaking_secrets(project, servi
             assert found == [], path
 
 
-def test_a_sweep_without_a_network_finishes_and_warns_once(project, services):
+def test_points_are_tracked_and_published_without_leaking_secrets(project, services):
+    comet, google, environment = services
+    # a new point is sent while it trains
+    change = "set=train_config.learning_rate=0.002"
+    trained, seen = publish(project, environment, "train", *SWEEP, "trackers=[comet]", change)
+    assert any("separation.tracking.sender" in line for line in seen)
+    wait_for(lambda: comet.experiments)
+    ((_, experiment),) = comet.experiments.items()
+    wait_for(lambda: len(experiment.values("validation/loss")) == 2)
+
+    # the finished points are published from their logs
+    published, others = publish(project, environment, "publish", *SWEEP, "trackers=[comet]")
+    assert len(comet.experiments) == 3
+    assert_published(project, comet, google)
+
+    # a second upload has nothing to send
+    comet.calls.clear(), google.calls.clear()
+    again = ("publish", *SWEEP, "trackers=[comet]", "--forcerun", "sync_comet", "upload_sheet")
+    done = project.run(*again, **environment)
+    assert comet.calls == [] and [kind for kind, _ in google.calls] == ["metadata", "read"]
+    printed = (trained, published, done.stdout, done.stderr)
+    assert_nothing_leaked(project, comet, google, printed, seen | others)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sweep_with_a_new_point_is_tracked_and_published_without_leaking_secrets(project, services):
+    comet, google, environment = services
+    change = "set=train_config.learning_rate=[0.01,0.002]"
+    printed, seen = publish(project, environment, "publish", *SWEEP, "trackers=[comet]", change)
+    assert len(list(project.folder.glob("results/artifacts/dpcl-*"))) == 3 and len(comet.experiments) == 2
+    assert_published(project, comet, google)
+    assert any("separation.tracking.sender" in line for line in seen)
+    assert_nothing_leaked(project, comet, google, [printed], seen)
+
+
+def test_a_run_without_a_network_finishes_and_warns_once(project, services):
     _, _, environment = services
     environment = {**environment, "COMET_URL_OVERRIDE": "http://127.0.0.1:9/clientlib/"}
-    done = project.run(*SWEEP, "set=train_config.learning_rate=[0.02,0.03]", **environment)
+    # without a cache: the job reads the mixtures
+    change = "train_config.learning_rate=0.02,cache=''"
+    done = project.run("evaluate", *SWEEP, f"set={change}", **environment)
     warnings = [line for line in (done.stdout + done.stderr).splitlines() if "comet.ml" in line]
     assert len(warnings) == 1 and "make sync" in warnings[0]
-    points = pandas.read_csv(project.path("results/sweeps/tiny_dpcl/points.csv"))["point"]
-    for point in points:
-        folder = project.folder / "results/artifacts" / point
-        assert (folder / "checkpoints/best.model.pth").exists()
-        wait_for(lambda folder=folder: list(folder.glob("state/trackers/comet/*.zip")))
+    with contextlib.chdir(project.folder):
+        (point,) = in_process.plan(TINY, change).trainings
+    folder = project.folder / "results/artifacts" / point
+    assert len(list(folder.glob("evaluations/*/scores.parquet"))) == 1
+    wait_for(lambda: list(folder.glob("state/trackers/comet/*.zip")))
 
 
 def test_tensorboard_runs_have_readable_names_settings_and_scores(finished):

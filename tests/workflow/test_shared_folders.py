@@ -91,7 +91,8 @@ def test_a_waiting_clone_takes_over_the_training_of_a_killed_one(fresh, tmp_path
     loop = fresh.folder / "workflow/scripts/separation/training/loop.py"
     text, line = loop.read_text(), "        self._train_epoch(epoch, plan)\n"
     assert line in text
-    wait = f"        if epoch == 2:\n            Path({str(pipe)!r}).write_text('here')\n            __import__('signal').pause()\n"
+    wait = f"        if epoch == 2:\n            Path({str(pipe)!r}).write_text('here')\n"
+    wait += "            __import__('signal').pause()\n"
     loop.write_text(text.replace(line, wait + line))
     changes = "train_config.learning_rate=0.1,train_config.num_epochs=4"
     first = start(clones[0], shared_results, "train", changes=changes)
