@@ -175,16 +175,16 @@ def test_an_added_value_on_pruned_caches_trains_only_its_point(project):
     before = {path: (path / "checkpoints/best.model.pth").stat().st_mtime_ns for path in points(project)}
     prune(project)
     edit(project, "[0.01, 0.001]", "[0.01, 0.001, 0.1]")
-    project.run(*SWEEP)
+    project.run("train", *SWEEP)
     after = {path: (path / "checkpoints/best.model.pth").stat().st_mtime_ns for path in points(project)}
     assert len(after) == 3 and before.items() <= after.items()
-    assert project.planned(*SWEEP) == {}
+    assert project.planned(*SWEEP) == {"evaluate_point": 1, **ANALYSIS}
 
 
 def test_a_removed_and_restored_point_is_not_trained_again(project):
     edit(project, "[0.01, 0.001]", "[0.01]")
-    project.run(*SWEEP)
-    summary = (project.folder / "results/sweeps/tiny_dpcl/points.csv").read_text()
-    assert len(summary.splitlines()) == 2
+    table = "results/sweeps/tiny_dpcl/points.csv"
+    project.run(table, *SWEEP)
+    assert len((project.folder / table).read_text().splitlines()) == 2
     edit(project, "[0.01]", "[0.01, 0.001]")
     assert project.planned(*SWEEP) == ANALYSIS
