@@ -16,7 +16,7 @@ import torch
 import zarr
 
 import in_process
-from conftest import TINY, UNSET
+from conftest import TINY
 from separation.files.yaml_reader import read_yaml
 from separation.nussl_compat import nussl
 
@@ -130,9 +130,7 @@ def test_a_run_killed_in_a_training_resumes_and_ends_with_the_same_weights(proje
                 __import__("os").killpg(0, {int(signal.SIGKILL)})
 """
     loop.write_text(text.replace(step, step + kill))
-    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    killed = subprocess.run(command, cwd=project.folder, env=environment, start_new_session=True, capture_output=True)
+    killed = project.run(*arguments, check=False)
     assert killed.returncode == -signal.SIGKILL and marker.exists()
     project.run("--unlock", *arguments)
     project.run(*arguments)
