@@ -1,6 +1,7 @@
 """A tracker that keeps its runs in a folder and fails on request.
 
-`python -m folder_tracker REQUEST` is the sender of such a tracker. It waits for less time than that of a real one.
+`python -m folder_tracker REQUEST` is the sender of such a tracker. It pauses for less time than that of a real one;
+variables ARCHIVE_AFTER_SECONDS and LONGEST set two more of its times.
 """
 
 from __future__ import annotations
@@ -129,5 +130,8 @@ def archive_of(point) -> Path:
 
 if __name__ == "__main__":
     registry.TRACKERS["folder"] = FolderTracker
-    sender.ARCHIVE_AFTER_SECONDS, sender.PAUSE = 0.3, 0.05
+    sender.PAUSE = 0.05
+    for name in ("ARCHIVE_AFTER_SECONDS", "LONGEST"):
+        if name in os.environ:
+            setattr(sender, name, float(os.environ[name]))
     sys.exit(sender.main(sys.argv[1:]))

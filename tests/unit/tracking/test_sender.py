@@ -31,8 +31,9 @@ def store(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setenv("SEPARATION_RUN", "run-1")
     monkeypatch.chdir(tmp_path)
-    # on a busy machine, too, a process ends within the job's patience
+    # a busy machine must not be taken for a slow tracker
     monkeypatch.setattr(tracker_processes, "MAX_DELAY_SECONDS", 200.0)
+    monkeypatch.setenv("ARCHIVE_AFTER_SECONDS", "200")
     return Store(tmp_path / "store")
 
 
@@ -131,6 +132,7 @@ def test_an_unreachable_tracker_causes_one_warning_and_an_archive(store, point, 
         monkeypatch.setenv("FOLDER_TRACKER_LIBRARY", "a_missing_library")
     else:
         store.fail(("open*", fault))
+        monkeypatch.setenv("ARCHIVE_AFTER_SECONDS", "0.1")
     train(point, live)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("Warning: ") and line.endswith("results are complete, run `make sync` to send them later")
@@ -153,11 +155,15 @@ def test_an_unreachable_tracker_causes_one_warning_and_an_archive(store, point, 
 
 def test_a_tracker_in_a_later_run_of_the_workflow_is_tried_again(store, point, live, monkeypatch):
     store.fail(("open", "hang"))
-    train(point, live)
+    with monkeypatch.context() as impatient:
+        impatient.setenv("ARCHIVE_AFTER_SECONDS", "0.1")
+        train(point, live)
+    assert archived_steps(point) == point.step_losses()
     monkeypatch.setenv("SEPARATION_RUN", "run-2")
     with run_trackers(point.folder, live):
         point.scores()
     assert store.step_losses() == point.step_losses() and store.scores()["test/SI-SDR"] == 9.5
+    assert not archive_of(point.folder).exists()
 
 
 def test_a_slow_tracker_causes_one_warning_and_is_tried_by_later_jobs(store, point, live, capsys):
@@ -170,6 +176,36 @@ def test_a_slow_tracker_causes_one_warning_and_is_tried_by_later_jobs(store, poi
         point.scores()
     assert capsys.readouterr().err == ""
     assert [method for _, method in store.calls if method != "send"] == ["open", "open"]
+
+
+def train_until_it_hangs(point, store, tracking):
+    store.fail(("send*", "hang"))
+    with run_trackers(point.folder, tracking):
+        for epoch in (1, 2, 3):
+            point.epoch(epoch)
+        point.finish()
+        wait_for(lambda: "send" in [method for _, method in store.calls])
+
+
+def test_a_connection_that_hangs_ends_with_one_warning_and_an_archive(store, point, live, monkeypatch, capsys):
+    monkeypatch.setenv("ARCHIVE_AFTER_SECONDS", "0.1")
+    monkeypatch.setenv("LONGEST", "0.1")
+    train_until_it_hangs(point, store, live)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Warning: A folder: some data did not arrive in time")
+    assert archived_steps(point) == point.step_losses()
+
+
+def test_the_archive_does_not_wait_for_a_connection_that_hangs(store, point, live, monkeypatch, capsys):
+    monkeypatch.setenv("ARCHIVE_AFTER_SECONDS", "0.1")
+    monkeypatch.setattr(tracker_processes, "MAX_DELAY_SECONDS", 0.0)
+    others = set(psutil.Process().children())
+    train_until_it_hangs(point, store, live)
+    wait_for(archive_of(point.folder).exists)
+    (sender,) = set(psutil.Process().children()) - others
+    assert sender.is_running() and capsys.readouterr().err == ""
+    sender.kill()
+    assert archived_steps(point) == point.step_losses()
 
 
 @pytest.mark.parametrize("fault", ["rejected", "unreachable"])
