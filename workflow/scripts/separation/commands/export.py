@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import pandas
 
 from separation.analysis.sweep_tables import mean_scores
+from separation.commands.network_export import has_own_class, write_network
 from separation.commands.trained_point import TrainedPoint, find_point
 from separation.errors import UserError
 from separation.experiment.config import default_config, load_settings
@@ -29,8 +31,9 @@ def export_point(
 ) -> None:
     """Writes a folder with the network, its config and scores, a model card, and the licences of its training data.
 
-    nussl.ml.SeparationModel.load and nussl's deep algorithms load the network without this project. The scores are left
-    out if the point was not evaluated.
+    nussl.ml.SeparationModel.load and nussl's deep algorithms load a SeparationModel without this project. A network
+    with a class of its own is written as safetensors besides, with the lines that load it. The scores are left out if
+    the point was not evaluated.
 
     Args:
         point: Trained point, see `trained_point.find_point`.
@@ -55,8 +58,9 @@ def export_point(
     if point.score_tables:
         scores = pandas.concat([pandas.read_parquet(table) for table in point.score_tables])
         scores.to_parquet(export.scores, index=False)
+    use = write_network(point, export) if has_own_class(point) else _use_with_nussl(point)
     write_text(export.licences, _licences(provenance, licence))
-    write_text(export.model_card, _model_card(point, provenance, metrics, licence))
+    write_text(export.model_card, _model_card(point, provenance, metrics, licence, use))
 
 
 def _audio_licence(dataset: str) -> str:
@@ -77,13 +81,21 @@ def _licences(provenance: Mapping[str, Any], licence: str) -> str:
 
 
 def _model_card(
-    point: TrainedPoint, provenance: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], licence: str
+    point: TrainedPoint,
+    provenance: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+    licence: str,
+    use: Sequence[str],
 ) -> str:
     dataset, evaluation = point.options.dataset, point.options.evaluation
-    lines = [f"# {point.name}", "", point.options.notes or "A source separation network.", ""]
+    # what the Hugging Face Hub reads
+    lines = ["---", *([f"license: {licence.lower()}"] if _is_identifier(licence) else [])]
+    lines += ["pipeline_tag: audio-to-audio", "tags: [source-separation]", "---", ""]
+    lines += [f"# {point.name}", "", point.options.notes or "A source separation network.", ""]
     lines += ["| | |", "|---|---|"]
+    own = has_own_class(point)
     facts = {
-        "separates": f"`nussl.separation.deep.{evaluation.class_}`",
+        "separates": f"`{point.options.network.class_}`" if own else f"`nussl.separation.deep.{evaluation.class_}`",
         "audio": f"{dataset.sample_rate} Hz, {dataset.num_channels} channel(s)",
         "STFT": f"window {dataset.n_fft}, hop {dataset.hop_length}, {dataset.window_type}",
         "trained on": ", ".join(provenance["datasets"].values()) or "the files in config.yml",
@@ -93,20 +105,30 @@ def _model_card(
     }
     lines += [f"| {name} | {value} |" for name, value in facts.items()] + [""]
     lines += ["## Scores", "", *(_score_tables(metrics) or ["Not evaluated.", ""])]
+    pickle = f"{ExportFolder(Path()).checkpoint} contains a pickle: load it only if you trust its origin."
+    lines += ["## Use", "", "```python", *use, "```", "", pickle, ""]
+    return "\n".join(lines)
+
+
+def _use_with_nussl(point: TrainedPoint) -> list[str]:
+    """Lines of Python that separate with nussl."""
+    evaluation = point.options.evaluation
     shown = ", ".join(
         f"{key}={value!r}" for key, value in evaluation.args.items() if key not in ("model_path", "device")
     )
-    lines += [
-        "## Use", "", "```python",
+    return [
         "# nussl 1.1.9; with newer dependencies use `from separation.nussl_compat import nussl`",
         "import nussl", "",
         'mixture = nussl.AudioSignal("song.wav")',
         f'separator = nussl.separation.deep.{evaluation.class_}(mixture, {shown + ", " if shown else ""}'
         f'model_path="{ExportFolder(Path()).checkpoint}")',
-        "estimates = separator()", "```", "",
-        "The checkpoint contains a pickle: load it only if you trust its origin.", "",
+        "estimates = separator()",
     ]  # fmt: skip
-    return "\n".join(lines)
+
+
+def _is_identifier(licence: str) -> bool:
+    """Whether the owner's words can be an identifier of a licence, such as CC-BY-4.0."""
+    return re.fullmatch(r"[A-Za-z0-9.+-]+", licence) is not None
 
 
 def _score_tables(metrics: Sequence[Mapping[str, Any]]) -> list[str]:

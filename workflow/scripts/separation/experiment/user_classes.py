@@ -28,6 +28,11 @@ class UserClass:
     file: Path
     keys: tuple[str, ...] | None
 
+    @property
+    def files(self) -> list[Path]:
+        """Its file, then the files of the folder that this one imports."""
+        return [self.file, *sorted(_with_imports(self.file) - {self.file})]
+
     @functools.cached_property
     def sha256(self) -> str:
         """SHA-256 of its file and of the files of the folder that this one imports, in hex."""

@@ -175,6 +175,16 @@ class ExportFolder:
         return self.path / "config.yml"
 
     @property
+    def weights(self) -> Path:
+        """Weights of a network with a class of its own."""
+        return self.path / "model.safetensors"
+
+    @property
+    def network(self) -> Path:
+        """Class and arguments of such a network, and the audio that it reads."""
+        return self.path / "config.json"
+
+    @property
     def metrics(self) -> Path:
         """Mean scores by dataset, split and source."""
         return self.path / "metrics.json"

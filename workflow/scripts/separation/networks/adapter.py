@@ -40,8 +40,10 @@ class TorchNetwork(nn.Module):
         self.output_axes = (axes or {}).get("output", "b s c t").split()
         self.select = list(select)
         found = _find_class(network)
+        #: arguments as the class gets them
+        self.arguments = _with_tuples(found, args or {})
         try:
-            self.network = found(**_with_tuples(found, args or {}))
+            self.network = found(**self.arguments)
         except UserError:
             raise
         except Exception as error:
