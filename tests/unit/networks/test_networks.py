@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from separation.networks.conv_tasnet import ConvTasNet
+from separation.networks.open_unmix import OpenUnmix
+from separation.networks.sepformer import SepFormer
 from separation.networks.tf_gridnet import TFGridNet
 
 SMALL = {
@@ -15,15 +17,26 @@ SMALL = {
         "num_blocks": 3,
         "num_repeats": 2,
     },
+    OpenUnmix: {"n_fft": 64, "hop_length": 16, "num_frequencies_read": 20, "hidden_size": 12, "num_layers": 2},
+    SepFormer: {
+        "num_filters": 16,
+        "chunk_size": 20,
+        "num_repeats": 2,
+        "num_layers": 1,
+        "num_heads": 2,
+        "feedforward_size": 16,
+    },
     TFGridNet: {"n_fft": 32, "hop_length": 8, "embedding_size": 8, "num_blocks": 1, "hidden_size": 6, "num_heads": 2},
 }
 
 
-@pytest.mark.parametrize(("network", "millions"), [(ConvTasNet, 5.1), (TFGridNet, 14.5)])
+@pytest.mark.parametrize(
+    ("network", "millions"), [(ConvTasNet, 5.1), (OpenUnmix, 4 * 8.9), (SepFormer, 25.7), (TFGridNet, 14.5)]
+)
 def test_the_defaults_have_as_many_parameters_as_in_the_paper(network, millions):
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in network().parameters())
-    assert round(count / 1e6, 1) == millions
+    assert count / 1e6 == pytest.approx(millions, rel=0.01)
 
 
 @pytest.mark.parametrize("network", SMALL)
@@ -39,7 +52,23 @@ def test_estimates_are_as_long_as_the_mixture(network, sources, channels, sample
         if parameter.requires_grad:
             assert parameter.grad.isfinite().all() and parameter.grad.abs().sum() > 0
     # items of a batch do not see each other
-    torch.testing.assert_close(model(mixture[:1]), estimates[:1], rtol=1e-4, atol=1e-6)
+    model.eval()
+    torch.testing.assert_close(model(mixture[:1]), model(mixture)[:1], rtol=1e-4, atol=1e-6)
+
+
+def test_open_unmix_masks_the_magnitude_of_the_mixture():
+    model = OpenUnmix(num_channels=1, **SMALL[OpenUnmix]).eval()
+    for masks in model.sources:
+        # a mask of 1, whatever is read
+        torch.nn.init.zeros_(masks.output.weight)
+    mixture = torch.randn(1, 1, 500)
+    torch.testing.assert_close(model(mixture), mixture[:, None].expand(1, 4, 1, 500), rtol=1e-4, atol=1e-5)
+
+
+def test_sepformer_joins_what_it_cut_into_chunks():
+    model = SepFormer(**SMALL[SepFormer])
+    features = torch.randn(2, 16, 57)
+    torch.testing.assert_close(model._joined(model._chunks(features), 57), 2 * features)
 
 
 def test_tf_gridnet_scales_its_estimates_with_the_mixture():

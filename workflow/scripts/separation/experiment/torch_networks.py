@@ -22,6 +22,8 @@ from separation.files.yaml_reader import KeyPath
 #: networks of this project by name
 BUILT_IN = {
     "ConvTasNet": "separation.networks.conv_tasnet.ConvTasNet",
+    "OpenUnmix": "separation.networks.open_unmix.OpenUnmix",
+    "SepFormer": "separation.networks.sepformer.SepFormer",
     "TFGridNet": "separation.networks.tf_gridnet.TFGridNet",
 }
 #: class of a model_config that describes its modules itself
