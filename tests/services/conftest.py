@@ -3,7 +3,6 @@
 Where one is unavailable, its tests are skipped, and the summary names what is missing.
 """
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -14,12 +13,7 @@ from pathlib import Path
 import pytest
 
 import slurm as slurm_service
-
-ROOT = Path(__file__).resolve().parents[2]
-_spec = importlib.util.spec_from_file_location("workflow_conftest", ROOT / "tests/workflow/conftest.py")
-_workflow = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_workflow)
-Project, TINY, UNSET = _workflow.Project, _workflow.TINY, _workflow.UNSET
+from projects import ROOT, UNSET
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ import pytest
 from jupyter_server.auth import passwd
 
 import images
-from conftest import ROOT, TINY, Project
 from notebook_server import read_until_running
+from projects import ROOT, TINY, Project
 
 INSIDE = "/opt/separation/.venv/lib/python3.11/site-packages"
 FOLDERS = ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY")

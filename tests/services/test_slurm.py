@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import TINY, Project
+from projects import TINY, Project
 
 PARTITIONS = ["--default-resources", "mem_mb=1000", "runtime=60", "slurm_partition=cpu"]
 PARTITIONS += ["--set-resources", "train_point:slurm_partition=gpu", "evaluate_point:slurm_partition=gpu"]

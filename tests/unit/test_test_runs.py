@@ -70,3 +70,9 @@ def test_a_test_that_waits_for_ever_fails_with_its_stack_and_the_next_runs(tmp_p
     assert "test_waiting.py:6: in test_waiting" in done.stdout and "Timeout (>1.0s)" in done.stdout
     child = int(re.search(r"pid (\d+)", done.stdout)[1])
     assert not psutil.pid_exists(child)
+
+
+def test_no_test_imports_from_a_conftest():
+    """Several files have this name, and the one that is found depends on the tests that run."""
+    named = re.compile(r"^(from|import) conftest\b", flags=re.MULTILINE)
+    assert [path for path in (ROOT / "tests").rglob("*.py") if named.search(path.read_text())] == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, TINY, planned_jobs
+from projects import ROOT, TINY, planned_jobs
 
 
 def test_the_default_sweep_plans_eight_points_on_one_dataset(fresh):

@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 import in_process
-from conftest import ROOT, TINY, UNSET, Project
+from projects import ROOT, TINY, UNSET, Project
 from separation.commands import compare
 
 

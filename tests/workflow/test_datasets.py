@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 import in_process
-from conftest import TINY, Project
+from projects import TINY, Project
 from separation.data.mix import mix_dataset
 from separation.files.layout import split_manifest
 from separation.files.yaml_reader import read_yaml

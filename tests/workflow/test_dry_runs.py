@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 import dry_runs
-from conftest import TINY, UNSET, new_process
+from projects import TINY, UNSET, new_process
 
 PRINTED = "print('the library of', __file__, file=__import__('sys').stderr)\n"
 

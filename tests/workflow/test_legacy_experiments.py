@@ -4,8 +4,8 @@ import pandas
 import pytest
 
 import in_process
-from conftest import Project
 from legacy_experiments import clustering_experiment, with_masks
+from projects import Project
 from separation.files.yaml_writer import write_yaml
 
 

@@ -16,7 +16,7 @@ import torch
 import zarr
 
 import in_process
-from conftest import TINY
+from projects import TINY
 from separation.files.yaml_reader import read_yaml
 from separation.nussl_compat import nussl
 

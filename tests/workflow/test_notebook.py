@@ -7,7 +7,7 @@ import pandas
 import pytest
 from nbclient import NotebookClient
 
-from conftest import ROOT
+from projects import ROOT
 
 NOTEBOOK = ROOT / "workflow/notebooks/analyze.ipynb"
 

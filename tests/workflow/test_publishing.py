@@ -15,8 +15,8 @@ import pytest
 import in_process
 from comet_server import KEY as COMET_KEY
 from comet_server import CometServer
-from conftest import TINY
 from google_server import GoogleServer, private_key
+from projects import TINY
 
 SWEEP = ("--config", f"sweep={TINY}")
 # secrets that a user may have in the environment, recognizable in any file or output

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dry_runs
-from conftest import ROOT
+from projects import ROOT
 
 README = (ROOT / "README.md").read_text()
 INDENTED = re.findall(r"^    (\S.*)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), flags=re.MULTILINE)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from conftest import TINY, Project
+from projects import TINY, Project
 from separation.files.yaml_reader import read_yaml
 from separation.files.yaml_writer import write_yaml
 

@@ -11,7 +11,7 @@ import pandas
 import pytest
 import soundfile
 
-from conftest import ROOT, UNSET
+from projects import ROOT, UNSET
 from separation.commands import export, separate
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import psutil
 import pytest
 
-from conftest import TINY, UNSET, Project
+from projects import TINY, UNSET, Project
 
 # unknown to any driver: torch finds no GPU and uses the CPU, but jobs lease these devices as usual
 DEVICES = ["GPU-fake-1", "GPU-fake-2"]

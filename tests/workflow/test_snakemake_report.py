@@ -3,7 +3,7 @@
 import pytest
 
 from browser import CHROMIUM, Browser
-from conftest import TINY
+from projects import TINY
 
 CLICK = """(() => {
     const fitting = [...document.querySelectorAll("a, td, li, span")].filter((at) => at.innerText?.trim() === WORDS);
