@@ -4,6 +4,7 @@ import hashlib
 import io
 import itertools
 
+import joblib
 import mido
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ import soundfile
 from separation.data.sources import toy_music
 from separation.data.sources.toy_songs import PROGRAMS, STEMS, compose
 from separation.errors import UserError
-from separation.machine import parallel
 from tiny_source import bytes_below
 
 ARGS = {"seed": 3, "songs": {"train": 2, "test": 1}, "song_duration": 4.0, "sample_rate": 8000}
@@ -26,13 +26,13 @@ def built(tmp_path_factory):
 
 def test_songs_are_the_same_bytes_with_1_and_2_workers(built, tmp_path, monkeypatch):
     started = []
-    parallel_of_joblib = parallel.joblib.Parallel
+    parallel_of_joblib = joblib.Parallel
 
     def counted(**options):
         started.append(options["n_jobs"])
         return parallel_of_joblib(**options)
 
-    monkeypatch.setattr(parallel.joblib, "Parallel", counted)
+    monkeypatch.setattr(joblib, "Parallel", counted)
     monkeypatch.setattr(toy_music, "SONGS_PER_PROCESS", 1)
     result = toy_music.build_toy_music(ARGS, tmp_path, workers=2)
     assert started == [2]

@@ -234,13 +234,31 @@ def scipy_ndimage_warning_hidden() -> Iterator[None]:
         yield
 
 
+def pyloudnorm_filtering_imported_on_use() -> contextlib.AbstractContextManager[None]:
+    """pyloudnorm filters with scipy.signal; this workflow takes the coefficients of its meter and filters itself."""
+    return _imported_on_use("pyloudnorm", {"scipy.signal": ()})
+
+
 def _import(name: str) -> types.ModuleType:
-    """Imports a module that nussl gets on use."""
-    with stempeg_imported_on_use(), scipy_ndimage_warning_hidden() if name == "norbert" else contextlib.nullcontext():
+    """Imports a module that nussl or scaper gets on use."""
+    with (
+        stempeg_imported_on_use(),
+        pyloudnorm_filtering_imported_on_use(),
+        scipy_ndimage_warning_hidden() if name == "norbert" else contextlib.nullcontext(),
+    ):
         module = importlib.import_module(name)
     if name in ("musdb", "museval"):  # museval imports musdb
         patch_musdb_wav_files(sys.modules["musdb"])
     return module
+
+
+def jams_and_pyloudnorm_imported_on_use() -> contextlib.AbstractContextManager[None]:
+    """scaper imports jams, and with it pandas, mir_eval and scipy.stats: longer than torch.
+
+    It uses jams and pyloudnorm in functions that read, write or generate whole soundscapes, which this workflow
+    replaces (scaper/core.py:164,250,347,1699-1763, audio.py:50).
+    """
+    return _imported_on_use("scaper", {"jams": (), "pyloudnorm": ()})
 
 
 # ---------------------------------------------------------------- after nussl is imported
@@ -294,6 +312,21 @@ def patch_librosa_arguments(nussl: types.ModuleType) -> None:
     audio_signal.librosa = _Overlay(librosa, resample=resample, feature=feature)
     blocks = importlib.import_module("nussl.ml.networks.modules.blocks")
     blocks.librosa = _Overlay(librosa, filters=filters)
+
+
+def patch_overlap_check(nussl: types.ModuleType) -> None:
+    """`AudioSignal.stft_params` calls scipy's check_COLA and ignores the answer (core/audio_signal.py:508).
+
+    What is left of it are errors of unknown windows and of hops that do not fit; common windows need no scipy.signal.
+    """
+    audio_signal = importlib.import_module("nussl.core.audio_signal")
+    check_cola = audio_signal.check_COLA
+
+    def check_COLA(window, nperseg, noverlap):
+        if window not in ("hann", "hamming", "blackman") or not 0 <= noverlap < nperseg:
+            check_cola(window, nperseg, noverlap)
+
+    audio_signal.check_COLA = check_COLA
 
 
 def patch_model_loading(nussl: types.ModuleType) -> None:
@@ -499,6 +532,7 @@ def _import_nussl() -> types.ModuleType:
     show_originals_on_use(nussl)
     patch_scipy_ndimage_filters(nussl)
     patch_librosa_arguments(nussl)
+    patch_overlap_check(nussl)
     patch_model_loading(nussl)
     patch_duet(nussl)
     patch_hanning_window(nussl)
@@ -508,7 +542,8 @@ def _import_nussl() -> types.ModuleType:
 
 
 def _import_scaper() -> types.ModuleType:
-    scaper = importlib.import_module("scaper")
+    with jams_and_pyloudnorm_imported_on_use():
+        scaper = importlib.import_module("scaper")
     patch_scaper_infinity(scaper)
     cache_source_headers(scaper)
     return scaper

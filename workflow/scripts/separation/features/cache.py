@@ -19,8 +19,8 @@ import numpy as np
 
 from separation.errors import UserError
 from separation.experiment.options import DatasetOptions
-from separation.features.fill_cache import FORMAT, attributes_of, fill_cache, read_manifest
-from separation.features.shards import COLUMNS, TABLE, ShardedArray, find_damage_of_shard
+from separation.features.fill_cache import FORMAT, fill_cache, read_manifest
+from separation.features.shards import COLUMNS, TABLE, ShardedArray, attributes_of, find_damage_of_shard
 from separation.features.store import FeatureStore
 from separation.files import atomic
 from separation.files.build_once import lock_path, locked

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from separation.data.items import Items
 from separation.errors import UserError
@@ -35,6 +34,7 @@ from separation.features.shards import (
     COLUMNS,
     SHARDS,
     TABLE,
+    attributes_of,
     describe_shard,
     find_damage_of_shard,
     remove_shard,
@@ -66,18 +66,10 @@ def read_manifest(manifest: Path) -> dict[str, Any] | None:
     return description if isinstance(description, dict) and "recipe" in description else None
 
 
-def attributes_of(store: Path) -> dict[str, Any] | None:
-    """The attributes of a cache's group; None if it is missing or cannot be read."""
-    if not (store / "zarr.json").is_file():
-        return None
-    try:
-        return dict(zarr.open_group(store, mode="r").attrs)
-    except (ValueError, KeyError, TypeError, zarr.errors.BaseZarrError):
-        return None
-
-
 def fill_cache(spec: dict[str, Any], split: dict[str, Any], manifest: Path, workers: int) -> None:
     """Writes the missing shards, moves a new group into place, then writes the manifest."""
+    import zarr
+
     # the spec holds the keys that determine the contents; the others keep their defaults, which change nothing here
     options = DatasetOptions.read({**spec["dataset_config"], "data_keys_for_training": list(spec["keys"])})
     check_features(options)
@@ -126,6 +118,8 @@ def _fill_shards(
     store: Path, split: dict[str, Any], options: DatasetOptions, shard_items: int, count: int, workers: int
 ) -> list[dict[str, Any]]:
     """Writes missing and damaged shards; the descriptions of all shards for the manifest."""
+    import zarr
+
     zarr.open_group(store, mode="a").require_group(SHARDS)
     for leftover in (store / SHARDS).glob(".*"):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -9,20 +9,22 @@ a truncated or unreadable mapped file kills the process, a read raises an error.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
-import zarr
-from zarr.codecs import Crc32cCodec
 
 from separation.errors import UserError
 from separation.files.atomic import umask
+
+if TYPE_CHECKING:
+    import zarr
 
 #: folder of the shards in a cache's group
 SHARDS = "shards"
@@ -56,6 +58,8 @@ def write_shard(store: Path, number: int, arrays: Mapping[str, Sequence[np.ndarr
     Raises:
         OSError: The disk is full, or the cache was removed meanwhile.
     """
+    import zarr
+
     path = shard_path(store, number)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -76,6 +80,8 @@ def write_shard(store: Path, number: int, arrays: Mapping[str, Sequence[np.ndarr
 
 
 def _write_array(group: zarr.Group, shard: Path, name: str, parts: Sequence[np.ndarray]) -> dict[str, Any]:
+    from zarr.codecs import Crc32cCodec
+
     shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
     dtype = parts[0].dtype
     group.create_array(
@@ -104,15 +110,23 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
+def attributes_of(group: Path) -> dict[str, Any] | None:
+    """The attributes of a zarr 3 group, in its zarr.json; None if they cannot be read.
+
+    Read without zarr, whose import takes longer than all that training reads of a small cache.
+    """
+    try:
+        metadata = json.loads((group / "zarr.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
+    return attributes if isinstance(attributes, dict) else None
+
+
 def describe_shard(store: Path, number: int) -> dict[str, Any] | None:
     """The description of a shard that `write_shard` returned; None if the shard is missing or cannot be read."""
-    path = shard_path(store, number)
-    if not (path / "zarr.json").is_file():
-        return None
-    try:
-        return {"arrays": dict(zarr.open_group(path, mode="r").attrs["arrays"])}
-    except (ValueError, KeyError, TypeError, zarr.errors.BaseZarrError):
-        return None
+    attributes = attributes_of(shard_path(store, number)) or {}
+    return {"arrays": attributes["arrays"]} if isinstance(attributes.get("arrays"), dict) else None
 
 
 def find_damage_of_shard(store: Path, number: int, expected: Mapping[str, Any], *, contents: bool) -> str | None:

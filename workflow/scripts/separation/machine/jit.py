@@ -1,20 +1,30 @@
-"""Compilation of numeric loops with numba."""
+"""Compilation of numeric loops with numba, which is imported when one of them is called."""
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
-import numba
+_LOCK = threading.RLock()
 
 
-def jit(function: Callable[..., Any]) -> Any:
-    """The function compiled for this machine. The result is cached beside its file, or in numba's folder.
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, compiled for this machine when it is called; see `machine.jit_cache` for where the result is kept.
 
-    The compiled function releases the GIL.
+    The compiled function takes positional arguments and releases the GIL.
     """
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no writable folder for the cache: compile in each process
-        return numba.njit(**options)(function)
+    compiled: list[Callable[..., Any]] = []
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        if not compiled:
+            with _LOCK:
+                if not compiled:
+                    from separation.machine.jit_cache import compile_cached
+
+                    compiled.append(compile_cached(function))
+        return compiled[0](*arguments)
+
+    return call

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
-
-import joblib
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +36,17 @@ def run_in_order(
     arguments = list(arguments)
     progress = Progress(len(arguments), items)
     results = []
-    # one thread per process: together they use `workers` processors, not the square of it
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-        calls = joblib.Parallel(n_jobs=max(1, min(workers, len(arguments) // share)), return_as="generator")(
-            joblib.delayed(function)(*each) for each in arguments
-        )
+    processes = min(workers, len(arguments) // share)
+    if processes > 1:
+        import joblib
+
+        # one thread per process: together they use `workers` processors, not the square of it
+        with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+            calls = joblib.Parallel(n_jobs=processes, return_as="generator")(
+                joblib.delayed(function)(*each) for each in arguments
+            )
+    else:
+        calls = itertools.starmap(function, arguments)
     for result in calls:
         results.append(result)
         progress.advance()

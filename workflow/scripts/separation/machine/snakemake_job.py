@@ -36,6 +36,9 @@ def job(snakemake: Any, *, once: bool | str = False) -> Iterator[None]:
         SystemExit: With code 1 if the body fails, with code 0 if another workflow has built the outputs.
     """
     os.environ.update(thread_variables(snakemake.threads))
+    # jsonschema, which altair imports, would import them for formats that no schema here uses; longer than pandas takes
+    for module in ("rfc3987_syntax", "isoduration"):
+        sys.modules.setdefault(module, None)
     log = Path(str(snakemake.log[0]))
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log, mode="w", encoding="utf-8")

@@ -38,16 +38,17 @@ def reproducible(threads: int, device: torch.device) -> Iterator[None]:
     Denormal numbers count as 0: at a high learning rate a network whose sigmoids are saturated is full of them, and a
     step takes half as long again on a CPU.
     """
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    before = torch.get_deterministic_debug_mode()
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with limited_torch_threads(threads):
         torch.set_flush_denormal(True)
         # some GPU operations have no deterministic form: they run, and a warning in the log names them
-        torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+        # this function, because use_deterministic_algorithms imports the compiler, which takes longer than torch
+        torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else "error")
         try:
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 yield
         finally:
             torch.set_flush_denormal(False)
-            torch.use_deterministic_algorithms(deterministic)
+            torch.set_deterministic_debug_mode(before)

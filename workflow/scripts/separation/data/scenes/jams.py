@@ -6,6 +6,7 @@ import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
 
@@ -79,15 +80,23 @@ def scene_document(scene: Scene, plan: Plan, name: str, events: list[str], scale
 
 @functools.cache
 def _empty() -> dict[str, Any]:
-    """A document with one scaper annotation and no event, created by jams itself."""
-    import jams
-
-    document = jams.JAMS()
-    annotation = jams.Annotation(namespace="scaper", duration=1.0)
-    annotation.sandbox.scaper = {}
-    document.annotations.append(annotation)
-    document.file_metadata.duration = 1.0
-    return json.loads(document.dumps())
+    """A document with one scaper annotation and no event, as jams itself creates it."""
+    origin = ("version", "corpus", "annotation_tools", "annotation_rules", "validation", "data_source")
+    annotation = {
+        "annotation_metadata": {
+            "curator": {"name": "", "email": ""},
+            "annotator": {},
+            **dict.fromkeys(origin, ""),
+        },
+        "namespace": "scaper",
+        "data": [],
+        "sandbox": {"scaper": {}},
+        "time": 0,
+        "duration": 1.0,
+    }
+    about = {"title": "", "artist": "", "release": "", "duration": 1.0, "identifiers": {}}
+    about["jams_version"] = metadata.version("jams")
+    return {"annotations": [annotation], "file_metadata": about, "sandbox": {}}
 
 
 def _jams_text(events: Sequence[Mapping[str, Any]], sandbox: Mapping[str, Any]) -> str:

@@ -6,9 +6,9 @@ import functools
 import math
 
 import numpy as np
-import pyloudnorm
 
 from separation.machine.jit import jit
+from separation.nussl_compat import scaper
 
 BLOCK = 0.4  # seconds
 OVERLAP = 0.75
@@ -82,8 +82,8 @@ def _weighted_energy(signal, sections, bounds):
 
 @functools.cache
 def _sections(sample_rate: int) -> np.ndarray:
-    """The K-weighting of pyloudnorm as second-order sections."""
-    stages = pyloudnorm.Meter(sample_rate, block_size=BLOCK)._filters.values()
+    """The K-weighting of pyloudnorm, scaper's meter, as second-order sections."""
+    stages = scaper.audio.pyloudnorm.Meter(sample_rate, block_size=BLOCK)._filters.values()
     return np.array([[*(stage.passband_gain * stage.b), *stage.a] for stage in stages])
 
 

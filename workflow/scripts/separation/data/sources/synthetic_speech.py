@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.signal
 
 SAMPLE_RATE = 16000
 ATTRIBUTION = """\
@@ -130,6 +129,8 @@ def _synthesize(
     hiss: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
     """Pulses and noise through the resonators."""
+    from scipy.signal import lfilter
+
     step = round(_FRAME * SAMPLE_RATE)
     frames = len(voiced)
     time = np.arange(frames) * _FRAME
@@ -141,7 +142,7 @@ def _synthesize(
     pitch = np.interp(samples, np.arange(frames) * step, pitch) * (1 + 0.006 * rng.standard_normal(frames * step))
     phase = np.cumsum(pitch / SAMPLE_RATE)
     pulses = np.diff(np.floor(phase), prepend=0.0)
-    source = scipy.signal.lfilter([1 - voice.tilt], [1, -voice.tilt], pulses) * 6
+    source = lfilter([1 - voice.tilt], [1, -voice.tilt], pulses) * 6
     white = rng.standard_normal(frames * step)
     level = np.interp(samples, np.arange(frames) * step, voiced)
     excitation = level * (source + voice.breath * white)
@@ -157,8 +158,10 @@ def _resonate(signal: np.ndarray, centres: np.ndarray, bandwidths: np.ndarray, s
 
     Windows of two steps, overlapping by one, are filtered with their own response and added.
     """
+    from scipy.signal import get_window
+
     frames = len(centres)
-    window = scipy.signal.get_window("hann", 2 * step)
+    window = get_window("hann", 2 * step)
     padded = np.pad(signal, (0, step))
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * step)[::step][:frames] * window
     size = 4 * step  # room for the resonators to ring
