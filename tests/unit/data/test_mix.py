@@ -12,6 +12,7 @@ import soundfile
 from separation.data import mix
 from separation.data.scenes import draw
 from separation.data.scenes.distributions import PARAMETERS
+from separation.data.scenes.jams import empty_document
 from separation.errors import UserError
 from separation.files.atomic import sha256_of
 from tiny_source import build_source, bytes_below, mixing_spec
@@ -121,6 +122,14 @@ def test_nussl_opens_the_folder_from_any_working_directory(train, tmp_path, monk
         assert {name: name.split("::")[0] for name in read["sources"]} == {f"{label}::0": label for label in LABELS}
         for label, source in sources.items():
             assert np.allclose(read["sources"][f"{label}::0"].audio_data[0] * 32768, source)
+
+
+def test_jams_have_what_jams_itself_writes_for_an_empty_document():
+    document, annotation = jams.JAMS(), jams.Annotation(namespace="scaper", duration=1.0)
+    annotation.sandbox.scaper = {}
+    document.annotations.append(annotation)
+    document.file_metadata.duration = 1.0
+    assert json.dumps(empty_document()) == json.dumps(json.loads(document.dumps()))
 
 
 def test_jams_are_valid_and_agree_with_the_conditions(train):

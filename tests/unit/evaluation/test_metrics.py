@@ -3,9 +3,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from separation.errors import UserError
-from separation.evaluation.metrics import MAX_DB, score_item
+from separation.evaluation.metrics import MAX_DB, best_assignment, score_item
 from separation.experiment.metric_definitions import METRIC_DEFINITIONS, definitions_section
 from separation.experiment.testers import METRICS_OF, SCALE_METRICS, read_testers
 from small_dataset import SAMPLE_RATE, source_audio
@@ -305,3 +306,11 @@ def test_testers_are_read_in_every_form_and_errors_name_the_key():
     ):
         with pytest.raises(UserError, match=expected):
             read_testers(form, 44100)
+
+
+@pytest.mark.parametrize(("sources", "estimates"), [(1, 1), (2, 2), (2, 3), (3, 3), (4, 4), (5, 5)])
+def test_the_best_assignment_is_that_of_scipy_with_and_without_ties(sources, estimates):
+    rng = np.random.default_rng(0)
+    for shape in [(sources, estimates)] * 50:
+        for value in (rng.standard_normal(shape), rng.integers(-1, 2, shape).astype(float), np.zeros(shape)):
+            assert best_assignment(value) == linear_sum_assignment(value, maximize=True)[1].tolist()

@@ -79,7 +79,7 @@ def scene_document(scene: Scene, plan: Plan, name: str, events: list[str], scale
 
 
 @functools.cache
-def _empty() -> dict[str, Any]:
+def empty_document() -> dict[str, Any]:
     """A document with one scaper annotation and no event, as jams itself creates it."""
     origin = ("version", "corpus", "annotation_tools", "annotation_rules", "validation", "data_source")
     annotation = {
@@ -106,7 +106,7 @@ def _jams_text(events: Sequence[Mapping[str, Any]], sandbox: Mapping[str, Any]) 
         events: Values of the observations, ordered by event_time.
         sandbox: Content of the sandbox `scaper`, with at least `duration`.
     """
-    empty, duration = _empty(), sandbox["duration"]
+    empty, duration = empty_document(), sandbox["duration"]
     annotation = empty["annotations"][0] | {
         "data": [_observation(event) for event in events],
         "sandbox": {"scaper": sandbox},
