@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from separation.analysis import statistics
+from separation.analysis.clustered import Estimate
+from separation.analysis.families import Compared
 from separation.analysis.statistics import mean_of_scores
 from separation.analysis.sweep_tables import value_order, varying_keys
 from separation.files.score_table import BASELINES
@@ -19,9 +21,9 @@ log = logging.getLogger(__name__)
 MAX_POINTS_FOR_ALL_PAIRS = 20
 NEVER_MET = "never met with all else equal"
 COMPARISON_COLUMNS = [
-    *("kind", "key", "point", "evaluation", "label", "against", "against_evaluation", "against_label"),
-    *("metric", "difference", "difference_low", "difference_high", "effect_size", "share_better", "items"),
-    *("songs", "matched_pairs", "pairs_better", "verdict"),
+    *("kind", "family", "question", "key", "point", "evaluation", "label", "against", "against_evaluation"),
+    *("against_label", "metric", "difference", "difference_low", "difference_high", "p_value", "p_adjusted", "unit"),
+    *("effect_size", "share_better", "items", "songs", "speakers", "matched_pairs", "pairs_better", "verdict"),
 ]
 
 Row = tuple[str, str]  # (point, evaluation): one column of a score matrix
@@ -73,12 +75,12 @@ class Comparisons:
         points: points.csv, with evaluations filled in.
         matrix: Scores of the metric, units x (point, evaluation).
         metric: Name of the metric.
-        clusters: Song or songs of each unit.
-        seed: Seed of the bootstrap.
+        clusters: Songs or speakers of each unit.
+        unit: What they are: song, speaker or mixture.
     """
 
-    def __init__(self, points: pd.DataFrame, matrix: pd.DataFrame, metric: str, clusters: np.ndarray, seed: int):
-        self.points, self.matrix, self.metric, self.clusters, self.seed = points, matrix, metric, clusters, seed
+    def __init__(self, points: pd.DataFrame, matrix: pd.DataFrame, metric: str, clusters: np.ndarray, unit: str):
+        self.points, self.matrix, self.metric, self.clusters, self.unit = points, matrix, metric, clusters, unit
         self.items = np.unique(matrix.index.droplevel("source").map("/".join), return_inverse=True)[1]
         self.labels = {
             (row.point, row.evaluation): row.label
@@ -87,59 +89,82 @@ class Comparisons:
         }
         self.rows = list(self.labels)
 
-    def compare_all(self, best: str | None) -> list[dict]:
-        """All comparisons: with the best point, in pairs, with the baselines, and the effects of swept keys.
+    def of_networks(self, best: str | None) -> list[Compared]:
+        """Trained networks compared with the best one, and in pairs.
 
         Args:
             best: Id of the best point.
         """
         found = []
-        # Nothing chooses between the evaluations of one point: the first one is used
-        winner = next((row for row in self.rows if row[0] == best), None)
+        winner = self.row_of(best)
         if winner is not None:
             found += self._compare([(row, winner) for row in self.rows if row != winner], "best")
         if len(self.rows) <= MAX_POINTS_FOR_ALL_PAIRS:
-            found += self._compare([pair for pair in combinations(self.rows, 2) if winner not in pair], "pair")
-        if winner is not None:
-            baselines = baselines_for(self.points, winner, self.matrix)
-            found += self._compare([(winner, baseline) for baseline in baselines.values()], "baseline")
-            for key in varying_keys(self.points):
-                found += self._effects(key, winner)
+            found += self._compare(list(combinations(self.rows, 2)), "pair")
         return found
 
-    def _compare(self, pairs: list[tuple[Row, Row]], kind: str) -> list[dict]:
+    def with_baselines(self, best: str | None) -> list[Compared]:
+        """The best network compared with each baseline."""
+        winner = self.row_of(best)
+        if winner is None:
+            return []
+        baselines = baselines_for(self.points, winner, self.matrix)
+        return self._compare([(winner, baseline) for baseline in baselines.values()], "baseline")
+
+    def row_of(self, point: str | None) -> Row | None:
+        """The first evaluation of a point; nothing chooses between several."""
+        return next((row for row in self.rows if row[0] == point), None)
+
+    def of_effects(self, reference: Row | None, *, several: bool) -> list[Compared]:
+        """Main effects: each value of each swept key compared with that of the reference.
+
+        Args:
+            reference: The best point, or the best setting's first.
+            several: Whether settings were trained several times.
+        """
+        keys = [key for key in varying_keys(self.points) if not key.endswith("seed")] if reference is not None else []
+        question = statistics.SETTING if several else statistics.NETWORK
+        return [one for key in keys for one in self._effects(key, reference, question)]
+
+    def _compare(self, pairs: list[tuple[Row, Row]], kind: str) -> list[Compared]:
         if not pairs:
             return []
         first = self.matrix[[one for one, _ in pairs]].to_numpy()
         second = self.matrix[[other for _, other in pairs]].to_numpy()
-        found = self._differences(first, second)
-        for row, (one, other) in zip(found, pairs, strict=True):
-            row |= {"kind": kind, "point": one[0], "evaluation": one[1], "label": self._label(one)}
+        found = []
+        described = self.differences(first, second)
+        for (row, estimate), (one, other) in zip(described, pairs, strict=True):
+            row |= {"kind": kind, "question": statistics.NETWORK, "unit": self.unit}
+            row |= {"point": one[0], "evaluation": one[1], "label": self._label(one)}
             row |= {"against": other[0], "against_evaluation": other[1], "against_label": self._label(other)}
+            found.append(Compared(row, estimate))
         return found
 
     def _label(self, row: Row) -> str:
         return self.labels.get(row) or BASELINES.get(row[0], row[0])
 
-    def _differences(self, first: np.ndarray, second: np.ndarray) -> list[dict]:
-        found = statistics.paired_difference(first, second, self.items, self.clusters, seed=self.seed)
+    def differences(self, first: np.ndarray, second: np.ndarray) -> list[tuple[dict, Estimate]]:
+        """The difference of each column: what describes it, and its estimate over songs."""
+        found = statistics.paired_difference(first, second, self.items, self.clusters)
         rows = []
         for index in range(first.shape[1]):
-            mean, low, high = (getattr(found.difference, name)[index] for name in ("mean", "low", "high"))
-            row = {"metric": self.metric, "difference": mean, "difference_low": low, "difference_high": high}
+            estimate = found.estimate.column(index)
+            row = {"metric": self.metric, "items": int(found.items[index])}
             row |= {"effect_size": found.effect_size[index], "share_better": found.share_better[index]}
-            row |= {"items": int(found.items[index]), "songs": int(found.clusters[index])}
-            rows.append(row | {"verdict": statistics.verdict(mean, low, high)})
+            rows.append((row | self.counted(int(estimate.members[0])), estimate))
         return rows
 
-    def _effects(self, key: str, winner: Row) -> list[dict]:
-        """Each value of a key compared with the best point's value, over pairs of points with all other keys equal."""
+    def counted(self, members: int) -> dict[str, int]:
+        """The number of songs or speakers, in its column; nothing if neither is known."""
+        return {f"{self.unit}s": members} if self.unit != "mixture" else {}
+
+    def _effects(self, key: str, reference_row: Row, question: str) -> list[Compared]:
+        """Each value of a key compared with the reference, over pairs of points with all other keys equal."""
         points = self.points.set_index(["point", "evaluation"], drop=False)
         points = points.loc[[row for row in self.rows]]
-        others = [other for other in varying_keys(self.points) if other != key]
-        # Points are paired by seed, unless the key is the seed
-        others += ["seed"] if "seed" in points and not key.endswith("seed") else []
-        reference = points.loc[[winner], key].iloc[0]
+        others = [other for other in varying_keys(self.points) if other != key and not other.endswith("seed")]
+        others += ["seed"] if "seed" in points else []
+        reference = points.loc[[reference_row], key].iloc[0]
         settings = points[others].agg(tuple, axis=1) if others else pd.Series([()] * len(points), index=points.index)
         partners: dict[tuple, list[Row]] = {}
         for row in points.index[points[key] == reference]:
@@ -150,16 +175,42 @@ class Comparisons:
             pairs = [
                 (one, other) for one in points.index[points[key] == value] for other in partners.get(settings[one], [])
             ]
+            row = {"kind": "effect", "question": question, "key": key, "label": value, "against_label": reference}
+            row |= {"unit": f"{self.unit} and pair of trainings", "metric": self.metric}
             if pairs:
-                differences = [self.matrix[one] - self.matrix[other] for one, other in pairs]
-                # Units that are missing from a pair are left out, because pairs would have uneven weights
-                mean = np.mean([difference.to_numpy() for difference in differences], axis=0)[:, None]
-                row = self._differences(mean, np.zeros_like(mean))[0]
-                row["pairs_better"] = sum(int(mean_of_scores(difference) > 0) for difference in differences)
+                found.append(self._effect(pairs, row))
             elif len(values) < MAX_POINTS_FOR_ALL_PAIRS:
-                row = {"metric": self.metric, "items": 0, "songs": 0, "verdict": NEVER_MET}
-            else:
-                continue
-            row |= {"kind": "effect", "key": key, "label": value, "against_label": reference}
-            found.append(row | {"matched_pairs": len(pairs)})
+                found.append(Compared(row | {"items": 0, "songs": 0, "matched_pairs": 0}, None, NEVER_MET))
         return found
+
+    def _effect(self, pairs: list[tuple[Row, Row]], row: dict) -> Compared:
+        # Units that are missing from a pair are left out, because pairs would have uneven weights
+        differences = np.stack(
+            [
+                np.mean([(self.matrix[one] - self.matrix[other]).to_numpy() for one, other in independent], axis=0)
+                for independent in independent_pairs(pairs)
+            ],
+            axis=1,
+        )
+        mean = differences.mean(axis=1)[:, None]
+        described, _ = self.differences(mean, np.zeros_like(mean))[0]
+        whole = np.isfinite(differences).all(axis=1)
+        better = int((mean_of_scores(differences[whole]) > 0).sum()) if whole.any() else 0
+        row |= described | {"matched_pairs": differences.shape[1], "pairs_better": better}
+        few = statistics.TOO_FEW_PAIRS if differences.shape[1] < statistics.MIN_PAIRS else ""
+        return Compared(row, statistics.mean_over_trainings(differences, self.clusters), few)
+
+
+def independent_pairs(pairs: list[tuple[Row, Row]]) -> list[list[tuple[Row, Row]]]:
+    """Pairs grouped by trainings: pairs that share a training, as two evaluations of it do, are one group."""
+    groups: list[tuple[set[str], list[tuple[Row, Row]]]] = []
+    for pair in pairs:
+        trainings, members = {pair[0][0], pair[1][0]}, [pair]
+        apart = []
+        for known, others in groups:
+            if known & trainings:
+                trainings, members = trainings | known, others + members
+            else:
+                apart.append((known, others))
+        groups = [*apart, (trainings, members)]
+    return [members for _, members in groups]

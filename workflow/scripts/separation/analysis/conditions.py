@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from separation.analysis import statistics
-from separation.analysis.sweep_tables import clusters_of, metric_columns
+from separation.analysis.clustered import interval_of_mean
+from separation.analysis.sweep_tables import clusters_of, members_of, metric_columns, unit_of
 from separation.files.score_table import SCORE_KEYS, UNIT
 
 #: number of bins, with equal counts, for numbers
@@ -19,7 +19,7 @@ MAX_CATEGORIES = 12
 INPUT = "input_snr"
 COLUMNS = [
     *("condition", "value", "from", "to", "point", "evaluation", "metric", "mean", "low", "high"),
-    *("items", "songs"),
+    *("items", "songs", "speakers"),
 ]
 
 
@@ -29,7 +29,7 @@ def condition_columns(scores: pd.DataFrame) -> list[str]:
     `songs`, `cluster` and other names of single files are left out.
     """
     metrics = set(metric_columns(scores))
-    names = [name for name in scores.columns if name not in {*SCORE_KEYS, *metrics, "songs", "cluster"}]
+    names = [name for name in scores.columns if name not in {*SCORE_KEYS, *metrics, "songs", "cluster", "cluster_unit"}]
     found = []
     for name in names:
         values = scores[name].dropna()
@@ -39,20 +39,17 @@ def condition_columns(scores: pd.DataFrame) -> list[str]:
     return found
 
 
-def analyze_conditions(
-    scores: pd.DataFrame, rows: list[tuple[str, str]], metric: str, *, seed: int = 0
-) -> pd.DataFrame:
+def analyze_conditions(scores: pd.DataFrame, rows: list[tuple[str, str]], metric: str) -> pd.DataFrame:
     """Means of one metric by condition.
 
     Args:
         scores: Scores as `sweep_tables.read_scores` returns them.
         rows: The (point, evaluation) pairs to include.
         metric: Column of the metric.
-        seed: Seed of the bootstrap.
 
     Returns:
         One row for each condition, value of it, and (point, evaluation), with COLUMNS: the mean over items and sources
-        with its cluster bootstrap interval, and the numbers of items and songs. A value is a word, or a range `from` <=
+        with its interval, and the numbers of items and of songs or speakers. A value is a word, or a range `from` <=
         value < `to` (the last one closed); ranges have equal counts of units. `input_snr` is the source's SNR in the
         mixture.
     """
@@ -71,13 +68,13 @@ def analyze_conditions(
             part = chosen[unit_of_row.isin(members)]
             matrix = part.pivot(index=UNIT, columns=["point", "evaluation"], values=metric)
             clusters = clusters_of(part, matrix.index)
-            interval = statistics.bootstrap_mean(matrix.to_numpy(), clusters, seed=seed)
+            interval = interval_of_mean(matrix.to_numpy(), clusters)
             items = len(matrix.index.droplevel("source").unique())
             for column, (point, evaluation) in enumerate(matrix.columns):
                 row = {"condition": condition, "value": value, "from": low, "to": high}
                 row |= {"point": point, "evaluation": evaluation, "metric": metric}
                 row |= {"mean": interval.mean[column], "low": interval.low[column], "high": interval.high[column]}
-                found.append(row | {"items": items, "songs": len(np.unique(clusters))})
+                found.append(row | {"items": items} | {f"{unit_of(part)}s": len(members_of(clusters))})
     return pd.DataFrame(found, columns=COLUMNS)
 
 

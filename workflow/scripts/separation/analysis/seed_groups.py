@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from separation.analysis import statistics
+from separation.analysis.comparisons import MAX_POINTS_FOR_ALL_PAIRS, Comparisons, Row, baselines_for
+from separation.analysis.families import FAMILIES, Compared
 from separation.analysis.sweep_tables import varying_keys
-
-Row = tuple[str, str]  # (point, evaluation): one column of a score matrix
+from separation.files.score_table import BASELINES
 
 
 class SeedGroups:
@@ -19,7 +21,8 @@ class SeedGroups:
     Args:
         points: points.csv, with evaluations filled in.
         matrices: metric -> units x (point, evaluation).
-        clusters: Song or songs of each unit.
+        clusters: Songs or speakers of each unit.
+        unit: What they are: song, speaker or mixture.
         losses: point -> lowest validation loss.
         oracle_shares: (point, evaluation) -> share of the gap to the oracle that it closes.
 
@@ -32,11 +35,12 @@ class SeedGroups:
         points: pd.DataFrame,
         matrices: Mapping[str, pd.DataFrame],
         clusters: np.ndarray,
+        unit: str,
         losses: Mapping[str, float],
         oracle_shares: Mapping[Row, float],
     ):
         self._points, self._matrices, self._clusters, self._losses = points, matrices, clusters, losses
-        self._oracle_shares = oracle_shares
+        self._oracle_shares, self._unit = oracle_shares, unit
         known = set(next(iter(matrices.values())).columns)
         names = points["group"] if "group" in points else pd.Series([""] * len(points), index=points.index)
         self.members: dict[str, list[Row]] = {}
@@ -46,10 +50,23 @@ class SeedGroups:
                 self.members.setdefault(name or f"{row[0]}/{row[1]}", []).append(row)
         self._keys = [key for key in varying_keys(points) if not key.endswith("seed")]
 
+    @property
+    def several(self) -> bool:
+        """Whether any setting was trained several times."""
+        return any(len(members) > 1 for members in self.members.values())
+
+    @property
+    def best(self) -> str | None:
+        """The setting with the lowest mean validation loss of those that were trained several times, if any."""
+        known = {name: self.loss(name) for name, members in self.members.items() if len(members) > 1}
+        known = {name: loss for name, loss in known.items() if np.isfinite(loss)}
+        return min(known, key=known.get) if known else None
+
     def table(self) -> pd.DataFrame:
         """One row per group: `group`, `label`, `evaluation`, the swept keys, `seeds`, `validation_loss` (the mean over
-        the seeds), for each metric `<metric>`, `<metric>_low`, `<metric>_high`, `<metric>_seed_spread`; see
-        `statistics.mean_over_seeds`; and the mean `oracle_share`."""
+        the seeds), for each metric `<metric>`, `<metric>_low`, `<metric>_high`, `<metric>_seed_spread`; the mean
+        `oracle_share`; `unit`, what the intervals allow for; `best`; `network`, its point with the lowest validation
+        loss. See `statistics.mean_over_trainings`."""
         rows = []
         for name, members in self.members.items():
             point = self._first(members)
@@ -57,35 +74,62 @@ class SeedGroups:
             row |= {key: point[key] for key in self._keys}
             row |= {"seeds": len(members), "validation_loss": self.loss(name)}
             for metric, matrix in self._matrices.items():
-                found = statistics.mean_over_seeds(matrix[members].to_numpy(), self._clusters)
-                names = (metric, f"{metric}_low", f"{metric}_high", f"{metric}_seed_spread")
-                row |= dict(zip(names, found, strict=True))
+                values = matrix[members].to_numpy()
+                found = statistics.mean_over_trainings(values, self._clusters)
+                interval = found.interval()
+                row |= {metric: found.mean[0], f"{metric}_low": interval.low[0], f"{metric}_high": interval.high[0]}
+                row |= {f"{metric}_seed_spread": statistics.spread_of_trainings(values)}
             row["oracle_share"] = float(np.mean([self._oracle_shares.get(member, np.nan) for member in members]))
-            rows.append(row)
+            row["unit"] = self._unit if len(members) < 2 else f"{self._unit} and training"
+            losses = {member[0]: self._losses.get(member[0], np.nan) for member in members}
+            rows.append(row | {"best": name == self.best, "network": min(losses, key=losses.get)})
         return pd.DataFrame(rows)
 
-    def compare(self, metric: str) -> list[dict]:
-        """Each group compared with the one of the lowest mean validation loss, if any group has several seeds."""
-        if all(len(members) < 2 for members in self.members.values()):
-            return []
-        known = {name: self.loss(name) for name in self.members if np.isfinite(self.loss(name))}
-        if not known:
-            return []
-        best = min(known, key=known.get)
-        matrix, rows = self._matrices[metric], []
-        for name, members in self.members.items():
-            if name == best:
-                continue
-            first, second = matrix[members].to_numpy(), matrix[self.members[best]].to_numpy()
-            mean, low, high = statistics.difference_over_seeds(first, second, self._clusters)
-            whole = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
-            row = {"kind": "group", "label": self.label(name), "against_label": self.label(best), "metric": metric}
-            row |= {"point": name, "against": best, "evaluation": members[0][1]}
-            row |= {"against_evaluation": self.members[best][0][1], "matched_pairs": len(members)}
-            row |= {"difference": mean, "difference_low": low, "difference_high": high}
-            row |= self._items(matrix, whole, first.mean(axis=1) - second.mean(axis=1))
-            rows.append(row | {"verdict": statistics.verdict(mean, low, high)})
-        return rows
+    def compare(self, compared: Comparisons) -> tuple[list[Compared], dict[str, int]]:
+        """Settings compared over their trainings, if any was trained several times.
+
+        The best setting was chosen by validation losses of the same trainings whose test scores are compared, so that a
+        lucky training helps it in both. Comparisons with it are therefore judged as part of all pairs of settings, and
+        those with baselines as if each setting had been compared.
+
+        Args:
+            compared: The sweep's comparisons on one metric.
+
+        Returns:
+            Comparisons of kind `group` (against the best setting), `group_pair` (all other pairs of up to 20 settings)
+            and `group_baseline` (the best setting against baselines), and the sizes of their families.
+        """
+        best = self.best
+        if best is None:
+            return [], {}
+        names = list(self.members)
+        pairs = [(name, best, "group") for name in names if name != best]
+        if len(names) <= MAX_POINTS_FOR_ALL_PAIRS:
+            pairs += [(*pair, "group_pair") for pair in combinations([name for name in names if name != best], 2)]
+        found = [self._difference(compared, *pair) for pair in pairs]
+        number = sum(len(members) > 1 for members in self.members.values())
+        baselines = baselines_for(self._points, self.members[best][0], compared.matrix)
+        found += [self._difference(compared, best, baseline, "group_baseline") for baseline in baselines.values()]
+        return found, {
+            FAMILIES["group"]: number * (number - 1) // 2,
+            FAMILIES["group_baseline"]: number * len(baselines),
+        }
+
+    def _difference(self, compared: Comparisons, name: str, other: str | Row, kind: str) -> Compared:
+        """A setting minus another, or minus a baseline."""
+        matrix, members = compared.matrix, self.members[name]
+        others = self.members[other] if isinstance(other, str) else [other]
+        first, second = matrix[members].to_numpy(), matrix[others].to_numpy()
+        described, _ = compared.differences(first.mean(axis=1)[:, None], second.mean(axis=1)[:, None])[0]
+        row = {"kind": kind, "question": statistics.SETTING, "unit": f"{self._unit} and training"}
+        row |= {"point": name, "evaluation": members[0][1], "label": self.label(name)}
+        row |= {"against": other if isinstance(other, str) else other[0], "against_evaluation": others[0][1]}
+        row["against_label"] = self.label(other) if isinstance(other, str) else BASELINES[other[0]]
+        once = len(members) < 2 or (isinstance(other, str) and len(others) < 2)
+        estimate = statistics.difference_over_trainings(first, second, self._clusters)
+        return Compared(
+            row | described | {"matched_pairs": len(members)}, estimate, statistics.ONE_TRAINING if once else ""
+        )
 
     def loss(self, name: str) -> float:
         """The mean of the seeds' lowest validation losses; NaN if one is missing."""
@@ -100,15 +144,3 @@ class SeedGroups:
     def _first(self, members: list[Row]) -> pd.Series:
         same = (self._points["point"] == members[0][0]) & (self._points["evaluation"] == members[0][1])
         return self._points[same].iloc[0]
-
-    def _items(self, matrix: pd.DataFrame, whole: np.ndarray, differences: np.ndarray) -> dict[str, float]:
-        """The numbers of items and songs compared, the share of items on which the first is better, the effect size."""
-        items = matrix.index.droplevel("source")[whole]
-        means = pd.Series(differences[whole]).groupby(items.map("/".join)).mean()
-        deviation = means.std()
-        return {
-            "items": len(means),
-            "songs": len(np.unique(self._clusters[whole])),
-            "share_better": float((means > 0).mean()) if len(means) else float("nan"),
-            "effect_size": float(means.mean() / deviation) if deviation > 0 else float("nan"),
-        }

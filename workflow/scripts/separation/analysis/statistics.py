@@ -1,54 +1,53 @@
-"""Intervals and comparisons of scores, as plain functions on arrays.
+"""Comparisons of scores and the words of their verdicts, as plain functions on arrays.
 
-Scores of mixtures from one song are similar, so 48 mixtures of 8 songs carry less information than 48 independent
-ones. All intervals here therefore resample whole clusters (songs), never single mixtures.
+Two questions are kept apart. Is this trained network better on data like these? Its scores vary with the songs or
+speakers of the test set. Is this setting better when it is trained again? Its scores vary with the training as well,
+which only several trainings of it can show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, stdtrit
 
-CONFIDENCE = 0.95
-NUM_RESAMPLES = 4000
-# Resamples of a median, which are slower than those of a mean
-MEDIAN_RESAMPLES = 1000
-# Columns whose bootstrapped means are held in memory at once
-COLUMNS_AT_ONCE = 500
+from separation.analysis.clustered import CONFIDENCE, Estimate, estimate_means
+
+# With fewer songs (speakers, mixtures) or matched pairs of trainings no verdict is given
+MIN_MEMBERS = 5
+MIN_PAIRS = 3
 
 NO_DIFFERENCE = "no difference shown"
 BETTER = "better"
 WORSE = "worse"
-TOO_FEW = "too few songs to tell"
 NOTHING_IN_COMMON = "no mixture in common"
+TOO_FEW_PAIRS = "too few pairs of trainings to tell"
+ONE_TRAINING = "one training, not enough to tell"
+
+# What a comparison is about
+NETWORK = "network"
+SETTING = "setting"
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Means with their confidence intervals; three arrays of shape (num_columns,)."""
-
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+def too_few(unit: str) -> str:
+    """The verdict on fewer than MIN_MEMBERS songs, speakers or mixtures."""
+    return f"too few {unit}s to tell"
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Result of `paired_difference`, as arrays of shape (num_columns,).
+    """Result of `paired_difference`; arrays have shape (num_columns,).
 
     `effect_size` is Cohen's d_z, the mean difference over the standard deviation of the differences of single items;
-    `share_better` is the share of items on which the first is better, `items` and `clusters` are the numbers compared.
+    `share_better` is the share of items on which the first is better, `items` is the number compared.
     """
 
-    difference: Interval
+    estimate: Estimate
     effect_size: np.ndarray
     share_better: np.ndarray
     items: np.ndarray
-    clusters: np.ndarray
 
 
 def mean_of_scores(values: ArrayLike) -> np.ndarray:
@@ -85,216 +84,8 @@ def group_sums(values: np.ndarray, groups: np.ndarray, num_groups: int) -> tuple
     return sums, counts
 
 
-def tail_probability(num_clusters: int, confidence: float = CONFIDENCE) -> float:
-    """The quantile of the lower end of a bootstrap interval.
-
-    A plain percentile interval is too narrow for few clusters. Hesterberg's expanded percentile interval (What Teachers
-    Should Know About the Bootstrap, The American Statistician 69(4), 2015) widens it as Student's t would:
-    Phi(sqrt(n / (n - 1)) t_{alpha/2, n-1}).
-    """
-    if num_clusters < 2:
-        raise ValueError(f"an interval needs at least 2 clusters, found {num_clusters}")
-    degrees = num_clusters - 1
-    return float(ndtr(np.sqrt(num_clusters / degrees) * stdtrit(degrees, (1 - confidence) / 2)))
-
-
-def bootstrap_mean(
-    values: np.ndarray,
-    clusters: np.ndarray,
-    *,
-    seed: int,
-    num_resamples: int = NUM_RESAMPLES,
-    confidence: float = CONFIDENCE,
-) -> Interval:
-    """Mean of each column with its cluster bootstrap interval.
-
-    Clusters are drawn with replacement, together with all their units. All columns use the same draws, so that the
-    intervals of points evaluated on the same items are comparable. A column with values in only one cluster has a mean
-    and no interval (NaN).
-
-    Args:
-        values: Shape (num_units, num_columns); values that are not finite count as missing.
-        clusters: Shape (num_units,), one integer per unit.
-        seed: Seed of the resampling.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    names, groups = np.unique(np.asarray(clusters), return_inverse=True)
-    sums, counts = group_sums(values, groups, len(names))
-    mean = mean_of_scores(np.where(np.isfinite(values), values, np.nan))
-    low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    # Points evaluated on other items have other clusters: each set of clusters is resampled separately
-    patterns, members = np.unique(counts > 0, axis=1, return_inverse=True)
-    for index in range(patterns.shape[1]):
-        present = patterns[:, index]
-        num_clusters = int(present.sum())
-        if num_clusters < 2:
-            continue
-        generator = np.random.default_rng(seed)
-        weights = generator.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=num_resamples)
-        weights = weights.astype(np.float64)
-        tail = tail_probability(num_clusters, confidence)
-        columns = np.flatnonzero(members.ravel() == index)
-        for start in range(0, len(columns), COLUMNS_AT_ONCE):
-            some = columns[start : start + COLUMNS_AT_ONCE]
-            means = (weights @ sums[np.ix_(present, some)]) / (weights @ counts[np.ix_(present, some)])
-            low[some], high[some] = np.quantile(means, [tail, 1 - tail], axis=0)
-    return Interval(mean, low, high)
-
-
-def bootstrap_median(
-    values: np.ndarray,
-    clusters: np.ndarray,
-    *,
-    seed: int,
-    num_resamples: int = MEDIAN_RESAMPLES,
-    confidence: float = CONFIDENCE,
-) -> Interval:
-    """Median of each column with its cluster bootstrap interval; arguments as `bootstrap_mean`.
-
-    The `mean` of the result is the median.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    _, groups = np.unique(np.asarray(clusters), return_inverse=True)
-    middle, low, high = (np.full(values.shape[1], np.nan) for _ in range(3))
-    drawn: dict[int, np.ndarray] = {}
-    for column in range(values.shape[1]):
-        finite = np.isfinite(values[:, column])
-        if not finite.any():
-            continue
-        ordered = np.sort(values[finite, column])
-        middle[column] = np.median(ordered)
-        _, members = np.unique(groups[finite][np.argsort(values[finite, column], kind="stable")], return_inverse=True)
-        num_clusters = int(members.max()) + 1
-        if num_clusters < 2:
-            continue
-        if num_clusters not in drawn:
-            draw = np.random.default_rng(seed).multinomial
-            drawn[num_clusters] = draw(num_clusters, np.full(num_clusters, 1 / num_clusters), size=num_resamples)
-        medians = _resampled_medians(ordered, members, drawn[num_clusters])
-        tail = tail_probability(num_clusters, confidence)
-        low[column], high[column] = np.quantile(medians, [tail, 1 - tail])
-    return Interval(middle, low, high)
-
-
-def _resampled_medians(ordered: np.ndarray, clusters: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """The median of each resample, shape (num_resamples,).
-
-    Args:
-        ordered: Units of shape (num_units,), ascending.
-        clusters: Cluster of each unit, counted from 0.
-        drawn: Counts of each cluster in each resample, shape (num_resamples, num_clusters).
-    """
-    if drawn.shape[1] > len(ordered) / 20:
-        total = drawn.astype(np.float32)[:, clusters].cumsum(axis=1)
-        half = total[:, -1:] / 2
-        return (
-            ordered[(total < half).sum(axis=1)] + ordered[np.minimum((total <= half).sum(axis=1), len(ordered) - 1)]
-        ) / 2
-    # Units of each cluster up to each position; a sum over clusters then counts the units of a resample
-    counts = (clusters == np.arange(drawn.shape[1])[:, None]).cumsum(axis=1)
-    half = (drawn @ counts[:, -1]) / 2
-
-    def first(reaches: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """The first unit of each resample that reaches the count, by bisection."""
-        low, high = np.zeros(len(drawn), dtype=np.int64), np.full(len(drawn), len(ordered) - 1)
-        while (low < high).any():
-            middle = (low + high) // 2
-            enough = reaches(np.einsum("rc,cr->r", drawn, counts[:, middle]))
-            low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
-        return low
-
-    return (ordered[first(lambda total: total >= half)] + ordered[first(lambda total: total > half)]) / 2
-
-
-def mean_over_seeds(
-    values: np.ndarray, clusters: np.ndarray, *, confidence: float = CONFIDENCE
-) -> tuple[float, float, float, float]:
-    """The mean of a setting that was trained with several seeds, with an interval for its next training on other songs.
-
-    Songs, which all seeds share, and seeds vary. Their variances are added, and the degrees of
-    freedom are those of Welch and Satterthwaite (F. E. Satterthwaite: "An approximate distribution of estimates of
-    variance components", Biometrics Bulletin 2(6), 1946).
-
-    Args:
-        values: Shape (num_units, num_seeds); units without a score for every seed are left out.
-        clusters: Shape (num_units,), one integer or name per unit.
-
-    Returns:
-        Mean; lower and upper end of its interval, which covers only songs if there is one seed, and is NaN if there is
-        one song; standard deviation of the seeds' means, NaN if there is one seed.
-    """
-    values, clusters = _complete(values, clusters)
-    if not len(values):
-        return (float("nan"),) * 4
-    mean, parts = float(mean_of_scores(values.ravel())), [_cluster_variance(values.mean(axis=1), clusters)]
-    of_seeds = values.mean(axis=0)
-    spread = float(of_seeds.std(ddof=1)) if len(of_seeds) > 1 else float("nan")
-    if len(of_seeds) > 1:
-        parts.append((spread**2 / len(of_seeds), len(of_seeds) - 1))
-    half = _half_width(parts, confidence)
-    return mean, mean - half, mean + half, spread
-
-
-def difference_over_seeds(
-    first: np.ndarray, second: np.ndarray, clusters: np.ndarray, *, confidence: float = CONFIDENCE
-) -> tuple[float, float, float]:
-    """Mean of `first` minus mean of `second`, two settings trained with several seeds each, and its interval.
-
-    Songs are paired, seeds are not: seed 0 of one setting is unrelated to seed 0 of another. Variances are added
-    as in `mean_over_seeds`.
-
-    Args:
-        first: Shape (num_units, num_seeds).
-        second: Shape (num_units, any number of seeds).
-        clusters: Shape (num_units,).
-    """
-    width = first.shape[1]
-    both, clusters = _complete(np.concatenate([first, second], axis=1), clusters)
-    if not len(both):
-        return (float("nan"),) * 3
-    one, other = both[:, :width], both[:, width:]
-    difference = one.mean(axis=1) - other.mean(axis=1)
-    parts = [_cluster_variance(difference, clusters)]
-    for seeds in (one.mean(axis=0), other.mean(axis=0)):
-        if len(seeds) > 1:
-            parts.append((float(seeds.var(ddof=1)) / len(seeds), len(seeds) - 1))
-    half = _half_width(parts, confidence)
-    mean = float(mean_of_scores(difference))
-    return mean, mean - half, mean + half
-
-
-def _complete(values: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    values = np.asarray(values, dtype=np.float64)
-    whole = np.isfinite(values).all(axis=1)
-    return values[whole], np.asarray(clusters)[whole]
-
-
-def _cluster_variance(values: np.ndarray, clusters: np.ndarray) -> tuple[float, int]:
-    """The variance of a mean of clustered units, by linearisation, and its degrees of freedom."""
-    names, groups = np.unique(clusters, return_inverse=True)
-    residuals = np.bincount(groups, values - values.mean(), minlength=len(names))
-    if len(names) < 2:
-        return float("nan"), 0
-    return float(len(names) / (len(names) - 1) * np.square(residuals).sum() / len(values) ** 2), len(names) - 1
-
-
-def _half_width(parts: Sequence[tuple[float, int]], confidence: float) -> float:
-    total = sum(variance for variance, _ in parts)
-    if not np.isfinite(total) or total == 0:
-        return 0.0 if total == 0 else float("nan")
-    degrees = total**2 / sum(variance**2 / degrees for variance, degrees in parts)
-    return float(-stdtrit(degrees, (1 - confidence) / 2) * np.sqrt(total))
-
-
 def paired_difference(
-    first: np.ndarray,
-    second: np.ndarray,
-    items: np.ndarray,
-    clusters: np.ndarray,
-    *,
-    seed: int,
-    num_resamples: int = NUM_RESAMPLES,
-    confidence: float = CONFIDENCE,
+    first: np.ndarray, second: np.ndarray, items: np.ndarray, clusters: Sequence[Hashable] | np.ndarray
 ) -> PairedDifference:
     """Compares columns of scores unit by unit: `first` minus `second`.
 
@@ -302,38 +93,137 @@ def paired_difference(
         first, second: Shape (num_units, num_columns), or `second` of shape (num_units, 1); a unit is one source of
             one item, and only units with both scores are compared.
         items: Item of each unit, shape (num_units,).
-        clusters: Song or songs of each unit, shape (num_units,).
-        seed: Seed of the resampling.
+        clusters: Song of each unit, or a tuple of its songs or speakers; see `clustered.memberships`.
     """
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    interval = bootstrap_mean(differences, clusters, seed=seed, num_resamples=num_resamples, confidence=confidence)
     names, groups = np.unique(np.asarray(items), return_inverse=True)
     sums, counts = group_sums(differences, groups, len(names))
     of_items = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
     num_items = (counts > 0).sum(axis=0)
-    centred = np.where(counts > 0, of_items, 0.0)
-    mean = np.divide(centred.sum(axis=0), num_items, out=np.full(len(num_items), np.nan), where=num_items > 0)
-    squares = np.where(counts > 0, (centred - mean) ** 2, 0.0).sum(axis=0)
+    known = np.where(counts > 0, of_items, 0.0)
+    mean = np.divide(known.sum(axis=0), num_items, out=np.full(len(num_items), np.nan), where=num_items > 0)
+    squares = np.where(counts > 0, (known - mean) ** 2, 0.0).sum(axis=0)
     deviation = np.sqrt(np.divide(squares, num_items - 1, out=np.full_like(mean, np.nan), where=num_items > 1))
     effect_size = np.divide(mean, deviation, out=np.full_like(mean, np.nan), where=deviation > 0)
-    better = (np.where(counts > 0, of_items, 0.0) > 0).sum(axis=0)
-    share_better = np.divide(better, num_items, out=np.full_like(mean, np.nan), where=num_items > 0)
-    names, groups = np.unique(np.asarray(clusters), return_inverse=True)
-    num_clusters = (group_sums(differences, groups, len(names))[1] > 0).sum(axis=0)
-    return PairedDifference(interval, effect_size, share_better, num_items, num_clusters)
+    share_better = np.divide((known > 0).sum(axis=0), num_items, out=np.full_like(mean, np.nan), where=num_items > 0)
+    return PairedDifference(estimate_means(differences, clusters), effect_size, share_better, num_items)
 
 
-def verdict(difference: float, low: float, high: float) -> str:
-    """The verdict on one difference: shown to be better, shown to be worse, or not shown to differ."""
+def mean_over_trainings(values: np.ndarray, clusters: Sequence[Hashable] | np.ndarray) -> Estimate:
+    """The mean over several trainings, as an estimate for the next training on other songs.
+
+    Songs, which all trainings share, and trainings vary. Their variances are added, and the degrees of freedom are
+    those of F. E. Satterthwaite ("An approximate distribution of estimates of variance components", Biometrics
+    Bulletin 2(6), 1946), but no more than those of the trainings: with few trainings, their spread may look small by
+    chance, and the approximation then trusts it too much.
+
+    Args:
+        values: Shape (num_units, num_trainings); units without a score of every training are left out. A training may
+            also be a pair of trainings, with the difference of their scores.
+        clusters: Song of each unit, or a tuple; see `clustered.memberships`.
+
+    Returns:
+        An estimate of one column. With one training, it covers songs alone.
+    """
+    values, clusters = _complete(values, clusters)
+    return _with_trainings(estimate_means(values.mean(axis=1)[:, None], clusters), [values])
+
+
+def difference_over_trainings(
+    first: np.ndarray, second: np.ndarray, clusters: Sequence[Hashable] | np.ndarray
+) -> Estimate:
+    """Mean of `first` minus mean of `second`, two settings that were each trained several times.
+
+    Songs are paired, trainings are not: seed 0 of one setting is unrelated to seed 0 of another. Variances are added
+    as in `mean_over_trainings`.
+
+    Args:
+        first: Shape (num_units, num_trainings).
+        second: Shape (num_units, any number of trainings).
+        clusters: Song of each unit, or a tuple; see `clustered.memberships`.
+    """
+    width = first.shape[1]
+    both, clusters = _complete(np.concatenate([first, second], axis=1), clusters)
+    one, other = both[:, :width], both[:, width:]
+    return _with_trainings(estimate_means((one.mean(axis=1) - other.mean(axis=1))[:, None], clusters), [one, other])
+
+
+def spread_of_trainings(values: np.ndarray) -> float:
+    """The standard deviation of the trainings' means, NaN for one training; `values` as in `mean_over_trainings`."""
+    values, _ = _complete(values, np.zeros(len(values)))
+    return float(values.mean(axis=0).std(ddof=1)) if values.shape[1] > 1 and len(values) else float("nan")
+
+
+def _complete(values: np.ndarray, clusters: Sequence[Hashable] | np.ndarray) -> tuple[np.ndarray, list[Hashable]]:
+    values = np.asarray(values, dtype=np.float64)
+    whole = np.isfinite(values).all(axis=1)
+    return values[whole], [cluster for cluster, kept in zip(clusters, whole, strict=True) if kept]
+
+
+def _with_trainings(of_songs: Estimate, trainings: list[np.ndarray]) -> Estimate:
+    parts = [
+        (float(values.mean(axis=0).var(ddof=1)) / values.shape[1], values.shape[1] - 1)
+        for values in trainings
+        if values.shape[1] > 1 and len(values)
+    ]
+    if not parts:
+        return of_songs
+    variance = np.square(of_songs.error)
+    total = variance + sum(part for part, _ in parts)
+    terms = variance**2 / of_songs.degrees + sum(part**2 / degrees for part, degrees in parts)
+    limit = float(sum(degrees for _, degrees in parts))
+    degrees = np.divide(total**2, terms, out=np.full_like(total, limit), where=terms > 0)
+    degrees = np.where(np.isnan(total), np.nan, np.minimum(degrees, limit))
+    share = np.divide(variance, total, out=np.zeros_like(total), where=total > 0).max(axis=0)
+    low, high = (1 + (stretch - 1) * share for stretch in (of_songs.stretch_low, of_songs.stretch_high))
+    return Estimate(of_songs.mean, np.sqrt(total), degrees, low, high, of_songs.members, of_songs.independent)
+
+
+def holm(p_values: ArrayLike, num_comparisons: int | None = None) -> np.ndarray:
+    """p-values adjusted for a family of comparisons (S. Holm: "A simple sequentially rejective multiple test
+    procedure", Scandinavian Journal of Statistics 6(2), 1979).
+
+    The probability of at least one adjusted value below 0.05 is at most 0.05 if nothing in the family differs, whatever
+    the dependence between comparisons.
+
+    Args:
+        p_values: Shape (num_comparisons,); NaN is no comparison.
+        num_comparisons: Size of the family, if it has members that are not listed.
+
+    Returns:
+        The same shape, NaN where the p-value is.
+    """
+    p_values = np.asarray(p_values, dtype=np.float64)
+    known = np.flatnonzero(np.isfinite(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    size = max(num_comparisons or 0, len(known))
+    adjusted = np.full(len(p_values), np.nan)
+    steps = np.minimum(1.0, (size - np.arange(len(order))) * p_values[order])
+    adjusted[order] = np.maximum.accumulate(steps) if len(steps) else steps
+    return adjusted
+
+
+def simultaneous_confidence(num_comparisons: int, confidence: float = CONFIDENCE) -> float:
+    """The confidence of each of several intervals that all hold together with probability `confidence` (Bonferroni)."""
+    return 1 - (1 - confidence) / max(num_comparisons, 1)
+
+
+def verdict(difference: float, p_adjusted: float, *, members: int, unit: str = "song") -> str:
+    """The verdict on one difference: shown to be better, shown to be worse, or not shown to differ.
+
+    Args:
+        difference: Positive where the first is better; NaN if nothing was compared.
+        p_adjusted: The p-value, adjusted for its family; see `holm`.
+        members: Number of independent songs, speakers or mixtures that the scores come from.
+        unit: What was counted: song, speaker or mixture.
+    """
     if not np.isfinite(difference):
         return NOTHING_IN_COMMON
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return TOO_FEW
-    if low > 0:
-        return BETTER
-    if high < 0:
-        return WORSE
-    return NO_DIFFERENCE
+    if members < MIN_MEMBERS or not np.isfinite(p_adjusted):
+        return too_few(unit)
+    if p_adjusted >= 1 - CONFIDENCE:
+        return NO_DIFFERENCE
+    return BETTER if difference > 0 else WORSE
 
 
 def oracle_share(score: np.ndarray, mixture: np.ndarray, oracle: np.ndarray) -> float:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from separation.analysis import statistics
+from separation.analysis.clustered import interval_of_mean, interval_of_median
 from separation.analysis.comparisons import (
     COMPARISON_COLUMNS,
     MAX_POINTS_FOR_ALL_PAIRS,
@@ -21,6 +22,7 @@ from separation.analysis.comparisons import (
     lower_is_better,
 )
 from separation.analysis.conditions import analyze_conditions
+from separation.analysis.families import judge
 from separation.analysis.seed_groups import SeedGroups
 from separation.analysis.sweep_tables import (
     clusters_of,
@@ -33,6 +35,7 @@ from separation.analysis.sweep_tables import (
     score_matrix,
     swept_keys,
     to_csv_text,
+    unit_of,
 )
 from separation.errors import UserError
 from separation.experiment.metric_definitions import MetricDefinition, all_definitions
@@ -107,36 +110,38 @@ def _joined_scores(files: Sequence[Path]) -> pa.Table:
     return joined
 
 
-def summarize_sweep(files: SweepFiles, artifacts: Path, *, seed: int = 0) -> None:
+def summarize_sweep(files: SweepFiles, artifacts: Path) -> None:
     """Writes summary.csv, comparisons.csv, groups.csv and conditions.csv from points.csv and scores.parquet.
 
     - summary.csv has one row per point and evaluation and per baseline: `point`, `evaluation`, `label`, swept keys,
       `validation_loss`, `<metric>`, `<metric>_low`, `<metric>_high`, `<metric>_median`, `<metric>_median_low`,
       `<metric>_median_high`, `oracle_share`, `items`, `best`.
     - comparisons.csv has paired differences: `difference` is `point` minus `against`, positive where `point` is better.
-      `kind` is `best` (against the best), `pair` (all other pairs of up to 20 rows), `baseline` (the best against each
-      baseline), `effect` (a swept key's value `label` against the best's value `against_label`, over pairs of points
-      alike in everything else; `pairs_better` counts the pairs in favour of `label`), `group` (settings trained with
-      several seeds against the one with the lowest mean validation loss; `point` is the group's name).
+      `kind` is `best` (each network against the best), `pair` (all pairs of up to 20 networks), `baseline` (the best
+      network against each baseline), `effect` (a swept key's value `label` against the best's value `against_label`,
+      over pairs of points alike in everything else; `pairs_better` counts the pairs in favour of `label`), `group`,
+      `group_pair`, `group_baseline`: see `SeedGroups.compare`. Where settings were trained several times, they are
+      compared instead of networks. `family`, `p_value`, `p_adjusted`, `verdict`: see `families.judge`. `question` is
+      `network` (is this trained network better?) or `setting` (is this setting better when trained again?), `unit` what
+      the p-value allows for.
     - groups.csv is `SeedGroups.table`.
     - metrics.csv has the unit, the direction and the definition of every metric.
     - conditions.csv is `conditions.analyze_conditions`: of all points of small sweeps, else of the best point and the
       baselines.
 
-    Means are unweighted over items and sources. Intervals are 95 % cluster bootstrap intervals over songs, or over
-    speakers if they are known. The best point is the one with the lowest validation loss; test scores play no part
-    in the choice.
+    Means are unweighted over items and sources. Intervals of summary.csv and conditions.csv are 95 % intervals over
+    songs, or over speakers if they are known, each for itself; those of comparisons.csv hold together for a family. The
+    best point is the one with the lowest validation loss; test scores play no part in the choice.
 
     Args:
         files: Sweep with the tables that `collect_scores` wrote.
         artifacts: Folder of the points, with their histories.
-        seed: Seed of the bootstrap.
     """
     points, table = read_points(files.points), read_scores(files.scores)
     losses = {point: lowest_validation_loss(history) for point, history in read_histories(points, artifacts).items()}
     matrices = {metric: score_matrix(table, metric) for metric in metric_columns(table)}
     primary = primary_metric(list(matrices))
-    clusters = clusters_of(table, matrices[primary].index)
+    clusters, unit = clusters_of(table, matrices[primary].index), unit_of(table)
     # Baselines last, in any order of the files
     rows: list[Row] = sorted(
         matrices[primary].columns, key=lambda row: list(BASELINES).index(row[0]) + 1 if row[0] in BASELINES else 0
@@ -146,7 +151,7 @@ def summarize_sweep(files: SweepFiles, artifacts: Path, *, seed: int = 0) -> Non
 
     summary = pd.DataFrame(_summary_rows(points, rows, losses))
     for metric, matrix in matrices.items():
-        _add_intervals(summary, metric, matrix[rows], clusters, seed)
+        _add_intervals(summary, metric, matrix[rows], clusters)
     oracle_metric = next((metric for metric in ("SI-SDR", "SDR") if metric in matrices), primary)
     summary["oracle_share"] = _oracle_shares(points, summary, matrices[oracle_metric])
     present = np.isfinite(matrices[primary]).groupby(level=["dataset", "split", "item"]).any().sum()
@@ -155,18 +160,23 @@ def summarize_sweep(files: SweepFiles, artifacts: Path, *, seed: int = 0) -> Non
     _write_csv(summary, files.summary)
 
     shares = dict(zip(zip(summary["point"], summary["evaluation"], strict=True), summary["oracle_share"], strict=True))
-    groups = SeedGroups(points, matrices, clusters, losses, shares)
-    compared = Comparisons(points, matrices[primary], primary, clusters, seed)
-    found = compared.compare_all(best) + groups.compare(primary)
+    groups = SeedGroups(points, matrices, clusters, unit, losses, shares)
+    compared = Comparisons(points, matrices[primary], primary, clusters, unit)
+    # Seeds of one setting do not compete: with several trainings of a setting, settings are compared
+    found = [] if groups.several else compared.of_networks(best)
+    reference = groups.members[groups.best][0] if groups.best else compared.row_of(best)
+    found += compared.with_baselines(best) + compared.of_effects(reference, several=groups.several)
+    of_settings, sizes = groups.compare(compared)
+    judged = judge(found + of_settings, unit, sizes)
     definitions = all_definitions(read_user_metrics(files.scores))
     if primary in definitions and definitions[primary].direction == "lower is better":
-        found = [lower_is_better(row) for row in found]
+        judged = [lower_is_better(row) for row in judged]
     _write_csv(_metrics_table(list(matrices), definitions), files.metrics)
-    _write_csv(pd.DataFrame(found, columns=COMPARISON_COLUMNS), files.comparisons)
+    _write_csv(pd.DataFrame(judged, columns=COMPARISON_COLUMNS), files.comparisons)
     _write_csv(groups.table(), files.groups)
     few = len(compared.rows) <= MAX_POINTS_FOR_ALL_PAIRS
     shown = [row for row in rows if few or row[0] == best or row[0] in BASELINES]
-    _write_csv(analyze_conditions(table, shown, primary, seed=seed), files.conditions)
+    _write_csv(analyze_conditions(table, shown, primary), files.conditions)
 
 
 def _metrics_table(names: Sequence[str], definitions: Mapping[str, MetricDefinition]) -> pd.DataFrame:
@@ -177,10 +187,10 @@ def _metrics_table(names: Sequence[str], definitions: Mapping[str, MetricDefinit
     return pd.DataFrame(rows, columns=["metric", *fields])
 
 
-def _add_intervals(summary: pd.DataFrame, metric: str, matrix: pd.DataFrame, clusters: np.ndarray, seed: int) -> None:
+def _add_intervals(summary: pd.DataFrame, metric: str, matrix: pd.DataFrame, clusters: np.ndarray) -> None:
     """Adds the columns of one metric: mean and median, each with its interval."""
-    mean = statistics.bootstrap_mean(matrix.to_numpy(), clusters, seed=seed)
-    median = statistics.bootstrap_median(matrix.to_numpy(), clusters, seed=seed)
+    mean = interval_of_mean(matrix.to_numpy(), clusters)
+    median = interval_of_median(matrix.to_numpy(), clusters)
     rows = pd.MultiIndex.from_frame(summary[["point", "evaluation"]])
     for name, interval in ((metric, mean), (f"{metric}_median", median)):
         for suffix, values in (("", interval.mean), ("_low", interval.low), ("_high", interval.high)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -81,21 +82,48 @@ def primary_metric(metrics: list[str]) -> str:
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """Reads scores.parquet and adds `cluster`: items of one cluster are not independent.
+    """Reads scores.parquet and adds what the items depend on: `cluster` and `cluster_unit`.
 
-    The cluster of an item is its speakers if they are known, else its songs, else the item itself.
+    The cluster of an item is a tuple of names, its speakers if they are known, else its songs, else the item itself;
+    items that share any of them are not independent. `cluster_unit` says which: speaker, song or mixture.
     """
     scores = pd.read_parquet(path)
     for column in SCORE_KEYS:
         scores[column] = scores[column].astype(str)
     item = scores["dataset"] + "/" + scores["split"] + "/" + scores["item"]
-    known = scores["songs"].map(_songs) if "songs" in scores else pd.Series("", index=scores.index)
-    speakers = [column for column in scores if column.startswith("speaker_")]
-    if speakers:
-        pairs = scores[speakers].apply(lambda row: "+".join(sorted(map(str, row.dropna().unique()))), axis=1)
-        known = pairs.where(pairs != "", known)
-    scores["cluster"] = (scores["dataset"] + "/" + known).where(known != "", item)
+    codes, items = pd.factorize(item)
+    datasets = scores["dataset"].to_numpy()[np.unique(codes, return_index=True)[1]] if len(scores) else []
+    songs = _of_items(scores["songs"], codes) if "songs" in scores else {}
+    speakers = [_of_items(scores[column], codes) for column in scores if column.startswith("speaker_")]
+    clusters, units = [], []
+    for code, (name, dataset) in enumerate(zip(items, datasets, strict=True)):
+        unit, members = "speaker", {str(column[code]) for column in speakers if code in column}
+        if not members:
+            unit, members = "song", _songs(songs.get(code))
+        units.append(unit if members else "mixture")
+        clusters.append(tuple(f"{dataset}/{member}" for member in sorted(members)) or (name,))
+    scores["cluster"] = pd.Series(clusters, dtype=object).reindex(codes).to_numpy()
+    scores["cluster_unit"] = pd.Series(units, dtype=object).reindex(codes).to_numpy()
     return scores
+
+
+def _of_items(values: pd.Series, codes: np.ndarray) -> dict[int, object]:
+    """The first known value of each item, by its code."""
+    known = values.notna().to_numpy()
+    _, first = np.unique(codes[known], return_index=True)
+    found = values.to_numpy()[known][first]
+    return dict(zip(codes[known][first].tolist(), found, strict=True))
+
+
+def unit_of(scores: pd.DataFrame) -> str:
+    """What the items of a score table are counted in: speaker, song or mixture (if neither is known for all)."""
+    units = set(scores["cluster_unit"])
+    return units.pop() if len(units) == 1 else "mixture"
+
+
+def members_of(clusters: Iterable[tuple]) -> set[str]:
+    """The distinct songs or speakers of clusters."""
+    return {member for cluster in set(clusters) for member in cluster}
 
 
 def mean_scores(path: Path) -> dict[str, object]:
@@ -114,13 +142,10 @@ def mean_scores(path: Path) -> dict[str, object]:
     }
 
 
-def _songs(value: object) -> str:
+def _songs(value: object) -> set[str]:
     if isinstance(value, (list, tuple, np.ndarray)):
-        songs = [str(song) for song in value]
-    else:
-        songs = [] if value is None or value is pd.NA or value != value else str(value).split("+")
-    # The same songs are one cluster in any order
-    return "+".join(sorted(set(songs)))
+        return {str(song) for song in value}
+    return set() if value is None or value == "" else set(str(value).split("+"))
 
 
 def score_matrix(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -132,7 +157,7 @@ def score_matrix(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def clusters_of(scores: pd.DataFrame, units: pd.Index) -> np.ndarray:
-    """The cluster of each unit of a score matrix."""
+    """The cluster of each unit of a score matrix, as `read_scores` gives it."""
     return scores.drop_duplicates(UNIT).set_index(UNIT)["cluster"].reindex(units).to_numpy()
 
 
@@ -165,9 +190,11 @@ def read_analysis(path: Path) -> pd.DataFrame:
         return pd.DataFrame()
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     words = {"kind", "key", "point", "evaluation", "label", "against", "against_evaluation", "against_label", "metric"}
-    words |= {"verdict", "condition", "value", "group"}
+    words |= {"verdict", "condition", "value", "group", "family", "question", "unit", "network"}
     for column in table.columns:
-        if column not in words and "." not in column:
+        if column == "best":
+            table[column] = table[column] == "True"
+        elif column not in words and "." not in column:
             table[column] = pd.to_numeric(table[column], errors="coerce")
     return table
 

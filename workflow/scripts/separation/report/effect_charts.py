@@ -8,6 +8,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from separation.analysis import statistics
 from separation.analysis.costs import rate_unit
 from separation.analysis.sweep_tables import as_number, value_order, varying_keys
 from separation.experiment.key_paths import short_names
@@ -98,14 +99,16 @@ def main_effects(data: SweepData) -> alt.LayerChart | None:
     ]
     frame = pd.DataFrame({"label": words, "effect": found["difference"], "pairs": found["matched_pairs"]})
     frame["low"], frame["high"] = found["difference_low"], found["difference_high"]
-    frame["shown"] = np.select([frame["low"] > 0, frame["high"] < 0], ["better", "worse"], "no difference shown")
+    shown = found["verdict"].isin([statistics.BETTER, statistics.WORSE])
+    frame["shown"] = found["verdict"].where(shown, "no difference shown, or no verdict")
     frame = frame.round(4)
     title = f"Effect on {data.metric} (dB)"
     order = frame["label"].tolist()
     colour = alt.Color(
         "shown:N",
         scale=alt.Scale(
-            domain=["better", "worse", "no difference shown"], range=[PALETTE[2], PALETTE[1], COLOURS[BASELINE]]
+            domain=[statistics.BETTER, statistics.WORSE, "no difference shown, or no verdict"],
+            range=[PALETTE[2], PALETTE[1], COLOURS[BASELINE]],
         ),
         legend=alt.Legend(title=None, orient="bottom", columns=3),
     )
@@ -115,7 +118,7 @@ def main_effects(data: SweepData) -> alt.LayerChart | None:
         alt.Tooltip("effect:Q", title=title, format="+.2f"),
         alt.Tooltip("low:Q", title="95 % from", format="+.2f"),
         alt.Tooltip("high:Q", title="to", format="+.2f"),
-        alt.Tooltip("pairs:Q", title="pairs of points"),
+        alt.Tooltip("pairs:Q", title="pairs of trainings"),
     ]
     base = alt.Chart(frame).encode(y=y, color=colour, tooltip=tooltip)
     zero = alt.Chart(pd.DataFrame({"effect": [0.0]})).mark_rule(strokeDash=[5, 4], color=COLOURS[BASELINE])

@@ -103,7 +103,7 @@ def _all(data: charts.SweepData) -> Iterator[Figure]:
 
 def _learning_curves(data: charts.SweepData) -> Iterator[Figure]:
     few = len(data.trained) <= charts.MAX_COLOURS
-    colours = "The thick orange line is the best point." if few else "Orange is the best point, blue all others."
+    colours = "The thick orange line is the best network." if few else "Orange is the best network, blue all others."
     yield (
         _about(
             "validation_loss",
@@ -133,7 +133,7 @@ def _distributions(data: charts.SweepData) -> Iterator[Figure]:
             "distributions",
             "Scores of the test mixtures",
             "One bar per point, ordered by validation loss. The wide part covers the middle 50 % of the mixtures, the "
-            "narrow part 90 %, the dot is the mean. Orange is the best point; dashed lines are the baselines' means."
+            "narrow part 90 %, the dot is the mean. Orange is the best network; dashed lines are the baselines' means."
             if many
             else "The box covers the middle 50 % of the mixtures, the line 90 %, the diamond is the mean. If there are "
             "few mixtures, each has a dot, the mean over its sources. Points are ordered by validation loss, baselines "
@@ -155,7 +155,7 @@ def _distributions(data: charts.SweepData) -> Iterator[Figure]:
         _about(
             "improvement_against_input",
             "distributions",
-            "Where the best point succeeds and fails",
+            "Where the best network succeeds and fails",
             "One mark per source and mixture. On the left the source is quiet in the mixture, on the right it is loud. "
             "Below 0 dB the estimate is worse than the mixture itself.",
         ),
@@ -177,7 +177,7 @@ def _effects(data: charts.SweepData) -> Iterator[Figure]:
             "effects",
             "All settings and the score",
             "One line per point, through its value of each swept key to its score on the right; greener lines have "
-            "higher scores, the thick orange line is the best point.",
+            "higher scores, the thick orange line is the best network.",
         ),
         effect_charts.parallel_coordinates(data),
     )
@@ -186,8 +186,9 @@ def _effects(data: charts.SweepData) -> Iterator[Figure]:
             "main_effects",
             "effects",
             "Main effects",
-            "Effect of each value of a swept key on the score, compared with the best point's value of that key: the "
-            "mean over pairs of points with all other keys equal, with its 95 % interval.",
+            "Effect of each value of a swept key on the score, compared with the best's value of that key: the mean "
+            "over pairs of trainings with all other keys equal. The intervals hold together with 95 %; there is none for "
+            "fewer than three pairs.",
         ),
         effect_charts.main_effects(data),
     )
@@ -207,7 +208,7 @@ def _effects(data: charts.SweepData) -> Iterator[Figure]:
             "validation_against_test",
             "effects",
             "Does validation loss predict test score?",
-            "The best point is chosen by the horizontal axis alone.",
+            "The best network is chosen by the horizontal axis alone.",
         ),
         effect_charts.validation_against_test(data),
     )

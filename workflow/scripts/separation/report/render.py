@@ -14,7 +14,8 @@ import vl_convert
 from markupsafe import Markup
 
 from separation.analysis.costs import exact_duration
-from separation.analysis.sweep_tables import metric_columns
+from separation.analysis.statistics import MIN_MEMBERS, MIN_PAIRS
+from separation.analysis.sweep_tables import metric_columns, unit_of
 from separation.experiment.metric_definitions import explain_metrics
 from separation.files.atomic import read_json, write_text
 from separation.files.layout import BENCHMARKS, EvaluationFolder, PointFolder, SweepFiles
@@ -44,7 +45,7 @@ def render_report(
         title: Heading of the report: the sweep's name.
         files: Sweep with the tables of `separation.analysis.summarize` and the figures of
             `separation.report.figures.plot_sweep`; the report is written to `files.report`. Same input, same bytes.
-        artifacts: Folder of the points, with their histories and the audio that was kept; the best point is played.
+        artifacts: Folder of the points, with their histories and the audio that was kept; the best network is played.
         provenance: How the results were made, for example `date`, `git commit`, `versions`, `datasets`, `licences`,
             `config` (text); values are strings, lists or mappings and are shown in their order. `notes` go to the top.
         benchmarks: Folder of job costs; see `separation.analysis.costs.read_costs`.
@@ -74,7 +75,10 @@ def render_report(
             effects=tables.effects(data),
             conditions=tables.condition_tables(data),
             costs=tables.costs(data),
-            seeds=tables.seeds(data),
+            settings=tables.settings(data),
+            member=unit_of(data.scores),
+            min_members=MIN_MEMBERS,
+            min_pairs=MIN_PAIRS,
             items=read_items(_evaluations_with_audio(data, artifacts)),
             notes=provenance.get("notes"),
             provenance={name: value for name, value in provenance.items() if name != "notes" and (value or value == 0)},
@@ -104,6 +108,7 @@ def environment() -> jinja2.Environment:
         "db": verdict.decibels,
         "interval": _interval,
         "short": _short,
+        "p": verdict.p_in_words,
         "duration": exact_duration,
     }
     templates.filters |= {"share": _share}

@@ -6,8 +6,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from separation.analysis import statistics
-from separation.analysis.sweep_tables import clusters_of, score_matrix
+from separation.analysis.clustered import interval_of_mean
+from separation.analysis.sweep_tables import clusters_of, score_matrix, unit_of
 from separation.report.charts import (
     BASELINE,
     BEST,
@@ -133,7 +133,7 @@ def source_scores(data: SweepData) -> alt.LayerChart:
     frames = []
     for source in sources:
         of_source = matrix.index.get_level_values("source") == source
-        found = statistics.bootstrap_mean(matrix.loc[of_source, columns].to_numpy(), clusters[of_source], seed=0)
+        found = interval_of_mean(matrix.loc[of_source, columns].to_numpy(), clusters[of_source])
         frames.append(
             pd.DataFrame(
                 {"label": rows["label"], "source": source, "score": found.mean, "low": found.low, "high": found.high}
@@ -165,15 +165,14 @@ def source_scores(data: SweepData) -> alt.LayerChart:
 
 
 def improvement_against_input(data: SweepData) -> alt.Chart | None:
-    """The best point's improvement against the level of the source in the mixture, one mark per source and mixture."""
+    """The best network's improvement against the level of the source in the mixture: a mark per source and mixture."""
     best = data.rows[data.rows["kind"] == BEST].head(1)
     if best.empty or not {"SI-SDR", "SI-SDRi"} <= set(data.scores.columns):
         return None
     row = best.iloc[0]
     scores = data.scores[(data.scores["point"] == row["point"]) & (data.scores["evaluation"] == row["evaluation"])]
-    frame = scores[["item", "source", "cluster", "SI-SDRi"]].rename(
-        columns={"SI-SDRi": "improvement", "cluster": "songs"}
-    )
+    frame = scores[["item", "source", "SI-SDRi"]].rename(columns={"SI-SDRi": "improvement"})
+    frame["members"] = scores["cluster"].map(lambda names: " + ".join(name.split("/", 1)[1] for name in names))
     frame["input"] = scores["SI-SDR"] - scores["SI-SDRi"]
     frame = frame[np.isfinite(frame["input"]) & np.isfinite(frame["improvement"])].round(3)
     # Evenly thinned by input, so that the cloud keeps its shape
@@ -193,11 +192,11 @@ def improvement_against_input(data: SweepData) -> alt.Chart | None:
             shape=source_shape(sources),
             tooltip=[
                 alt.Tooltip("item:N", title="Mixture"),
-                alt.Tooltip("songs:N", title="Songs"),
+                alt.Tooltip("members:N", title=f"{unit_of(scores)}s".capitalize()),
                 alt.Tooltip("source:N", title="Source"),
                 alt.Tooltip("input:Q", title="Input SI-SDR", format=".2f"),
                 alt.Tooltip("improvement:Q", title="Improvement", format=".2f"),
             ],
         )
     )
-    return finish(chart, 280, f"Improvement of the best point against the input SI-SDR, {len(frame)} estimates.")
+    return finish(chart, 280, f"Improvement of the best network against the input SI-SDR, {len(frame)} estimates.")

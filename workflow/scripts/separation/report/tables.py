@@ -13,7 +13,7 @@ from separation.analysis.statistics import BETTER, WORSE
 from separation.analysis.sweep_tables import as_number, value_order, varying_keys
 from separation.experiment.key_paths import short_names
 from separation.report import charts, condition_charts
-from separation.report.verdict import decibels, loss_keys
+from separation.report.verdict import decibels, loss_keys, several_trainings
 
 # Metrics shown at first; the others are shown on request
 SHOWN_METRICS = ("SI-SDRi", "SI-SDR", "SI-SIR", "SI-SAR", "SDR", "SIR", "SAR")
@@ -166,27 +166,46 @@ def _sortable(value: str) -> str:
 
 
 def comparisons(data: charts.SweepData) -> dict:
-    """The comparisons with the best in a list, and all pairs in a square for up to 20 points."""
-    labels = {(row.point, row.evaluation): row.label for row in data.rows.itertuples()}
-    order = {(row.point, row.evaluation): rank for rank, row in enumerate(data.rows.itertuples(), start=1)}
+    """The comparisons with the best in a list, and all pairs in a square for up to 20 rows.
+
+    Settings are compared if any was trained several times, else networks; `noun` says which.
+    """
+    settings = several_trainings(data)
+    kinds = ("group", ["group", "group_pair"]) if settings else ("best", ["pair"])
+    if settings:
+        ranked = data.groups.sort_values("validation_loss", kind="stable", na_position="last")
+        labels = dict(zip(ranked["group"], ranked["label"], strict=True))
+        order = {(name, ""): rank for rank, name in enumerate(ranked["group"], start=1)}
+    else:
+        order = {(row.point, row.evaluation): rank for rank, row in enumerate(data.trained.itertuples(), start=1)}
+        labels = {(row.point, row.evaluation): row.label for row in data.trained.itertuples()}
+
+    def key(row: Mapping, end: str) -> tuple[str, str]:
+        return (row[end], "" if settings else row["evaluation" if end == "point" else f"{end}_evaluation"])
+
     with_best = []
-    for row in data.comparisons[data.comparisons["kind"] == "best"].to_dict("records"):
-        key = (row["point"], row["evaluation"])
-        with_best.append(difference(row) | {"label": labels.get(key, row["label"]), "rank": order.get(key, 0)})
+    for row in data.comparisons[data.comparisons["kind"] == kinds[0]].to_dict("records"):
+        one = key(row, "point")
+        label = labels.get(one[0] if settings else one, row["label"])
+        with_best.append(difference(row) | {"label": label, "rank": order.get(one, 0)})
     with_best.sort(key=lambda row: row["rank"])
-    ranked = [(row.point, row.evaluation) for row in data.trained.itertuples()]
     square = []
-    if 2 < len(ranked) <= MAX_POINTS_FOR_ALL_PAIRS:
+    if 2 < len(order) <= MAX_POINTS_FOR_ALL_PAIRS:
         cells = {}
-        for row in data.comparisons[data.comparisons["kind"].isin(["best", "pair"])].to_dict("records"):
-            one, other = (row["point"], row["evaluation"]), (row["against"], row["against_evaluation"])
+        for row in data.comparisons[data.comparisons["kind"].isin(kinds[1])].to_dict("records"):
+            one, other = key(row, "point"), key(row, "against")
             cells[one, other] = difference(row)
             cells[other, one] = difference(row, reverse=True)
         square = [
-            {"rank": order[one], "label": labels[one], "cells": [cells.get((one, other)) for other in ranked]}
-            for one in ranked
+            {
+                "rank": order[one],
+                "label": labels[one[0] if settings else one],
+                "cells": [cells.get((one, other)) for other in order],
+            }
+            for one in order
         ]
-    return {"best": with_best, "square": square, "ranks": [order[one] for one in ranked]}
+    noun = "setting" if settings else "network"
+    return {"best": with_best, "square": square, "ranks": list(order.values()), "noun": noun}
 
 
 def difference(row: Mapping, reverse: bool = False) -> dict:
@@ -203,6 +222,7 @@ def difference(row: Mapping, reverse: bool = False) -> dict:
         "look": {BETTER: "better", WORSE: "worse"}.get(verdict, "none"),
         "effect_size": row["effect_size"],
         "share_better": row["share_better"],
+        "p": row["p_adjusted"],
         "items": row["items"],
     }
 
@@ -231,26 +251,26 @@ def _pairs(row: Mapping) -> str:
     return f"{row['pairs_better']:.0f} of {row['matched_pairs']:.0f}" if row["matched_pairs"] > 0 else "–"
 
 
-def seeds(data: charts.SweepData) -> dict[str, list[dict]]:
-    """Settings that were trained with several seeds, and how they compare: `groups` and `compared`."""
-    if data.groups.empty:
-        return {"groups": [], "compared": []}
+def settings(data: charts.SweepData) -> list[dict]:
+    """Settings over their trainings, by mean validation loss, the best one marked; none if all were trained once."""
+    if not several_trainings(data):
+        return []
     metric = data.metric
-    several = data.groups[data.groups["seeds"] > 1].sort_values("validation_loss", kind="stable")
-    groups = [
+    ordered = data.groups.sort_values("validation_loss", kind="stable", na_position="last")
+    labels = {row.point: row.label for row in data.rows.itertuples()}
+    return [
         {
+            "rank": rank,
+            "best": row["best"],
             "label": row["label"],
-            "seeds": row["seeds"],
+            "seeds": int(row["seeds"]),
             "loss": row["validation_loss"],
             "mean": row[metric],
-            "low": row[f"{metric}_low"],
-            "high": row[f"{metric}_high"],
+            "low": row[f"{metric}_low"] if row["seeds"] > 1 else math.nan,
+            "high": row[f"{metric}_high"] if row["seeds"] > 1 else math.nan,
             "spread": row[f"{metric}_seed_spread"],
+            "share": row["oracle_share"],
+            "network": labels.get(row["network"], row["network"]),
         }
-        for row in several.to_dict("records")
+        for rank, row in enumerate(ordered.to_dict("records"), start=1)
     ]
-    compared = data.comparisons[data.comparisons["kind"] == "group"].to_dict("records")
-    return {
-        "groups": groups,
-        "compared": [difference(row) | {"label": row["label"], "against": row["against_label"]} for row in compared],
-    }

@@ -1,4 +1,8 @@
-"""The verdict of a sweep in words: the best point by validation loss, its test scores, and reasons for doubt."""
+"""The verdict of a sweep in words: the best setting or network by validation loss, its test scores, and doubts.
+
+Two questions are kept apart: which trained network is better (one training per setting can answer that), and which
+setting is better when it is trained again (only several trainings can).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from separation.analysis import statistics
-from separation.analysis.sweep_tables import as_number, swept_keys, varying_keys
+from separation.analysis.sweep_tables import as_number, members_of, swept_keys, unit_of, varying_keys
 from separation.experiment.key_paths import short_names
 from separation.files.score_table import BASELINES, ORACLE
 from separation.report.charts import SweepData
@@ -42,6 +46,10 @@ class Verdict:
     """The text at the top of a report."""
 
     headline: str
+    #: what the headline names: the best setting or the best trained network
+    about: str
+    #: how it was chosen, and which question the report answers
+    rule: str = ""
     tiles: list[Tile] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     cautions: list[str] = field(default_factory=list)
@@ -60,7 +68,7 @@ def decibels(value: float, sign: bool = False) -> str:
 def interval_in_words(low: float, high: float, sign: bool = False) -> str:
     """An interval in a sentence, or the reason why there is none."""
     if not (math.isfinite(low) and math.isfinite(high)):
-        return "no interval: too few songs"
+        return "no interval: too few songs, speakers or trainings"
     return f"95 % interval {decibels(low, sign)} to {decibels(high, sign)}"
 
 
@@ -76,99 +84,203 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def p_in_words(p_value: float) -> str:
+    """An adjusted p-value in a table or sentence."""
+    if not math.isfinite(p_value):
+        return "–"
+    return "below 0.001" if p_value < 0.001 else f"{p_value:.3f}" if p_value < 0.1 else f"{p_value:.2f}"
+
+
 def describe_sweep(data: SweepData) -> Verdict:
-    """The verdict on a sweep."""
+    """The verdict on a sweep: on settings if any was trained several times, else on trained networks."""
     trained = data.rows[~data.rows["baseline"]]
-    winners = trained[trained["best"]]
-    if winners.empty:
-        verdict = Verdict("No best point: no point has a validation loss")
-        verdict.cautions = list(_cautions(data, None))
-        return verdict
-    best = winners.iloc[0]
-    score = f"{decibels(best['score'])} {data.unit}"
-    title = "SI-SDR improvement" if data.metric == "SI-SDRi" else data.metric
-    verdict = Verdict(f"{best['label']}: {score} {title} on test")
+    best = trained[trained["best"]].head(1)
+    if several_trainings(data):
+        verdict = _describe_settings(data, trained)
+    elif best.empty:
+        verdict = Verdict("No best network: no point has a validation loss", about="Best trained network")
+    else:
+        verdict = _describe_networks(data, best.iloc[0], trained)
+    verdict.cautions = list(_cautions(data, None if best.empty else best.iloc[0]))
+    return verdict
+
+
+def several_trainings(data: SweepData) -> bool:
+    """Whether a setting that was trained several times is the best one."""
+    return "best" in data.groups and bool(data.groups["best"].any())
+
+
+def metric_title(metric: str) -> str:
+    """The name of a metric in a headline."""
+    return "SI-SDR improvement" if metric == "SI-SDRi" else metric
+
+
+def _describe_networks(data: SweepData, best: pd.Series, trained: pd.DataFrame) -> Verdict:
+    score, title = f"{decibels(best['score'])} {data.unit}", metric_title(data.metric)
+    verdict = Verdict(f"{best['label']}: {score} {title} on test", about="Best trained network")
+    verdict.rule = (
+        "The network is chosen on validation and reported on test. Each setting was trained once: this report says "
+        "which trained network is better, not which setting would be better if it were trained again."
+    )
     span = interval_in_words(best["low"], best["high"])
     verdict.tiles.append(Tile(f"{title}, test", score, span))
     loss, number = f"{best['validation_loss']:.4g}", trained["point"].nunique()
     verdict.sentences.append(
-        f"It was chosen by validation loss alone: its loss ({loss}) is the lowest of {number} points."
+        f"It was chosen by validation loss alone: its loss ({loss}) is the lowest of {number} trained networks."
         if number > 1
         else f"The sweep has one point; its lowest validation loss is {loss}."
     )
-    units = count(int(best["items"]), "test mixture")
-    if "songs" in data.scores:
-        units += f" from {count(_clusters(data.scores, best), 'song')}"
-    verdict.sentences.append(
-        f"On {units}, the SI-SDR of the estimates minus that of the unprocessed mixture is {score} on average ({span})."
-        if data.metric == "SI-SDRi"
-        else f"On {units}, the mean {title} is {score} ({span})."
-    )
-    _compare_with_baselines(verdict, best, data)
-    _compare_with_points(verdict, best, trained, data)
-    verdict.cautions = list(_cautions(data, best))
+    verdict.sentences.append(_score_in_words(data, _units(data, best["point"], int(best["items"])), score, span))
+    _compare_with_baselines(verdict, data, "baseline", "The network")
+    _oracle(verdict, data, best["oracle_share"], "The network")
+    found = data.comparisons[(data.comparisons["kind"] == "best") & (data.comparisons["point"] != best["point"])]
+    others = trained[(trained["point"] != best["point"]) & trained["validation_loss"].notna()]
+    for _, second in others.head(1).iterrows():
+        match = found[(found["point"] == second["point"]) & (found["evaluation"] == second["evaluation"])]
+        _compare_with_runner_up(
+            verdict, match, second["label"], second["validation_loss"], second["score"], "network", data.unit
+        )
+    _count_verdicts(verdict, found, "networks")
     return verdict
 
 
-def _clusters(scores: pd.DataFrame, row: pd.Series) -> int:
-    return scores.loc[scores["point"] == row["point"], "cluster"].nunique()
+def _describe_settings(data: SweepData, trained: pd.DataFrame) -> Verdict:
+    groups, metric, title = data.groups, data.metric, metric_title(data.metric)
+    best = groups[groups["best"]].iloc[0]
+    score, seeds = f"{decibels(best[metric])} {data.unit}", int(best["seeds"])
+    verdict = Verdict(f"{best['label']}: {score} {title} on test, the mean of {seeds} trainings", about="Best setting")
+    unit = unit_of(data.scores)
+    verdict.rule = (
+        "The setting is chosen by the mean validation loss of its trainings and reported on test. Seeds of one setting "
+        f"do not compete with each other; intervals and verdicts allow for other {unit}s and for other trainings."
+    )
+    span = interval_in_words(best[f"{metric}_low"], best[f"{metric}_high"])
+    spread = f"seeds differ by {decibels(best[f'{metric}_seed_spread'])} {data.unit} (standard deviation)"
+    verdict.tiles.append(Tile(f"{title}, test, mean of {seeds} trainings", score, f"{span}; {spread}"))
+    repeated = groups[groups["seeds"] > 1]
+    loss = f"{best['validation_loss']:.4g}"
+    verdict.sentences.append(
+        f"It was chosen by validation loss alone: the mean of its trainings' losses ({loss}) is the lowest of "
+        f"{count(len(repeated), 'setting')} that were trained several times."
+        if len(repeated) > 1
+        else f"It is the only setting that was trained several times; the mean of its validation losses is {loss}."
+    )
+    members = trained[trained["point"] == best["network"]]
+    items = int(members["items"].iloc[0]) if len(members) else 0
+    verdict.sentences.append(_score_in_words(data, _units(data, best["network"], items), score, span))
+    _compare_with_baselines(verdict, data, "group_baseline", "The setting")
+    _oracle(verdict, data, best["oracle_share"], "On average over its trainings, the setting")
+    found = data.comparisons[data.comparisons["kind"] == "group"]
+    others = repeated[~repeated["best"] & repeated["validation_loss"].notna()].sort_values("validation_loss")
+    for _, second in others.head(1).iterrows():
+        match = found[found["point"] == second["group"]]
+        _compare_with_runner_up(
+            verdict, match, second["label"], second["validation_loss"], second[metric], "setting", data.unit
+        )
+    _count_verdicts(verdict, found, "settings")
+    _name_network(verdict, best, trained, data.unit)
+    return verdict
 
 
-def _compare_with_baselines(verdict: Verdict, best: pd.Series, data: SweepData) -> None:
-    found = data.comparisons[data.comparisons["kind"] == "baseline"].set_index("against")
+def _name_network(verdict: Verdict, setting: pd.Series, trained: pd.DataFrame, score_unit: str) -> None:
+    """Names the network to use."""
+    network = trained[trained["best"]].head(1)
+    for _, row in network.iterrows():
+        whose = "It is one of the best setting's" if row["point"] == setting["network"] else "It has another setting"
+        score = f"{decibels(row['score'])} {score_unit}"
+        verdict.sentences.append(
+            f"To separate with one network, use {row['point']} ({row['label']}): its validation loss "
+            f"({row['validation_loss']:.4g}) is the lowest of all {trained['point'].nunique()} networks, and it scores "
+            f"{score} on test. {whose}. Another training with the same setting may score differently."
+        )
+        verdict.tiles.append(Tile("the network to use, test", score, row["label"]))
+
+
+def _units(data: SweepData, point: str, items: int) -> str:
+    """How much was tested: 48 test mixtures of 8 songs."""
+    unit = unit_of(data.scores)
+    words = count(items, "test mixture")
+    return words if unit == "mixture" else f"{words} of {count(_members(data.scores, point), unit)}"
+
+
+def _members(scores: pd.DataFrame, point: str) -> int:
+    return len(members_of(scores.loc[scores["point"] == point, "cluster"]))
+
+
+def _score_in_words(data: SweepData, units: str, score: str, span: str) -> str:
+    if data.metric == "SI-SDRi":
+        return (
+            f"On {units}, the SI-SDR of the estimates minus that of the unprocessed mixture is {score} on average "
+            f"({span})."
+        )
+    return f"On {units}, the mean {metric_title(data.metric)} is {score} ({span})."
+
+
+def _compare_with_baselines(verdict: Verdict, data: SweepData, kind: str, what: str) -> None:
+    found = data.comparisons[data.comparisons["kind"] == kind].set_index("against")
     if "mixture" in found.index and found.loc["mixture", "verdict"] != statistics.BETTER:
-        verdict.sentences.append("This is not shown to be better than the unprocessed mixture.")
+        verdict.sentences.append(f"{what} is not shown to be better than the unprocessed mixture.")
     if "fixed_mask" in found.index:
         row = found.loc["fixed_mask"]
         span = interval_in_words(row["difference_low"], row["difference_high"], True)
         words = {
-            statistics.BETTER: "It is better than a fixed mask, which applies the same filter to every mixture",
-            statistics.WORSE: "It is worse than a fixed mask, which applies the same filter to every mixture",
+            statistics.BETTER: f"{what} is better than a fixed mask, which applies the same filter to every mixture",
+            statistics.WORSE: f"{what} is worse than a fixed mask, which applies the same filter to every mixture",
         }.get(
             row["verdict"],
-            "It is not shown to be better than a fixed mask, which applies the same filter to every mixture",
+            f"{what} is not shown to be better than a fixed mask, which applies the same filter to every mixture",
         )
         difference = f"{decibels(row['difference'], True)} {data.unit}"
-        verdict.sentences.append(f"{words}: the difference is {difference} ({span}).")
-        verdict.tiles.append(Tile("compared with the fixed mask", difference, span))
-    if math.isfinite(best["oracle_share"]):
-        share = f"{100 * best['oracle_share']:.0f} %".replace("-", "−")
-        means = data.baselines.drop_duplicates("point").set_index("point")["score"]
-        reached = f"{decibels(means.get(ORACLE, math.nan))} {data.unit}"
-        name = BASELINES[ORACLE].lower()
-        verdict.sentences.append(
-            f"The {name}, which is computed from the true sources, reaches {reached}. "
-            f"The point closes {share} of the gap between the mixture and that mask."
-        )
-        verdict.tiles.append(Tile(f"of the gap to the {name}", share, f"the mask reaches {reached}"))
+        reason = "" if row["verdict"] in (statistics.BETTER, statistics.WORSE) else f"; {row['verdict']}"
+        verdict.sentences.append(f"{words}: the difference is {difference} ({span}{reason}).")
+        verdict.tiles.append(Tile("compared with the fixed mask", difference, f"{span}{reason}"))
 
 
-def _compare_with_points(verdict: Verdict, best: pd.Series, trained: pd.DataFrame, data: SweepData) -> None:
-    comparisons = data.comparisons
-    others = trained[(trained["point"] != best["point"]) & trained["validation_loss"].notna()]
-    found = comparisons[(comparisons["kind"] == "best") & (comparisons["point"] != best["point"])]
-    for _, second in others.head(1).iterrows():
-        match = found[(found["point"] == second["point"]) & (found["evaluation"] == second["evaluation"])]
-        for _, row in match.iterrows():
-            # The table has runner-up minus best
-            difference = f"{decibels(-row['difference'], True)} {data.unit}"
-            span = interval_in_words(-row["difference_high"], -row["difference_low"], True)
-            words = {
-                statistics.BETTER: "the runner-up is shown to be better",
-                statistics.WORSE: "the best point is shown to be better",
-            }.get(row["verdict"], row["verdict"])
-            verdict.sentences.append(
-                f"The runner-up by validation loss ({second['validation_loss']:.4g}) is {second['label']} with "
-                f"{decibels(second['score'])} {data.unit} on test. On the same mixtures, the best point minus the "
-                f"runner-up is {difference} ({span}): {words}."
-            )
-            verdict.tiles.append(Tile("compared with the runner-up", difference, f"{span}; {words}"))
-    if len(found) > 1:
-        worse, better = ((found["verdict"] == words).sum() for words in (statistics.WORSE, statistics.BETTER))
+def _oracle(verdict: Verdict, data: SweepData, oracle_share: float, what: str) -> None:
+    if not math.isfinite(oracle_share):
+        return
+    share = f"{100 * oracle_share:.0f} %".replace("-", "−")
+    means = data.baselines.drop_duplicates("point").set_index("point")["score"]
+    reached = f"{decibels(means.get(ORACLE, math.nan))} {data.unit}"
+    name = BASELINES[ORACLE].lower()
+    verdict.sentences.append(
+        f"The {name}, which is computed from the true sources, reaches {reached}. "
+        f"{what} closes {share} of the gap between the mixture and that mask."
+    )
+    verdict.tiles.append(Tile(f"of the gap to the {name}", share, f"the mask reaches {reached}"))
+
+
+def _compare_with_runner_up(
+    verdict: Verdict, match: pd.DataFrame, label: str, loss: float, score: float, noun: str, score_unit: str
+) -> None:
+    for _, row in match.iterrows():
+        # The table has runner-up minus best
+        difference = f"{decibels(-row['difference'], True)} {score_unit}"
+        span = interval_in_words(-row["difference_high"], -row["difference_low"], True)
+        words = {
+            statistics.BETTER: f"the runner-up {noun} is shown to be better",
+            statistics.WORSE: f"the best {noun} is shown to be better",
+        }.get(row["verdict"], row["verdict"])
         verdict.sentences.append(
-            f"Of the {len(found)} others, {worse} are shown to be worse on test and {better} better; "
-            f"no difference is shown for {len(found) - worse - better}."
+            f"The runner-up by validation loss ({loss:.4g}) is {label} with {decibels(score)} {score_unit} on test. On the same "
+            f"mixtures, the best {noun} minus the runner-up is {difference} ({span}): {words}."
         )
+        verdict.tiles.append(Tile(f"compared with the runner-up {noun}", difference, f"{span}; {words}"))
+
+
+def _count_verdicts(verdict: Verdict, found: pd.DataFrame, noun: str) -> None:
+    if len(found) < 2:
+        return
+    numbers = found["verdict"].value_counts()
+    worse, better, same = (
+        int(numbers.get(words, 0)) for words in (statistics.WORSE, statistics.BETTER, statistics.NO_DIFFERENCE)
+    )
+    unknown = len(found) - worse - better - same
+    rest = f"; for {unknown} there is no verdict" if unknown else ""
+    verdict.sentences.append(
+        f"Of the {len(found)} other {noun}, {worse} are shown to be worse on test and {better} better; "
+        f"no difference is shown for {same}{rest}."
+    )
 
 
 def _cautions(data: SweepData, best: pd.Series | None) -> Iterator[str]:
@@ -192,39 +304,62 @@ def _cautions(data: SweepData, best: pd.Series | None) -> Iterator[str]:
             "things: treat the ranking with caution."
         )
     if best is not None:
-        yield from _cautions_on_best(data.points, data.scores, data.histories, best)
+        yield from _cautions_on_units(data, best)
+        yield from _cautions_on_best(data.points, data.histories, best)
     lost = int((~np.isfinite(data.scores[data.metric].astype(float))).sum())
     if lost:
         yield (
             f"{lost} of {count(len(data.scores), 'score')} in {data.metric} are not finite (a silent source or "
             "estimate) and are excluded from all means."
         )
-    shown = int(data.comparisons["kind"].isin(["best", "pair"]).sum())
-    if shown >= 10:
+
+
+def _cautions_on_units(data: SweepData, best: pd.Series) -> Iterator[str]:
+    """Doubts about the number of songs, speakers and trainings."""
+    scores = data.scores[data.scores["point"] == best["point"]]
+    unit, number = unit_of(scores), len(members_of(scores["cluster"]))
+    if number < statistics.MIN_MEMBERS:
         yield (
-            f"{shown} pairs of points were compared, each at 95 %: about {max(1, round(shown / 20))} would show a "
-            "difference even if all points were equal."
+            f"The test set covers only {count(number, unit)}, too few for any verdict: at least "
+            f"{statistics.MIN_MEMBERS} {unit}s are needed, and small differences need many more. Intervals, where "
+            "shown, are rough."
+        )
+    elif number < FEW_SONGS:
+        yield f"The test set covers only {count(number, unit)}: intervals are wide, small differences are not shown."
+    if unit == "mixture":
+        yield (
+            "The songs or speakers of the test mixtures are not recorded, so each mixture counts as independent of all "
+            "others. If mixtures share songs or speakers, the intervals are too narrow and verdicts may be false."
+        )
+    elif unit == "song" and scores["cluster"].map(len).min() > 1:
+        yield (
+            "Every test mixture combines several recordings, and their speakers are not recorded. If recordings share "
+            "speakers, the intervals are too narrow and verdicts may be false: name the {speaker} in the recipe's "
+            "`organize` section."
+        )
+    if not several_trainings(data):
+        yield (
+            "Each point was trained with one seed. Intervals and verdicts show how other test "
+            f"{unit}s might change the scores of these trained networks, not what another seed would give. To compare "
+            "settings, list several seeds in the sweep, for example `seeds: [0, 1, 2]`."
+        )
+    elif (once := int((data.groups["seeds"] < 2).sum())) > 0:
+        yield f"{count(once, 'setting')} of {len(data.groups)} were trained once: no verdict on them is possible."
+    pairs = data.comparisons[data.comparisons["kind"] == "effect"]
+    few = int((pairs["verdict"] == statistics.TOO_FEW_PAIRS).sum())
+    if few:
+        yield (
+            f"{few} of {count(len(pairs), 'main effect')} are computed from fewer than {statistics.MIN_PAIRS} matched "
+            "pairs of trainings, too few for a verdict: more seeds, or more values of the other keys, give more pairs."
         )
 
 
-def _cautions_on_best(
-    points: pd.DataFrame, scores: pd.DataFrame, histories: Mapping[str, pd.DataFrame], best: pd.Series
-) -> Iterator[str]:
-    clusters = _clusters(scores, best)
-    if clusters < FEW_SONGS:
-        unit = count(clusters, "song" if "songs" in scores else "mixture")
-        yield f"The test set covers only {unit}. The intervals are widened accordingly and are still rough."
-    several = {"group", "seed"} <= set(points.columns) and points.groupby("group")["seed"].nunique().max() > 1
-    if not several:
-        yield (
-            "Each point was trained with one seed. The intervals show how other test songs might change the score, "
-            "not how another seed might; list several seeds in the sweep to find out."
-        )
+def _cautions_on_best(points: pd.DataFrame, histories: Mapping[str, pd.DataFrame], best: pd.Series) -> Iterator[str]:
     history = histories.get(best["point"])
     losses = pd.Series(dtype=float) if history is None else history["validation_loss"].reset_index(drop=True)
     if losses.notna().any() and losses.idxmin() == len(losses) - 1:
         yield (
-            f"The best point's validation loss was lowest in its last epoch ({int(history['epoch'].iloc[-1])}): "
+            f"The best network's validation loss was lowest in its last epoch ({int(history['epoch'].iloc[-1])}): "
             "training may not have converged."
         )
     names = short_names(swept_keys(points))
@@ -233,4 +368,7 @@ def _cautions_on_best(
         chosen = as_number(points.loc[points["point"] == best["point"], key].iloc[0])
         if len(numbers) > 2 and chosen in (numbers[0], numbers[-1]):
             end = "smallest" if chosen == numbers[0] else "largest"
-            yield f"The best {names[key]} ({chosen:g}) is the {end} value tried: the optimum may be outside this range."
+            yield (
+                f"The best network's {names[key]} ({chosen:g}) is the {end} value tried: the optimum may be outside this "
+                "range."
+            )
