@@ -72,13 +72,16 @@ def false_verdicts_with_speakers(
     return float(np.mean([judge([one], "speaker")[0]["verdict"] in SHOWN for one in found]))
 
 
-def networks(random: np.random.Generator, num_points: int, songs: np.ndarray, seeds: int, spread: float) -> np.ndarray:
+def networks(
+    random: np.random.Generator, num_points: int, songs: np.ndarray, seeds: int, spread: float, wild: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Scores of equally good settings, (num_mixtures, num_points, seeds), and the luck of each training, in dB.
 
     Songs differ by 2 dB, the points' differences between songs by 0.5 dB and between mixtures by 0.7 dB; trainings
-    differ by `spread`.
+    differ by `spread`, those of the first setting `wild` times as much.
     """
     luck = spread * random.normal(size=(num_points, seeds))
+    luck[0] *= wild
     num_songs = songs.max() + 1
     scores = 2 * random.normal(size=(num_songs, 1, 1))[songs]
     scores = scores + 0.5 * random.normal(size=(num_songs, num_points, seeds))[songs]
@@ -115,6 +118,7 @@ def any_false_verdict_on_settings(
     repeats: int,
     seed: int = 0,
     spread: float = 0.3,
+    wild: float = 1.0,
     all_pairs: bool = False,
     truth: float = 0.0,
 ) -> float:
@@ -123,6 +127,7 @@ def any_false_verdict_on_settings(
     The setting that all are compared with is that of the luckiest trainings, as if validation showed all their luck.
 
     Args:
+        wild: How many times further the trainings of the first setting differ.
         all_pairs: Whether all pairs of settings are looked at, or those with the best one alone.
         truth: True difference of the first setting, then the best one, from all others (dB): the rate is then that at
             which the first comparison shows it.
@@ -130,16 +135,18 @@ def any_false_verdict_on_settings(
     random, songs, found = np.random.default_rng(seed), songs_of(num_songs), []
     size = num_points * (num_points - 1) // 2
     for _ in range(repeats):
-        scores, luck = networks(random, num_points, songs, seeds, spread)
+        scores, luck = networks(random, num_points, songs, seeds, spread, wild)
         scores[:, 0] += truth
         best = 0 if truth else int(luck.mean(axis=1).argmax())
         pairs = [(best, other) for other in range(num_points) if other != best]
         if all_pairs:
             pairs = combinations(range(num_points), 2)
-        compared = [
-            Compared({"kind": "group"}, statistics.difference_over_trainings(scores[:, one], scores[:, other], songs))
+        pooled = statistics.PooledSpread.of([scores[:, point] for point in range(num_points)])
+        estimates = [
+            statistics.difference_over_trainings(scores[:, one], scores[:, other], songs, pooled)
             for one, other in pairs
         ]
+        compared = [Compared({"kind": "group"}, estimate) for estimate in estimates]
         rows = judge(compared, "song", {"settings": size})
         found.append(any(row["verdict"] in SHOWN for row in (rows[:1] if truth else rows)))
     return float(np.mean(found))

@@ -10,6 +10,8 @@ inputs of a group again whenever one of them is built.
 
 import json
 
+from separation.experiment.ids import STAGE_VERSIONS
+
 
 rule collect_scores:
     input:
@@ -67,6 +69,8 @@ rule summarize_sweep:
     threads: threads_of("summarize_sweep")
     resources:
         **resources_of("summarize_sweep"),
+    params:
+        version=STAGE_VERSIONS["summarize_sweep"],
     message:
         "Summarizing {wildcards.sweep}"
     script:

@@ -116,11 +116,17 @@ def test_medians_are_within_their_intervals(summary, scores):
     assert (others["SI-SDRi_median"] < others["SI-SDRi_median_high"]).all()
 
 
-def test_points_that_differ_only_in_the_seed_are_a_group(tmp_path):
-    swept = {"train_config.learning_rate": [0.1, 0.01], "info.seed": [0, 1, 2]}
-    sweep = simulate_sweep(tmp_path, swept, num_items=24, num_songs=8)
+def seeded(folder, rates, seeds=3, **arguments):
+    """A sweep of learning rates with several seeds; `analyze` it."""
+    swept = {"train_config.learning_rate": rates, "info.seed": list(range(seeds))}
+    sweep = simulate_sweep(folder, swept, **({"num_items": 24, "num_songs": 8} | arguments))
     for number, point in enumerate(sweep.points):
-        point["group"] = f"group{number // 3}"
+        point["group"], point["seed"] = f"group{number // seeds}", number % seeds
+    return sweep
+
+
+def test_points_that_differ_only_in_the_seed_are_a_group(tmp_path):
+    sweep = seeded(tmp_path, [0.1, 0.01])
     summary, comparisons = analyze(sweep)
     table = pd.read_csv(sweep.files.groups)
     assert table["seeds"].tolist() == [3, 3] and table["group"].tolist() == ["group0", "group1"]
@@ -132,12 +138,71 @@ def test_points_that_differ_only_in_the_seed_are_a_group(tmp_path):
         assert row["SI-SDRi_low"] < row["SI-SDRi"] < row["SI-SDRi_high"]
         assert row["validation_loss"] == pytest.approx(members["validation_loss"].mean(), abs=1e-4)
         assert row["oracle_share"] == pytest.approx(members["oracle_share"].mean(), abs=1e-4)
+        assert row["unit"] == "song and training"
+        assert row["network"] == members.loc[members["validation_loss"].idxmin(), "point"]
     best = table.loc[table["validation_loss"].idxmin()]
+    assert table.loc[table["best"], "group"].tolist() == [best["group"]]
     found = comparisons[comparisons["kind"] == "group"]
     assert len(found) == 1 and found.iloc[0]["against"] == best["group"]
     other = table[table["group"] != best["group"]].iloc[0]
     assert found.iloc[0]["difference"] == pytest.approx(other["SI-SDRi"] - best["SI-SDRi"], abs=1e-3)
     assert found.iloc[0]["label"] == f"learning_rate={other['train_config.learning_rate']}"
+
+
+def test_a_setting_trained_once_has_the_same_interval_in_both_tables(small):
+    summary, _ = analyze(small)
+    groups = pd.read_csv(small.files.groups)
+    for row in groups.itertuples():
+        same = summary.set_index("point").loc[row.network]
+        assert row.unit == "song"
+        for end in ("_low", "_high"):
+            own = groups.set_index("group").loc[row.group, f"SI-SDRi{end}"]
+            assert own == pytest.approx(same[f"SI-SDRi{end}"], rel=1e-5)
+    assert not groups["best"].any()  # one training does not show which setting is best
+
+
+def test_seeds_of_one_setting_never_compete(tmp_path):
+    sweep = seeded(tmp_path, [0.1, 0.01, 0.001])
+    _, comparisons = analyze(sweep)
+    assert set(comparisons["kind"]) == {"baseline", "effect", "group", "group_pair", "group_baseline"}
+    settings = comparisons[comparisons["kind"].str.startswith("group")]
+    assert set(settings["question"]) == {"setting"}
+    assert set(settings["unit"]) == {"song and training"}
+    assert (comparisons["kind"].isin(["group", "group_pair"])).sum() == 3
+    assert set(comparisons.loc[comparisons["kind"] == "effect", "key"]) == {"train_config.learning_rate"}
+    assert set(comparisons.loc[comparisons["kind"] == "baseline", "question"]) == {"network"}
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_setting_trained_once_or_twice_gets_no_verdict(tmp_path, missing):
+    sweep = seeded(tmp_path, [0.1, 0.01, 0.001])
+    sweep.points = sweep.points[:-missing]
+    _, comparisons = analyze(sweep)
+    once = comparisons[(comparisons["point"] == "group2") & comparisons["kind"].isin(["group", "group_pair"])]
+    assert set(once["verdict"]) == {"too few trainings to tell"}
+    assert once["p_value"].isna().all() and once["difference_low"].isna().all()
+
+
+def test_with_one_seed_no_row_is_about_a_setting(comparisons):
+    assert set(comparisons["question"]) == {"network"}
+    assert set(comparisons.loc[comparisons["kind"] != "effect", "unit"]) == {"song"}
+
+
+def test_below_five_songs_there_are_intervals_and_no_verdict(tmp_path):
+    sweep = simulate_sweep(tmp_path, {"train_config.learning_rate": [0.1, 0.01]}, num_items=12, num_songs=4)
+    _, comparisons = analyze(sweep)
+    found = comparisons[comparisons["kind"] != "effect"]
+    assert set(found["verdict"]) == {"too few songs to tell"}
+    assert found["p_value"].isna().all() and found["difference_low"].notna().all()
+
+
+def test_a_family_has_one_name_and_its_own_adjustment(comparisons):
+    families = comparisons.groupby("kind")["family"].unique()
+    assert (families.map(len) == 1).all()
+    for _, rows in comparisons.dropna(subset="p_value").groupby("family"):
+        smallest = rows.loc[rows["p_value"].idxmin()]
+        assert smallest["p_adjusted"] == pytest.approx(min(1, len(rows) * smallest["p_value"]), rel=1e-3)
+        assert (rows["p_adjusted"] >= rows["p_value"]).all()
 
 
 def test_conditions_csv_has_scores_by_mixing_condition(tmp_path):
@@ -169,18 +234,39 @@ def test_conditions_csv_has_scores_by_mixing_condition(tmp_path):
     assert coherent.loc["yes", "mean"] == pytest.approx(rows[rows["coherent"]]["SI-SDRi"].mean(), abs=1e-4)
 
 
-def test_mixtures_of_the_same_speakers_are_one_cluster(small):
-    for path in small.score_files:
+def name_speakers(sweep, pairs):
+    """Gives the n-th item the speakers of the n-th pair, over and over."""
+    for path in sweep.score_files:
         table = pd.read_parquet(path)
-        number = table["item"].rank(method="dense").astype(int)
-        table["speaker_0"], table["speaker_1"] = (
-            np.where(number % 2, "anna", "ben"),
-            np.where(number % 2, "ben", "anna"),
-        )
-        table.loc[number > 6, ["speaker_0", "speaker_1"]] = ["carl", "dora"]
+        number = table["item"].rank(method="dense").astype(int) - 1
+        for place in (0, 1):
+            table[f"speaker_{place}"] = [pairs[item % len(pairs)][place] for item in number]
         table.to_parquet(path)
+
+
+def test_mixtures_of_speakers_are_counted_in_speakers(small):
+    name_speakers(small, ["ab", "bc", "cd", "de", "ea", "ac"])
     _, comparisons = analyze(small)
-    assert set(comparisons["songs"]) == {2}
+    found = comparisons[comparisons["kind"] == "best"]
+    assert set(found["unit"]) == {"speaker"} and set(found["speakers"]) == {5} and found["songs"].isna().all()
+    assert set(pd.read_csv(small.files.conditions)["speakers"].dropna()) <= {2, 3, 4, 5}
+
+
+def test_speakers_who_always_speak_together_are_not_enough(small):
+    name_speakers(small, ["ab", "ba", "cd", "ef"])
+    _, comparisons = analyze(small)
+    found = comparisons[comparisons["kind"] == "best"]
+    assert set(found["speakers"]) == {6} and set(found["verdict"]) == {"too few speakers to tell"}
+
+
+def test_intervals_allow_for_speakers_that_occur_in_many_pairs(small):
+    differences = []
+    for pairs in (["ab", "cd", "ef", "gh", "ij", "kl"], ["ab", "ac", "ad", "bc", "bd", "cd"]):
+        name_speakers(small, pairs)
+        _, comparisons = analyze(small)
+        row = comparisons[comparisons["kind"] == "best"].iloc[0]
+        differences.append(row["difference_high"] - row["difference_low"])
+    assert differences[1] > differences[0]
 
 
 def test_best_point_is_chosen_by_validation_loss_even_if_another_scores_higher_on_test(sweep, summary):
@@ -216,7 +302,8 @@ def test_intervals_resample_songs_instead_of_mixtures(tmp_path, summary):
 
 def test_every_pair_of_points_is_compared_on_the_same_sources_of_the_same_items(comparisons, scores):
     points = comparisons[comparisons["kind"].isin(["best", "pair"])]
-    assert len(points) == 8 * 7 / 2
+    assert (points["kind"] == "pair").sum() == 8 * 7 / 2
+    assert (points["kind"] == "best").sum() == 7
     table = scores.pivot(index=["item", "source"], columns="point", values="SI-SDRi")
     for row in points.itertuples():
         difference = table[row.point] - table[row.against]
@@ -226,13 +313,25 @@ def test_every_pair_of_points_is_compared_on_the_same_sources_of_the_same_items(
         assert row.share_better == pytest.approx((of_items > 0).mean(), abs=1e-5)
 
 
-def test_verdicts_follow_the_intervals(comparisons):
-    shown = comparisons.dropna(subset="difference_low")
-    holds_zero = (shown["difference_low"] <= 0) & (shown["difference_high"] >= 0)
-    assert (shown.loc[holds_zero, "verdict"] == "no difference shown").all()
-    assert (shown.loc[shown["difference_low"] > 0, "verdict"] == "better").all()
-    assert (shown.loc[shown["difference_high"] < 0, "verdict"] == "worse").all()
-    assert set(shown["verdict"]) == {"better", "worse", "no difference shown"}
+def test_verdicts_follow_the_adjusted_p_values(comparisons):
+    judged = comparisons.dropna(subset="p_value")
+    shown = judged["p_adjusted"] < 0.05
+    assert (judged.loc[~shown, "verdict"] == "no difference shown").all()
+    assert (judged.loc[shown & (judged["difference"] > 0), "verdict"] == "better").all()
+    assert (judged.loc[shown & (judged["difference"] < 0), "verdict"] == "worse").all()
+    # an interval that excludes 0 and a verdict never disagree
+    assert (shown == ((judged["difference_low"] >= 0) | (judged["difference_high"] <= 0))).all()
+    assert set(judged["verdict"]) == {"better", "worse", "no difference shown"}
+
+
+def test_main_effects_need_three_pairs_of_trainings(comparisons):
+    effects = comparisons[comparisons["kind"] == "effect"].set_index(["key", "label"])
+    few = effects.loc[KEYS[0]]
+    assert set(few["matched_pairs"]) == {2} and set(few["verdict"]) == {"too few pairs of trainings to tell"}
+    assert few["p_value"].isna().all() and few["difference_low"].isna().all()
+    enough = effects.loc[(KEYS[1], "random")]
+    assert enough["matched_pairs"] == 4 and np.isfinite(enough["p_value"])
+    assert enough["unit"] == "song and pair of trainings"
 
 
 def test_the_best_point_is_compared_with_every_baseline(comparisons, summary):
@@ -311,15 +410,15 @@ def test_songs_may_be_lists(small):
     assert (comparisons.loc[comparisons["kind"] == "best", "songs"] == 6).all()
 
 
-def test_mixtures_of_the_same_songs_are_one_cluster_in_any_order(small):
+def test_mixtures_of_the_same_songs_depend_on_each_other_in_any_order(small):
     for path in small.score_files:
         table = pd.read_parquet(path)
         table["songs"] = np.where(table["item"].astype(int) % 2, "a+b", "b+a")
         table.to_parquet(path)
     _, comparisons = analyze(small)
     rows = comparisons[comparisons["kind"] == "best"]
-    assert (rows["songs"] == 1).all()
-    assert (rows["verdict"] == "too few songs to tell").all()
+    assert (rows["songs"] == 2).all()
+    assert (rows["verdict"] == "too few songs to tell").all() and rows["difference_low"].isna().all()
 
 
 def test_points_without_scores_keep_their_row(small):

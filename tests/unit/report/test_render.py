@@ -122,11 +122,11 @@ def test_the_page_opens_without_network_or_other_files(page):
 def test_the_verdict_names_the_point_with_the_lowest_validation_loss_and_its_test_score(page, sweep):
     summary = pd.read_csv(sweep.files.summary)
     best = summary[summary["best"]].iloc[0]
-    assert f"Best point {best['label']}: {best['SI-SDRi']:.2f} dB SI-SDR improvement on test" in page.text
-    assert "It was chosen by validation loss alone: its loss (0.1082) is the lowest of 8 points." in page.text
+    assert f"Best trained network {best['label']}: {best['SI-SDRi']:.2f} dB SI-SDR improvement on test" in page.text
+    assert "It was chosen by validation loss alone: its loss (0.1082) is the lowest of 8 trained networks." in page.text
     assert f"95 % interval {best['SI-SDRi_low']:.2f} to {best['SI-SDRi_high']:.2f}" in page.text
-    assert "On 48 test mixtures from 8 songs" in page.text
-    assert f"The point closes {100 * best['oracle_share']:.0f} %" in page.text
+    assert "On 48 test mixtures of 8 songs" in page.text
+    assert f"The network closes {100 * best['oracle_share']:.0f} %" in page.text
 
 
 def test_the_verdict_reports_a_runner_up_that_is_better_on_test(page, sweep):
@@ -134,26 +134,27 @@ def test_the_verdict_reports_a_runner_up_that_is_better_on_test(page, sweep):
     row = (
         comparisons[comparisons["kind"] == "best"].set_index("label").loc["learning_rate=0.01, sample_strategy=random"]
     )
-    assert f"the best point minus the runner-up is −{row['difference']:.2f} dB" in page.text
-    assert "the runner-up is shown to be better" in page.text
+    assert f"the best network minus the runner-up is −{row['difference']:.2f} dB" in page.text
+    assert "the runner-up network is shown to be better" in page.text
 
 
 def test_reasons_for_doubt_are_listed_with_the_verdict(page):
-    assert "The test set covers only 8 songs." in page.text
+    assert "The test set covers only 8 songs: intervals are wide" in page.text
     assert "Each point was trained with one seed." in page.text
+    assert "3 of 4 main effects are computed from fewer than 3 matched pairs of trainings" in page.text
     assert "lowest in its last epoch (12)" in page.text
 
 
 def test_the_verdict_reports_a_network_that_is_no_better_than_a_fixed_mask(tmp_path):
     text = render(prepare(tmp_path, {"train_config.learning_rate": [0.1, 0.01, 0.001]}, change=rescale(-4.6))).text
-    assert "It is not shown to be better than a fixed mask" in text
-    assert "It is better than a fixed mask" not in text
+    assert "The network is not shown to be better than a fixed mask" in text
+    assert "is better than a fixed mask" not in text
 
 
 def test_the_verdict_reports_a_network_that_is_worse_than_the_mixture(tmp_path):
     text = render(prepare(tmp_path, {"train_config.learning_rate": [0.1]}, change=rescale(-9.0))).text
-    assert "not shown to be better than the unprocessed mixture" in text
-    assert "It is worse than a fixed mask" in text
+    assert "The network is not shown to be better than the unprocessed mixture" in text
+    assert "The network is worse than a fixed mask" in text
     assert "The sweep has one point" in text
 
 
@@ -174,15 +175,91 @@ def test_scores_that_are_not_finite_are_counted(tmp_path):
     assert "3 of 84 scores in SI-SDRi are not finite" in text
 
 
-def test_seeds_are_reported_as_a_spread(tmp_path):
-    def pair_up(sweep):
-        for index, point in enumerate(sweep.points):
-            point["seed"], point["group"] = index % 2, f"group{index // 2}"
+def pair_seeds(sweep, seeds=3):
+    for index, point in enumerate(sweep.points):
+        point["seed"], point["group"] = index % seeds, f"group{index // seeds}"
 
-    rates = {"train_config.learning_rate": [0.1, 0.01], "info.seed": [0, 1]}
-    text = render(prepare(tmp_path, rates, change=pair_up, num_items=6, num_songs=3)).text
-    assert "How much the seed matters" in text
+
+SEEDED = {"train_config.learning_rate": [0.1, 0.01, 0.001], "info.seed": [0, 1, 2]}
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("seeded"), SEEDED, change=pair_seeds)
+
+
+def test_with_several_seeds_the_report_leads_with_settings(seeded):
+    text = render(seeded).text
+    groups, summary = pd.read_csv(seeded.files.groups), pd.read_csv(seeded.files.summary)
+    best = groups.loc[groups["validation_loss"].idxmin()]
+    network = summary.loc[summary["best"]].iloc[0]
+    assert f"Best setting {best['label']}: {best['SI-SDRi']:.2f} dB SI-SDR improvement on test" in text
+    assert "the mean of 3 trainings" in text
+    assert f"95 % interval {best['SI-SDRi_low']:.2f} to {best['SI-SDRi_high']:.2f}" in text
+    assert f"seeds differ by {best['SI-SDRi_seed_spread']:.2f} dB" in text
+    assert f"To separate with one network, use {network['point']}" in text
+    assert "Comparisons with the best setting" in text and "Comparisons with the best network" not in text
     assert "Each point was trained with one seed" not in text
+    assert "seed (" not in text.split("Before you rely on it")[1].split("Points and baselines")[0]
+
+
+def test_with_one_seed_nothing_is_worded_as_a_verdict_on_settings(page, sweep):
+    assert "which setting would be better if it were trained again" in page.text
+    assert "Comparisons with the best network" in page.text
+    for words in ("Best setting", "best setting", "setting is better", "setting is shown", "Effects of swept keys"):
+        assert words not in page.text
+    effects = page.text.split("Scores by swept key")[1].split("Comparisons with the best network")[0]
+    pills = [found for found in page.all("span") if found.get("class", "").startswith("mark")]
+    assert pills
+    assert not re.search(
+        r"\b(better|worse)\b", effects.split("better in pairs p verdict")[1].split("sample_strategy")[0]
+    )
+
+
+def test_too_few_songs_give_no_verdict_and_the_report_says_what_is_needed(tmp_path):
+    rates = {"train_config.learning_rate": [0.1, 0.01]}
+    text = render(prepare(tmp_path, rates, num_items=12, num_songs=4)).text
+    assert "only 4 songs, too few for any verdict: at least 5 songs are needed" in text
+    assert "too few songs to tell" in text
+    assert "shown to be better (" not in text and "shown to be worse (" not in text
+
+
+def speakers(sweep):
+    for path in sweep.score_files:
+        table = pd.read_parquet(path)
+        number = table["item"].astype(int)
+        table["speaker_0"], table["speaker_1"] = (number % 6).astype(str), ((number + 1 + number // 6) % 6).astype(str)
+        table.to_parquet(path)
+
+
+def test_mixtures_of_speakers_are_reported_in_speakers(tmp_path):
+    rates = {"train_config.learning_rate": [0.1, 0.01]}
+    text = render(prepare(tmp_path, rates, change=speakers, num_items=12)).text
+    assert "On 12 test mixtures of 6 speakers" in text
+    assert "songs" not in text.split("Points and baselines")[0]
+
+
+def test_unknown_songs_and_speakers_are_a_reason_for_doubt(tmp_path):
+    def forget(sweep):
+        for path in sweep.score_files:
+            pd.read_parquet(path).drop(columns="songs").to_parquet(path)
+
+    rates = {"train_config.learning_rate": [0.1, 0.01]}
+    text = render(prepare(tmp_path, rates, change=forget, num_items=12)).text
+    assert "The songs or speakers of the test mixtures are not recorded" in text
+
+
+def test_recordings_without_speakers_are_a_reason_for_doubt(tmp_path, page):
+    def combine(sweep):
+        for path in sweep.score_files:
+            table = pd.read_parquet(path)
+            table["songs"] = table["songs"] + "+other" + (table["item"].astype(int) % 5).astype(str)
+            table.to_parquet(path)
+
+    rates = {"train_config.learning_rate": [0.1, 0.01]}
+    text = render(prepare(tmp_path, rates, change=combine, num_items=12)).text
+    assert "their speakers are not recorded" in text
+    assert "their speakers are not recorded" not in page.text
 
 
 def test_the_table_shows_points_by_validation_loss_with_the_keys_that_vary(page, sweep):
@@ -312,7 +389,7 @@ def test_only_the_evaluation_that_the_verdict_is_about_is_played(tmp_path):
 
 
 def test_the_report_states_how_the_best_point_is_chosen(page):
-    assert "The best point is chosen on validation and reported on test." in page.text
+    assert "The network is chosen on validation and reported on test." in page.text
 
 
 def test_each_loss_has_a_best_point_if_losses_differ(tmp_path):
@@ -368,7 +445,7 @@ def test_medians_are_in_hidden_columns(page, sweep):
 
 def test_the_report_explains_missing_intervals(tmp_path):
     text = render(prepare(tmp_path, {"train_config.learning_rate": [0.1, 0.01]}, num_items=4, num_songs=1)).text
-    assert "(no interval: too few songs)" in text
+    assert "(no interval: too few songs, speakers or trainings)" in text
     assert "nan" not in text.lower().replace("nano", "")
 
 

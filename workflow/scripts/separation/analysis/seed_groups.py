@@ -11,6 +11,7 @@ import pandas as pd
 from separation.analysis import statistics
 from separation.analysis.comparisons import MAX_POINTS_FOR_ALL_PAIRS, Comparisons, Row, baselines_for
 from separation.analysis.families import FAMILIES, Compared
+from separation.analysis.statistics import PooledSpread
 from separation.analysis.sweep_tables import varying_keys
 from separation.files.score_table import BASELINES
 
@@ -103,19 +104,24 @@ class SeedGroups:
         if best is None:
             return [], {}
         names = list(self.members)
+        pooled = PooledSpread.of([compared.matrix[members].to_numpy() for members in self.members.values()])
         pairs = [(name, best, "group") for name in names if name != best]
         if len(names) <= MAX_POINTS_FOR_ALL_PAIRS:
             pairs += [(*pair, "group_pair") for pair in combinations([name for name in names if name != best], 2)]
-        found = [self._difference(compared, *pair) for pair in pairs]
+        found = [self._difference(compared, pooled, *pair) for pair in pairs]
         number = sum(len(members) > 1 for members in self.members.values())
         baselines = baselines_for(self._points, self.members[best][0], compared.matrix)
-        found += [self._difference(compared, best, baseline, "group_baseline") for baseline in baselines.values()]
+        found += [
+            self._difference(compared, pooled, best, baseline, "group_baseline") for baseline in baselines.values()
+        ]
         return found, {
             FAMILIES["group"]: number * (number - 1) // 2,
             FAMILIES["group_baseline"]: number * len(baselines),
         }
 
-    def _difference(self, compared: Comparisons, name: str, other: str | Row, kind: str) -> Compared:
+    def _difference(
+        self, compared: Comparisons, pooled: PooledSpread | None, name: str, other: str | Row, kind: str
+    ) -> Compared:
         """A setting minus another, or minus a baseline."""
         matrix, members = compared.matrix, self.members[name]
         others = self.members[other] if isinstance(other, str) else [other]
@@ -125,10 +131,10 @@ class SeedGroups:
         row |= {"point": name, "evaluation": members[0][1], "label": self.label(name)}
         row |= {"against": other if isinstance(other, str) else other[0], "against_evaluation": others[0][1]}
         row["against_label"] = self.label(other) if isinstance(other, str) else BASELINES[other[0]]
-        once = len(members) < 2 or (isinstance(other, str) and len(others) < 2)
-        estimate = statistics.difference_over_trainings(first, second, self._clusters)
+        few = min(len(members), len(others) if isinstance(other, str) else len(members)) < statistics.MIN_TRAININGS
+        estimate = statistics.difference_over_trainings(first, second, self._clusters, pooled)
         return Compared(
-            row | described | {"matched_pairs": len(members)}, estimate, statistics.ONE_TRAINING if once else ""
+            row | described | {"matched_pairs": len(members)}, estimate, statistics.TOO_FEW_TRAININGS if few else ""
         )
 
     def loss(self, name: str) -> float:

@@ -15,16 +15,18 @@ from numpy.typing import ArrayLike
 
 from separation.analysis.clustered import CONFIDENCE, Estimate, estimate_means
 
-# With fewer songs (speakers, mixtures) or matched pairs of trainings no verdict is given
+# With fewer songs (speakers, mixtures) or matched pairs of trainings, no verdict is given
 MIN_MEMBERS = 5
 MIN_PAIRS = 3
+# Fewer trainings of a setting show too little of how far seeds differ
+MIN_TRAININGS = 3
 
 NO_DIFFERENCE = "no difference shown"
 BETTER = "better"
 WORSE = "worse"
 NOTHING_IN_COMMON = "no mixture in common"
 TOO_FEW_PAIRS = "too few pairs of trainings to tell"
-ONE_TRAINING = "one training, not enough to tell"
+TOO_FEW_TRAININGS = "too few trainings to tell"
 
 # What a comparison is about
 NETWORK = "network"
@@ -126,26 +128,50 @@ def mean_over_trainings(values: np.ndarray, clusters: Sequence[Hashable] | np.nd
         An estimate of one column. With one training, it covers songs alone.
     """
     values, clusters = _complete(values, clusters)
-    return _with_trainings(estimate_means(values.mean(axis=1)[:, None], clusters), [values])
+    return _with_trainings(estimate_means(values.mean(axis=1)[:, None], clusters), [values], None)
+
+
+@dataclass(frozen=True)
+class PooledSpread:
+    """The variance between trainings of one setting, averaged over settings, and its degrees of freedom."""
+
+    variance: float
+    degrees: int
+
+    @classmethod
+    def of(cls, settings: Sequence[np.ndarray]) -> PooledSpread | None:
+        """Pools settings of shape (num_units, num_trainings) each; None if none was trained several times."""
+        known = [values[np.isfinite(values).all(axis=1)].mean(axis=0) for values in settings if values.shape[1] > 1]
+        known = [means for means in known if np.isfinite(means).all()]
+        degrees = sum(len(means) - 1 for means in known)
+        if not degrees:
+            return None
+        return cls(sum(float(np.square(means - means.mean()).sum()) for means in known) / degrees, degrees)
 
 
 def difference_over_trainings(
-    first: np.ndarray, second: np.ndarray, clusters: Sequence[Hashable] | np.ndarray
+    first: np.ndarray,
+    second: np.ndarray,
+    clusters: Sequence[Hashable] | np.ndarray,
+    pooled: PooledSpread | None = None,
 ) -> Estimate:
     """Mean of `first` minus mean of `second`, two settings that were each trained several times.
 
     Songs are paired, trainings are not: seed 0 of one setting is unrelated to seed 0 of another. Variances are added
-    as in `mean_over_trainings`.
+    as in `mean_over_trainings`. With `pooled`, a setting's variance between trainings is its own or that of all
+    settings of the sweep, whichever is larger: three trainings alone often look more alike than they are.
 
     Args:
         first: Shape (num_units, num_trainings).
-        second: Shape (num_units, any number of trainings).
+        second: Shape (num_units, any number of trainings); one training is a fixed reference, such as a baseline.
         clusters: Song of each unit, or a tuple; see `clustered.memberships`.
+        pooled: Spread of all settings of the sweep.
     """
     width = first.shape[1]
     both, clusters = _complete(np.concatenate([first, second], axis=1), clusters)
     one, other = both[:, :width], both[:, width:]
-    return _with_trainings(estimate_means((one.mean(axis=1) - other.mean(axis=1))[:, None], clusters), [one, other])
+    difference = (one.mean(axis=1) - other.mean(axis=1))[:, None]
+    return _with_trainings(estimate_means(difference, clusters), [one, other], pooled)
 
 
 def spread_of_trainings(values: np.ndarray) -> float:
@@ -160,14 +186,16 @@ def _complete(values: np.ndarray, clusters: Sequence[Hashable] | np.ndarray) -> 
     return values[whole], [cluster for cluster, kept in zip(clusters, whole, strict=True) if kept]
 
 
-def _with_trainings(of_songs: Estimate, trainings: list[np.ndarray]) -> Estimate:
-    parts = [
-        (float(values.mean(axis=0).var(ddof=1)) / values.shape[1], values.shape[1] - 1)
-        for values in trainings
-        if values.shape[1] > 1 and len(values)
-    ]
-    if not parts:
+def _with_trainings(of_songs: Estimate, trainings: list[np.ndarray], pooled: PooledSpread | None) -> Estimate:
+    several = [values for values in trainings if values.shape[1] > 1 and len(values)]
+    if not several:
         return of_songs
+    own = [float(values.mean(axis=0).var(ddof=1)) for values in several]
+    if pooled is None:
+        parts = [(one / values.shape[1], values.shape[1] - 1) for one, values in zip(own, several, strict=True)]
+    else:
+        larger = [max(one, pooled.variance) / values.shape[1] for one, values in zip(own, several, strict=True)]
+        parts = [(sum(larger), pooled.degrees)]
     variance = np.square(of_songs.error)
     total = variance + sum(part for part, _ in parts)
     terms = variance**2 / of_songs.degrees + sum(part**2 / degrees for part, degrees in parts)

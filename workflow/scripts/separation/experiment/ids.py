@@ -24,6 +24,8 @@ STAGE_VERSIONS = {
     "train": 1,
     "evaluate": 1,
     "baselines": 1,
+    # in no id; the tables of finished sweeps are computed again
+    "summarize_sweep": 2,
 }
 
 # Settings that affect the speed, location or name of work and never its result. They are not part of any id and reach

@@ -14,6 +14,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from separation.analysis.statistics import BETTER, SETTING, WORSE
 from separation.experiment.metric_definitions import METRIC_DEFINITIONS, MetricDefinition
 from separation.files.score_table import BASELINES, ORACLE
 
@@ -90,6 +91,13 @@ def gather(
     rows["label"] = unique_labels(rows)
     rows = rows.sort_values(["baseline", "validation_loss"], kind="stable", na_position="last").reset_index(drop=True)
     return SweepData(points, rows, scores, histories, metric, **others)
+
+
+def effect_words(verdict: str, question: str) -> str:
+    """The verdict on a main effect: of settings trained once, it is about their trainings only."""
+    if question != SETTING:
+        return {BETTER: "higher in these trainings", WORSE: "lower in these trainings"}.get(verdict, verdict)
+    return verdict
 
 
 def with_ranks(data: SweepData) -> SweepData:

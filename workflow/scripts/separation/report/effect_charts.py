@@ -20,6 +20,7 @@ from separation.report.charts import (
     PALETTE,
     POINT,
     SweepData,
+    effect_words,
     finish,
     interval_tooltip,
     kind_colour,
@@ -99,15 +100,17 @@ def main_effects(data: SweepData) -> alt.LayerChart | None:
     ]
     frame = pd.DataFrame({"label": words, "effect": found["difference"], "pairs": found["matched_pairs"]})
     frame["low"], frame["high"] = found["difference_low"], found["difference_high"]
-    shown = found["verdict"].isin([statistics.BETTER, statistics.WORSE])
-    frame["shown"] = found["verdict"].where(shown, "no difference shown, or no verdict")
+    shown, question = found["verdict"].isin([statistics.BETTER, statistics.WORSE]), found["question"].iloc[0]
+    verdicts = found["verdict"].map(lambda verdict: effect_words(verdict, question))
+    frame["shown"] = verdicts.where(shown, "no difference shown, or no verdict")
+    better, worse = (effect_words(verdict, question) for verdict in (statistics.BETTER, statistics.WORSE))
     frame = frame.round(4)
     title = f"Effect on {data.metric} (dB)"
     order = frame["label"].tolist()
     colour = alt.Color(
         "shown:N",
         scale=alt.Scale(
-            domain=[statistics.BETTER, statistics.WORSE, "no difference shown, or no verdict"],
+            domain=[better, worse, "no difference shown, or no verdict"],
             range=[PALETTE[2], PALETTE[1], COLOURS[BASELINE]],
         ),
         legend=alt.Legend(title=None, orient="bottom", columns=3),

@@ -187,12 +187,13 @@ def _effects(data: charts.SweepData) -> Iterator[Figure]:
             "effects",
             "Main effects",
             "Effect of each value of a swept key on the score, compared with the best's value of that key: the mean "
-            "over pairs of trainings with all other keys equal. The intervals hold together with 95 %; there is none for "
-            "fewer than three pairs.",
+            "over pairs of trainings with all other keys equal. The intervals hold together with 95 %; there is none "
+            "for fewer than three pairs.",
         ),
         effect_charts.main_effects(data),
     )
-    for index, (key, name) in enumerate(short_names(varying_keys(data.points)).items()):
+    keys = [key for key in varying_keys(data.points) if not key.endswith("seed")]
+    for index, (key, name) in enumerate(short_names(keys).items()):
         yield (
             _about(
                 f"effect_{index:02d}_{_file_name(name)}",

@@ -233,7 +233,9 @@ def effects(data: charts.SweepData) -> list[dict]:
     found = []
     for key, rows in data.comparisons[data.comparisons["kind"] == "effect"].groupby("key", sort=False):
         values = [
-            difference(row) | {"value": row["label"] or charts.NOT_SET, "pairs": _pairs(row)}
+            difference(row)
+            | {"value": row["label"] or charts.NOT_SET, "pairs": _pairs(row)}
+            | {"verdict": charts.effect_words(row["verdict"], row["question"])}
             for row in rows.to_dict("records")
         ]
         found.append(

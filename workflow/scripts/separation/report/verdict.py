@@ -65,11 +65,12 @@ def decibels(value: float, sign: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def interval_in_words(low: float, high: float, sign: bool = False) -> str:
-    """An interval in a sentence, or the reason why there is none."""
+def interval_in_words(low: float, high: float, difference: bool = False) -> str:
+    """An interval in a sentence, or why there is none; those of differences are adjusted for their number."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return "no interval: too few songs, speakers or trainings"
-    return f"95 % interval {decibels(low, sign)} to {decibels(high, sign)}"
+    name = "adjusted 95 % interval" if difference else "95 % interval"
+    return f"{name} {decibels(low, difference)} to {decibels(high, difference)}"
 
 
 def interval(low: float, high: float, sign: bool = False) -> str:
@@ -186,7 +187,9 @@ def _name_network(verdict: Verdict, setting: pd.Series, trained: pd.DataFrame, s
     """Names the network to use."""
     network = trained[trained["best"]].head(1)
     for _, row in network.iterrows():
-        whose = "It is one of the best setting's" if row["point"] == setting["network"] else "It has another setting"
+        whose = (
+            "It is one of the best setting" if row["point"] == setting["network"] else "It is not of the best setting"
+        )
         score = f"{decibels(row['score'])} {score_unit}"
         verdict.sentences.append(
             f"To separate with one network, use {row['point']} ({row['label']}): its validation loss "
@@ -262,8 +265,8 @@ def _compare_with_runner_up(
             statistics.WORSE: f"the best {noun} is shown to be better",
         }.get(row["verdict"], row["verdict"])
         verdict.sentences.append(
-            f"The runner-up by validation loss ({loss:.4g}) is {label} with {decibels(score)} {score_unit} on test. On the same "
-            f"mixtures, the best {noun} minus the runner-up is {difference} ({span}): {words}."
+            f"The runner-up by validation loss ({loss:.4g}) is {label} with {decibels(score)} {score_unit} on test. On "
+            f"the same mixtures, the best {noun} minus the runner-up is {difference} ({span}): {words}."
         )
         verdict.tiles.append(Tile(f"compared with the runner-up {noun}", difference, f"{span}; {words}"))
 
@@ -343,14 +346,17 @@ def _cautions_on_units(data: SweepData, best: pd.Series) -> Iterator[str]:
             f"{unit}s might change the scores of these trained networks, not what another seed would give. To compare "
             "settings, list several seeds in the sweep, for example `seeds: [0, 1, 2]`."
         )
-    elif (once := int((data.groups["seeds"] < 2).sum())) > 0:
-        yield f"{count(once, 'setting')} of {len(data.groups)} were trained once: no verdict on them is possible."
-    pairs = data.comparisons[data.comparisons["kind"] == "effect"]
-    few = int((pairs["verdict"] == statistics.TOO_FEW_PAIRS).sum())
-    if few:
+    elif (few := int((data.groups["seeds"] < statistics.MIN_TRAININGS).sum())) > 0:
         yield (
-            f"{few} of {count(len(pairs), 'main effect')} are computed from fewer than {statistics.MIN_PAIRS} matched "
-            "pairs of trainings, too few for a verdict: more seeds, or more values of the other keys, give more pairs."
+            f"{few} of {count(len(data.groups), 'setting')} were trained fewer than {statistics.MIN_TRAININGS} times, "
+            "too few for a verdict on them: list more seeds."
+        )
+    pairs = data.comparisons[data.comparisons["kind"] == "effect"]
+    without = int((pairs["verdict"] == statistics.TOO_FEW_PAIRS).sum())
+    if without:
+        yield (
+            f"{without} of {count(len(pairs), 'main effect')} are computed from fewer than {statistics.MIN_PAIRS} "
+            "matched pairs of trainings, too few for a verdict: more seeds or more values of other keys give more."
         )
 
 
@@ -363,12 +369,12 @@ def _cautions_on_best(points: pd.DataFrame, histories: Mapping[str, pd.DataFrame
             "training may not have converged."
         )
     names = short_names(swept_keys(points))
-    for key in varying_keys(points):
+    for key in [key for key in varying_keys(points) if not key.endswith("seed")]:
         numbers = sorted({number for number in map(as_number, points[key]) if number is not None})
         chosen = as_number(points.loc[points["point"] == best["point"], key].iloc[0])
         if len(numbers) > 2 and chosen in (numbers[0], numbers[-1]):
             end = "smallest" if chosen == numbers[0] else "largest"
             yield (
-                f"The best network's {names[key]} ({chosen:g}) is the {end} value tried: the optimum may be outside this "
-                "range."
+                f"The best network's {names[key]} ({chosen:g}) is the {end} value tried: the optimum may be outside "
+                "this range."
             )
