@@ -5,12 +5,14 @@ import shutil
 
 import pytest
 
-from projects import TINY, Project
+from projects import ROOT, TINY, Project
 from separation.files.yaml_reader import read_yaml
 from separation.files.yaml_writer import write_yaml
+from separation.planning.expansion import load_workflow
 
 SWEEP = ("--config", f"sweep={TINY}")
 ANALYSIS = {"collect_scores": 1, "summarize_sweep": 1, "plot_sweep": 1, "render_report": 1}
+ONE_POINT = {"train_point": 1, "evaluate_point": 1, **ANALYSIS}
 
 
 def edit(project: Project, before: str, after: str, file: str = TINY) -> None:
@@ -29,54 +31,60 @@ def points(project: Project):
     return sorted(project.folder.glob("results/artifacts/dpcl-*"))
 
 
-def test_an_unchanged_sweep_plans_nothing(project):
-    assert project.planned(*SWEEP) == {}
+#: edits of the experiment, and the kinds of work that get new ids
+POINTS = {"trainings", "evaluations"}
+EDITS = [
+    ("notes: tiny", "notes: other words", set()),
+    ("num_epochs: 2", "num_epochs: 2.0  # two", set()),
+    ("num_epochs: 2", "num_epochs: 2\n  num_workers: 2", set()),
+    ("num_epochs: 2", "num_epochs: 2\n  device: cpu", set()),
+    ("populate_cache: true", "populate_cache: true\n    num_cache_workers: 2", set()),
+    ("cache: tiny", "cache: another_name", set()),
+    ("[0.01, 0.001]", "[0.001, 1.0e-2]", set()),
+    ("[0.01, 0.001]", "[0.01, 0.1]", POINTS),
+    ("num_epochs: 2", "num_epochs: 3", POINTS),
+    ("mask_type: soft", "mask_type: binary", {"evaluations"}),
+    ("sweep:", "test_config:\n  keep_estimates: all\nsweep:", {"evaluations"}),
+    (
+        "sweep:",
+        "test_config:\n  testers: [{BSSEvalV4: {compute_permutation: true}}]\nsweep:",
+        {"evaluations", "baselines"},
+    ),
+    ("hop_length: 64", "hop_length: 32", {"caches", "baselines", *POINTS}),
+]
 
 
-def test_pruned_caches_plan_nothing(project):
-    prune(project)
-    assert project.planned(*SWEEP) == {}
+@pytest.mark.parametrize("before, after, changed", EDITS)
+def test_an_edit_changes_these_ids_and_no_others(tmp_path, before, after, changed):
+    text = (ROOT / TINY).read_text()
+    assert before in text
+    original, edited = tmp_path / "original.yml", tmp_path / "edited.yml"
+    original.write_text(text)
+    edited.write_text(text.replace(before, after, 1))
+    directories = {f"{name}_DIRECTORY": str(tmp_path) for name in ("DATA", "CACHE", "ARTIFACTS")}
+    old, new = (load_workflow({"sweep": str(path)}, directories) for path in (original, edited))
+    kinds = ("mixtures", "caches", "trainings", "evaluations", "baselines")
+    assert {kind for kind in kinds if set(getattr(old, kind)) != set(getattr(new, kind))} == changed
 
 
-def test_key_order_and_number_spelling_plan_nothing(project):
+def test_what_changes_no_result_plans_nothing(project):
+    """The neutral edits of above, reordered keys, resources, new dates and pruned caches, all at once."""
     content = read_yaml(project.folder / TINY).value
     reversed_sections = {
         key: dict(reversed(value.items())) if isinstance(value, dict) else value for key, value in content.items()
     }
     write_yaml(project.folder / TINY, dict(reversed(reversed_sections.items())))
     edit(project, "0.01", "1.0e-2")
-    edit(project, "num_epochs: 2", "num_epochs: 2.0  # two")
-    assert project.planned(*SWEEP) == {}
-
-
-@pytest.mark.parametrize(
-    "before, after",
-    [
-        ("notes: tiny", "notes: other words"),
-        ("num_epochs: 2", "num_epochs: 2\n  num_workers: 2"),
-        ("num_epochs: 2", "num_epochs: 2\n  device: cpu"),
-        ("populate_cache: true", "populate_cache: true\n    num_cache_workers: 2"),
-        ("cache: tiny", "cache: another_name"),
-    ],
-)
-def test_neutral_keys_plan_nothing(project, before, after):
-    edit(project, before, after)
-    assert project.planned(*SWEEP) == {}
-
-
-def test_changed_resources_plan_nothing(project):
+    edit(project, "notes: tiny", "notes: other words")
+    edit(project, "num_epochs: 2", "num_epochs: 2.0  # two\n  num_workers: 2\n  device: cpu")
+    edit(project, "populate_cache: true", "populate_cache: false\n  num_cache_workers: 2")
+    edit(project, "cache: tiny", "cache: another_name")
     resources = "{train_point: {mem_mb: 9000, runtime: 10}, populate_cache: {threads: 2}}"
     edit(project, "resources: {}", f"resources: {resources}", "config/config.yaml")
-    assert project.planned(*SWEEP) == {}
-
-
-def test_new_dates_of_scripts_rules_and_experiment_plan_nothing(project):
-    for path in [
-        *project.folder.glob("workflow/**/*.py"),
-        *project.folder.glob("workflow/rules/*"),
-        project.folder / TINY,
-    ]:
+    scripts = project.folder.glob("workflow/**/*.py")
+    for path in [*scripts, *project.folder.glob("workflow/rules/*"), project.folder / TINY]:
         os.utime(path)
+    prune(project)
     assert project.planned(*SWEEP) == {}
 
 
@@ -87,12 +95,9 @@ def test_switching_on_the_container_plans_nothing(project, apptainer_for_plannin
     assert project.planned("--sdm", "apptainer", *SWEEP, PATH=path)["train_point"] == 2
 
 
-@pytest.mark.parametrize("pruned", [False, True])
-def test_an_added_value_plans_only_its_point(project, pruned):
-    if pruned:
-        prune(project)
+def test_an_added_value_plans_only_its_point(project):
     edit(project, "[0.01, 0.001]", "[0.01, 0.001, 0.1]")
-    assert project.planned(*SWEEP) == {"train_point": 1, "evaluate_point": 1, **ANALYSIS}
+    assert project.planned(*SWEEP) == ONE_POINT
 
 
 def test_removed_and_reordered_values_rebuild_only_tables_and_report(project):
@@ -107,15 +112,8 @@ def test_a_training_key_plans_training_and_evaluation(project):
     assert project.planned(*SWEEP) == {"train_point": 2, "evaluate_point": 2, **ANALYSIS}
 
 
-@pytest.mark.parametrize(
-    "before, after",
-    [
-        ("mask_type: soft", "mask_type: binary"),
-        ("sweep:", "test_config:\n  keep_estimates: all\nsweep:"),
-    ],
-)
-def test_an_evaluation_key_plans_only_evaluation(project, before, after):
-    edit(project, before, after)
+def test_an_evaluation_key_plans_only_evaluation(project):
+    edit(project, "mask_type: soft", "mask_type: binary")
     assert project.planned(*SWEEP) == {"evaluate_point": 2, **ANALYSIS}
 
 
@@ -138,7 +136,7 @@ def test_a_changed_recipe_plans_mixing_and_everything_after(project):
 
 def test_a_deleted_checkpoint_plans_the_training_of_its_point(project):
     (points(project)[0] / "checkpoints/best.model.pth").unlink()
-    assert project.planned(*SWEEP) == {"train_point": 1, "evaluate_point": 1, **ANALYSIS}
+    assert project.planned(*SWEEP) == ONE_POINT
 
 
 def test_deleted_scores_plan_their_evaluation(project):
@@ -164,11 +162,6 @@ def test_two_files_under_one_name_are_an_error(project):
     done = project.run("-n", "--config", "sweep=copy.yml", check=False)
     assert done.returncode == 1
     assert f"the name 'tiny_dpcl' is already used by {TINY}" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_populate_cache_false_with_an_existing_cache_plans_nothing(project):
-    edit(project, "populate_cache: true", "populate_cache: false")
-    assert project.planned(*SWEEP) == {}
 
 
 def test_an_added_value_on_pruned_caches_trains_only_its_point(project):
