@@ -95,7 +95,10 @@ def test_switching_on_the_container_plans_nothing(project, apptainer_for_plannin
     assert project.planned("--sdm", "apptainer", *SWEEP, PATH=path)["train_point"] == 2
 
 
-def test_an_added_value_plans_only_its_point(project):
+@pytest.mark.parametrize("pruned", [False, True])
+def test_an_added_value_plans_only_its_point(project, pruned):
+    if pruned:
+        prune(project)
     edit(project, "[0.01, 0.001]", "[0.01, 0.001, 0.1]")
     assert project.planned(*SWEEP) == ONE_POINT
 
