@@ -2,15 +2,11 @@
 
 import contextlib
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jams
 import pandas
-import psutil
 import pytest
 import torch
 import zarr
@@ -115,21 +111,33 @@ def assert_equal_weights(paths, folder, other):
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
+#: a line of the library that each stage passes, where all processes die once
+MOMENTS = {
+    "data/mix.py": '    name = f"{index:06d}"\n    scene = ',
+    "features/fill_cache.py": "    arrays = {name: [item.arrays",
+    "training/loop.py": "            progress.seconds = seconds + time",
+    "evaluation/evaluate.py": "    write_text(\n        job.folder / ",
+}
+
+
+def kill_once(file, line, marker, condition="True"):
+    """Makes all processes of a run die before a line of the library, as when a machine goes down; only once."""
+    text = file.read_text()
+    assert text.count(line) == 1
+    indent = line[: len(line) - len(line.lstrip())]
+    code = f"{indent}if ({condition}) and not (marker := __import__('pathlib').Path({str(marker)!r})).exists():\n"
+    code += f"{indent}    marker.touch(), __import__('os').killpg(0, {int(signal.SIGKILL)})\n"
+    file.write_text(text.replace(line, code + line))
+
+
 def test_a_run_killed_in_a_training_resumes_and_ends_with_the_same_weights(project):
     # the state is saved after every step
     overrides = "train_config.learning_rate=0.1,train_config.num_epochs=4,train_config.checkpoint_minutes=0.000001"
     arguments = ("train", "--config", f"sweep={TINY}", f"set={overrides}")
-    # all processes die once, before the state of the third of the three steps of epoch 3 is saved
     marker = project.folder / "killed"
     loop = project.folder / "workflow/scripts/separation/training/loop.py"
-    text, step = loop.read_text(), "            progress.batch += len(group)\n"
-    assert step in text
-    kill = f"""\
-            if epoch == 2 and progress.batch == 3 and not Path({str(marker)!r}).exists():
-                Path({str(marker)!r}).touch()
-                __import__("os").killpg(0, {int(signal.SIGKILL)})
-"""
-    loop.write_text(text.replace(step, step + kill))
+    # before the state of the third of the three steps of epoch 3 is saved
+    kill_once(loop, MOMENTS["training/loop.py"], marker, "epoch == 2 and progress.batch == 3")
     killed = project.run(*arguments, check=False)
     assert killed.returncode == -signal.SIGKILL and marker.exists()
     project.run("--unlock", *arguments)
@@ -148,29 +156,25 @@ def test_a_run_killed_in_a_training_resumes_and_ends_with_the_same_weights(proje
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_killed_at_any_moment_resumes_and_ends_with_the_same_weights(finished, fresh):
-    command = [sys.executable, "-m", "snakemake", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40"]
-    process = subprocess.Popen(command, cwd=fresh.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in process.stdout:
-        if "Training dpcl" in line:
-            break
-    # in the middle of the first training runs: as soon as one has a state to resume from
-    while not list(fresh.folder.glob("results/artifacts/*/state/state.pt")):
-        assert process.poll() is None
-        os.sched_yield()
-    for child in psutil.Process(process.pid).children(recursive=True):
-        child.kill()
-    process.kill()
-    process.wait()
-    assert not list(fresh.folder.glob("results/artifacts/*/checkpoints/best.model.pth"))
-    fresh.run("--unlock", "--config", f"sweep={TINY}")
-    fresh.run("train", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40")
-    logs = "".join(path.read_text() for path in fresh.folder.glob("logs/train_point/*.log"))
-    assert "resuming after epoch" in logs
-    # the same training runs in another folder, uninterrupted
-    directories = {f"{name}_DIRECTORY": str(finished.folder / "results" / name.lower()) for name in ("DATA", "CACHE")}
-    other = {**directories, "ARTIFACTS_DIRECTORY": str(fresh.folder / "uninterrupted")}
-    fresh.run("train", "--config", f"sweep={TINY}", "set=train_config.num_epochs=40", **other)
-    weights = sorted(fresh.folder.glob("results/artifacts/*/checkpoints/*.pth"))
-    assert len(weights) == 4
-    assert_equal_weights(weights, fresh.folder / "results/artifacts", fresh.folder / "uninterrupted")
+def test_a_run_killed_in_every_stage_resumes_and_ends_with_the_same_results(finished, fresh):
+    arguments = ("evaluate", "--config", f"sweep={TINY}", "set=train_config.learning_rate=0.01")
+    markers = [fresh.folder / f"killed{number}" for number in range(len(MOMENTS))]
+    for marker, (file, line) in zip(markers, MOMENTS.items(), strict=True):
+        kill_once(fresh.folder / "workflow/scripts/separation" / file, line, marker)
+    while not all(marker.exists() for marker in markers):
+        before = [marker.exists() for marker in markers]
+        killed = fresh.run(*arguments, check=False)
+        assert killed.returncode == -signal.SIGKILL and [marker.exists() for marker in markers] != before
+        fresh.run("--unlock", *arguments)
+    fresh.run(*arguments)
+    assert fresh.planned(*arguments) == {}
+    one, other = fresh.folder / "results", finished.folder / "results"
+    manifests = list(one.glob("data/tiny_music-*/*/manifest.json"))
+    assert len(manifests) == 3
+    for path in manifests:
+        assert path.read_bytes() == (other / path.relative_to(one)).read_bytes()
+    weights = list(one.glob("artifacts/*/checkpoints/*.pth"))
+    assert len(weights) == 2
+    assert_equal_weights(weights, one, other)
+    (scores,) = one.glob("artifacts/dpcl-*/evaluations/*/scores.parquet")
+    pandas.testing.assert_frame_equal(*(pandas.read_parquet(f / scores.relative_to(one)) for f in (one, other)))

@@ -4,11 +4,11 @@ import csv
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from itertools import pairwise
 
-import psutil
 import pytest
 
 from projects import TINY, UNSET, Project
@@ -37,12 +37,23 @@ def shared_results(finished, shared):
     return shared
 
 
-def start(clone, shared, *arguments, changes=""):
-    environment = {name: value for name, value in os.environ.items() if name not in UNSET} | shared
-    command = [sys.executable, "-m", "snakemake", "--profile", "local-gpu", "--cores", "3", *arguments]
-    command += ["--config", f"sweep={TINY}", f"set={changes}"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=clone.folder, env=environment, **pipes)
+@pytest.fixture
+def start():
+    """Starts snakemake in a clone; what still runs at the end of the test is killed."""
+    started = []
+
+    def begin(clone, shared, *arguments, changes=""):
+        environment = {name: value for name, value in os.environ.items() if name not in UNSET} | shared
+        command = [sys.executable, "-m", "snakemake", "--profile", "local-gpu", "--cores", "3", *arguments]
+        command += ["--config", f"sweep={TINY}", f"set={changes}"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started.append(subprocess.Popen(command, cwd=clone.folder, env=environment, start_new_session=True, **pipes))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            kill(process)
 
 
 def read_until(process, text):
@@ -52,13 +63,9 @@ def read_until(process, text):
     raise AssertionError(f"it ended without printing {text}")
 
 
-def kill_all(process):
-    """Kills a process and its children at once, as when a machine goes down: nothing can clean up."""
-    for child in [*psutil.Process(process.pid).children(recursive=True), process]:
-        try:
-            child.kill()
-        except psutil.NoSuchProcess:
-            continue
+def kill(process):
+    """Kills a process and its jobs at once, as when a machine goes down: nothing can clean up."""
+    os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
@@ -83,7 +90,7 @@ def builders(clones, rule):
     return counts
 
 
-def test_a_waiting_clone_takes_over_the_training_of_a_killed_one(fresh, tmp_path, shared_results):
+def test_a_waiting_clone_takes_over_the_training_of_a_killed_one(fresh, tmp_path, shared_results, start):
     clones = [fresh, Project.clone(tmp_path / "other")]
     # the training of the first clone writes to a pipe in its third epoch, and waits to be killed
     pipe = tmp_path / "pipe"
@@ -102,7 +109,7 @@ def test_a_waiting_clone_takes_over_the_training_of_a_killed_one(fresh, tmp_path
     assert "Traceback" not in refused.stderr
     second = start(clones[1], shared_results, "train", changes=changes)
     read_until(second, "another workflow is building it")
-    kill_all(first)
+    kill(first)
     output, _ = second.communicate()
     assert second.returncode == 0, output
     (log,) = clones[1].folder.glob("logs/train_point/*.log")
@@ -121,7 +128,7 @@ def test_a_waiting_clone_takes_over_the_training_of_a_killed_one(fresh, tmp_path
     assert_no_device_had_two_jobs_at_once(clones, rows=2)
 
 
-def test_every_rule_finds_what_another_clone_has_built(fresh, tmp_path, shared_results):
+def test_every_rule_finds_what_another_clone_has_built(fresh, tmp_path, shared_results, start):
     before = finished_files(tmp_path / "shared")
     # as if it had planned all jobs before the other clone finished them
     command = start(fresh, shared_results, "evaluate", "--forceall", changes="train_config.learning_rate=0.01")
@@ -135,7 +142,7 @@ def test_every_rule_finds_what_another_clone_has_built(fresh, tmp_path, shared_r
 
 @pytest.mark.timeout(900)
 @pytest.mark.slow
-def test_two_clones_build_everything_once_even_if_one_is_killed(fresh, tmp_path, shared):
+def test_two_clones_build_everything_once_even_if_one_is_killed(fresh, tmp_path, shared, start):
     clones = [fresh, Project.clone(tmp_path / "other")]
     first, second = (start(clone, shared, "evaluate") for clone in clones)
     read_until(first, "Fetching")
@@ -143,7 +150,7 @@ def test_two_clones_build_everything_once_even_if_one_is_killed(fresh, tmp_path,
     assert refused.returncode == 1 and "Directory cannot be locked" in refused.stderr
     assert "Traceback" not in refused.stderr
     read_until(second, "Training")
-    kill_all(second)
+    kill(second)
     before = finished_files(tmp_path / "shared")
     assert len(before) >= 8, "data and caches are finished"
     output, _ = first.communicate()
