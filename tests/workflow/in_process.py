@@ -20,6 +20,9 @@ from separation.planning.expansion import load_workflow
 from separation.planning.point_config import complete_config, evaluation_config
 from separation.planning.sweep_names import record_name
 from separation.planning.workflow import Workflow
+from separation.report.figures import plot_sweep
+from separation.report.provenance import provenance_of
+from separation.report.render import render_report
 from separation.training.loop import train_point
 
 
@@ -85,3 +88,13 @@ def summarize(workflow: Workflow) -> None:
     collect_scores(workflow.table(), tables, files)
     record_name(files.path, workflow.run_options.sweep_file)
     summarize_sweep(files, workflow.settings.artifacts)
+
+
+def report(workflow: Workflow) -> Path:
+    """Draws the figures of a summarized sweep, and renders its report."""
+    name, artifacts = workflow.experiment.name, workflow.settings.artifacts
+    files = layout.SweepFiles.of(name)
+    plot_sweep(files, artifacts)
+    provenance = provenance_of(**workflow.run_options.provenance_inputs(workflow.job_table))
+    render_report(name, files, artifacts, provenance)
+    return files.report
