@@ -73,6 +73,7 @@ def sounds(fresh) -> Project:
     return fresh
 
 
+@pytest.mark.timeout(900)
 def test_a_script_is_a_step_and_killed_shards_resume_to_the_same_bytes(sounds, tmp_path):
     settings = read_yaml(sounds.folder / "config" / "config.yaml").value
     write_yaml(sounds.folder / "config" / "config.yaml", settings | {"shards": {"mixtures": 4, "files": 1000}})

@@ -130,6 +130,7 @@ def kill_once(file, line, marker, condition="True"):
     file.write_text(text.replace(line, code + line))
 
 
+@pytest.mark.timeout(900)
 def test_a_run_killed_in_a_training_resumes_and_ends_with_the_same_weights(project):
     # the state is saved after every step
     overrides = "train_config.learning_rate=0.1,train_config.num_epochs=4,train_config.checkpoint_minutes=0.000001"

@@ -130,6 +130,7 @@ def assert_nothing_leaked(project, comet, google, printed, seen):
             assert found == [], path
 
 
+@pytest.mark.timeout(900)
 def test_points_are_tracked_and_published_without_leaking_secrets(project, services):
     comet, google, environment = services
     # a new point is sent while it trains
@@ -166,6 +167,7 @@ def test_a_sweep_with_a_new_point_is_tracked_and_published_without_leaking_secre
     assert_nothing_leaked(project, comet, google, [printed], seen)
 
 
+@pytest.mark.timeout(900)
 def test_a_run_without_a_network_finishes_and_warns_once(project, services):
     _, _, environment = services
     environment = {**environment, "COMET_URL_OVERRIDE": "http://127.0.0.1:9/clientlib/"}

@@ -90,6 +90,7 @@ def builders(clones, rule):
     return counts
 
 
+@pytest.mark.timeout(900)
 def test_a_waiting_clone_takes_over_the_training_of_a_killed_one(fresh, tmp_path, shared_results, start):
     clones = [fresh, Project.clone(tmp_path / "other")]
     # the training of the first clone writes to a pipe in its third epoch, and waits to be killed
@@ -128,6 +129,7 @@ def test_a_waiting_clone_takes_over_the_training_of_a_killed_one(fresh, tmp_path
     assert_no_device_had_two_jobs_at_once(clones, rows=2)
 
 
+@pytest.mark.timeout(900)
 def test_every_rule_finds_what_another_clone_has_built(fresh, tmp_path, shared_results, start):
     before = finished_files(tmp_path / "shared")
     # as if it had planned all jobs before the other clone finished them
