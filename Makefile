@@ -99,7 +99,7 @@ test-slow: _setup-tests ## run the tests that are long by nature: [args="-k word
 
 .PHONY: test-services
 test-services: _setup-tests ## run the tests that start a real Slurm cluster and real containers: [args="-k words"]
-	@$(ENV) OMP_NUM_THREADS=1 python -m pytest tests/services $(args)
+	@$(ENV) $(pytest) tests/services $(args)
 
 .PHONY: reference
 reference: setup ## write docs/reference.md from the schemas

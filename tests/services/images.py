@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
+from projects import ROOT
 from slurm import install
 
+# site-packages in the images
+INSIDE = "/opt/separation/.venv/lib/python3.11/site-packages"
 _BASE = "python3,python3-venv,make,git,sox,ca-certificates"
 # libraries that apptainer of Debian's sid is linked with; Debian 12 has older versions
 _NEWER = ("libc6/trixie", "libseccomp2/trixie", "libsqlite3-0/trixie")
@@ -45,6 +49,16 @@ def make_base(folder: Path) -> str:
         if not device.is_dir() or device.is_symlink():
             device.unlink()
     return ""
+
+
+def build(program: str, environment: dict[str, str], **variables: str) -> None:
+    """Builds an image like `make images`, without the packages of the lock."""
+    options = {"cwd": ROOT, "env": {**environment, "PACKAGES": "none", "VARIANT": "cpu", **variables}}
+    if program != "apptainer":
+        options["capture_output"] = True
+    run = build_here if program == "apptainer" else subprocess.run
+    done = run(["containers/build.sh", program], text=True, timeout=300, **options)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
 # apptainer -----------------------------------------------------------------------------------------------------------
@@ -142,17 +156,24 @@ def _unpack_apptainer(folder: Path) -> None:
 # docker and podman ---------------------------------------------------------------------------------------------------
 
 
+def install_docker() -> str:
+    """Installs Docker if it is missing; returns why that is impossible, or ""."""
+    if os.getuid() != 0:
+        return "docker: starting its daemon needs root"
+    return "" if shutil.which("dockerd") and shutil.which("docker") else install("docker.io")
+
+
 @contextmanager
 def dockerd(folder: Path) -> Iterator[dict[str, str]]:
     """A separate Docker daemon without bridge and firewall rules; yields the variables that its clients need.
 
+    Args:
+        folder: Folder of all its files; it is created.
+
     Raises:
-        RuntimeError: It is unavailable here or does not start; the message gives the reason.
+        RuntimeError: It does not start; the message gives the reason.
     """
-    if os.getuid() != 0:
-        raise RuntimeError("docker: starting its daemon needs root")
-    if not (shutil.which("dockerd") and shutil.which("docker")) and (why := install("docker.io")):
-        raise RuntimeError(why)
+    folder.mkdir()
     names = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
     options = [f"--{option}={folder / name}" for option, name in names.items()]
     options += ["--iptables=false", "--ip6tables=false", "--bridge=none", "--exec-opt=native.cgroupdriver=cgroupfs"]
@@ -175,13 +196,21 @@ def dockerd(folder: Path) -> Iterator[dict[str, str]]:
             raise RuntimeError(f"dockerd: {lines[-1] if lines else 'no message'}")
         yield variables
     finally:
-        daemon.send_signal(signal.SIGTERM)
-        try:
-            daemon.wait(30)
-        except subprocess.TimeoutExpired:
-            daemon.kill()
-            daemon.wait()
-        # Docker leaves the namespace of --network host mounted
-        for line in Path("/proc/mounts").read_text().splitlines():
-            if line.split()[1].startswith(f"{folder}/"):
-                subprocess.run(["umount", "--lazy", line.split()[1]], check=True)
+        stop_dockerd(folder)
+        daemon.wait()
+
+
+def stop_dockerd(folder: Path) -> None:
+    """Stops the Docker daemon of a folder with its containers, if it runs."""
+    for process in psutil.process_iter(["cmdline"]):
+        if f"--pidfile={folder / 'pid'}" in (process.info["cmdline"] or ()):
+            process.terminate()
+            try:
+                process.wait(30)
+            except psutil.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+    # Docker leaves the namespace of --network host mounted
+    for line in Path("/proc/mounts").read_text().splitlines():
+        if line.split()[1].startswith(f"{folder}/"):
+            subprocess.run(["umount", "--lazy", line.split()[1]], check=True)

@@ -8,6 +8,7 @@ real ones, by CUDA_VISIBLE_DEVICES.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pwd
@@ -84,7 +85,9 @@ class Slurm:
             raise
 
     def down(self) -> None:
-        """Cancels all jobs, then stops every daemon by its process id, last started first."""
+        """Cancels all jobs, then stops every daemon by its process id, last started first, and deletes all files."""
+        if not self.folder.exists():
+            return
         if (self.folder / "slurmctld.pid").exists():
             self.call("scancel", "--full", "--user", "root", check=False)
             deadline = time.monotonic() + 20
@@ -318,10 +321,13 @@ def install(*packages: str) -> str:
         return f"missing: {' '.join(packages)}; installing them needs root and apt-get"
     options = ["-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
     variables = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(["apt-get", "-q", "update"], env=variables, capture_output=True, timeout=300)
-    done = subprocess.run(
-        ["apt-get", "install", *options, *packages], env=variables, capture_output=True, text=True, timeout=900
-    )
+    with open(__file__) as lock:
+        # two processes cannot update the lists of packages at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["apt-get", "-q", "update"], env=variables, capture_output=True, timeout=300)
+        done = subprocess.run(
+            ["apt-get", "install", *options, *packages], env=variables, capture_output=True, text=True, timeout=900
+        )
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
     return f"apt-get install {' '.join(packages)}: {last}" if done.returncode else ""
 

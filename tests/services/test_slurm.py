@@ -1,20 +1,32 @@
-"""The whole workflow on a real Slurm of two nodes: submission, a cancelled job, a drained node, a retry."""
+"""The whole workflow on a real Slurm of two nodes: submission, a cancelled job, a drained node, a retry, containers."""
 
 import csv
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from projects import TINY, Project
+from tiny_experiment import FOLDERS, ONE_SPLIT, edit
+
+pytestmark = pytest.mark.xdist_group("test_slurm")
 
 PARTITIONS = ["--default-resources", "mem_mb=1000", "runtime=60", "slurm_partition=cpu"]
 PARTITIONS += ["--set-resources", "train_point:slurm_partition=gpu", "evaluate_point:slurm_partition=gpu"]
 # options for a machine that only submits: jobs take their Python from another environment
 SUBMIT_ONLY = ["--shared-fs-usage", "persistence", "input-output", "sources", "source-cache", "storage-local-copies"]
+# The plugin waits ten seconds longer after each check in which no job had ended: most of the time of these short jobs.
+CHECK_EVERY_SECOND = """
+from snakemake.cli import main
+from snakemake_executor_plugin_slurm import Executor
+Executor.next_seconds_between_status_checks = property(lambda self: 1, lambda self, seconds: None)
+main()
+"""
 _SUBMITTED = re.compile(r"submitted with SLURM jobid (?P<id>\d+) \(log: \S*/logs/slurm/(?:rule|group)_(?P<rule>\w+?)/")
 
 
@@ -27,9 +39,8 @@ class Run:
     """
 
     def __init__(self, project, slurm, environment, *arguments, python=sys.executable, disturb=None):
-        quick = ["--latency-wait", "10", "--slurm-init-seconds-before-status-checks", "2"]
         process = subprocess.Popen(
-            [str(python), "-m", "snakemake", "--profile", "slurm", *quick, *arguments],
+            [str(python), "-c", CHECK_EVERY_SECOND, "--profile", "slurm", "--latency-wait", "10", *arguments],
             cwd=project.folder,
             env={**environment, **slurm.variables},
             stdout=subprocess.PIPE,
@@ -53,7 +64,7 @@ class Run:
     @staticmethod
     def _watch(slurm, disturb, ended):
         """Calls `disturb` with the id, node and comment of every running job."""
-        while not ended.wait(0.1):
+        while not ended.wait(0.3):
             for line in slurm.call("squeue", "--noheader", "--states=R", "--format=%i|%N|%k", check=False).splitlines():
                 disturb(*line.split("|"))
 
@@ -81,21 +92,19 @@ class Disturbance:
 
 
 @pytest.fixture(scope="module")
-def environment(session_environment):
-    return session_environment
-
-
-@pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    return Project.clone(tmp_path_factory.mktemp("slurm_project"))
+    """Two points, whose three splits are one."""
+    project = Project.clone(tmp_path_factory.mktemp("slurm_project"))
+    edit(project.folder / TINY, *ONE_SPLIT)
+    return project
 
 
 @pytest.fixture(scope="module")
-def whole(slurm, submitter, project, environment):
+def whole(slurm, submitter, project, session_environment):
     """The tiny experiment up to its report, tracked by squeue, submitted from an environment without torch."""
     disturbance = Disturbance(slurm)
     run = Run(
-        *(project, slurm, environment, *PARTITIONS, *SUBMIT_ONLY),
+        *(project, slurm, session_environment, *PARTITIONS, *SUBMIT_ONLY),
         *("--precommand", f"export PATH={sys.prefix}/bin:$PATH", "--config", f"sweep={TINY}"),
         python=submitter,
         disturb=disturbance,
@@ -175,13 +184,24 @@ def test_no_process_is_left_running(whole, slurm):
 
 
 @pytest.fixture(scope="module")
-def starved(whole, slurm, project, environment):
-    """One more point, tracked by sacct, whose training first requests too little memory."""
-    config = project.folder / "config/config.yaml"
-    config.write_text(config.read_text().replace("resources: {}", "resources: {train_point: {mem_mb: 450}}"))
-    experiment = project.folder / TINY
-    experiment.write_text(experiment.read_text().replace("[0.01, 0.001]", "[0.01, 0.001, 0.1]"))
-    run = Run(*(project, slurm, environment, "--slurm-status-command", "sacct", "--config", f"sweep={TINY}"))
+def starved(whole, slurm, submitter, project, elsewhere, request):
+    """One more point, tracked by sacct, whose training first requests too little memory.
+
+    The three directories have moved out of the repository, and jobs run by apptainer if it is available.
+    """
+    for name in FOLDERS:
+        moved = Path(elsewhere[name])
+        moved.parent.mkdir(exist_ok=True)
+        shutil.move(project.folder / "results" / moved.name, moved)
+    edit(project.folder / "config/config.yaml", ("resources: {}", "resources: {train_point: {mem_mb: 450}}"))
+    edit(project.folder / TINY, ("[0.01, 0.001]", "[0.01, 0.001, 0.1]"))
+    try:
+        python, container = submitter, request.getfixturevalue("in_apptainer")
+    except pytest.skip.Exception:
+        python, container = sys.executable, ["--config"]
+    run = Run(
+        *(project, slurm, elsewhere, "--slurm-status-command", "sacct", *container, f"sweep={TINY}"), python=python
+    )
     run.jobs = accounted(slurm, [job for job, _ in run.submitted])
     return run
 
@@ -195,3 +215,10 @@ def test_a_training_that_ran_out_of_memory_is_retried_with_more(starved):
 def test_changed_resources_rebuild_nothing(starved):
     rules = [rule for _, rule in starved.submitted if rule != "train_point"]
     assert rules == ["evaluate_point", "collect_scores", "report_plot_sweep_render_report_summarize_sweep"]
+
+
+def test_jobs_of_slurm_run_in_apptainer(starved, slurm, elsewhere, in_apptainer):
+    """Their Python outside the image has no torch, and the directories are outside the repository."""
+    assert starved.code == 0, starved.text[-6000:]
+    assert len(list(Path(elsewhere["ARTIFACTS_DIRECTORY"]).glob("dpcl-*/checkpoints/best.model.pth"))) == 3
+    assert slurm.queued() == []
