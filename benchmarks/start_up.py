@@ -34,7 +34,8 @@ TIMES = "\nimport os\n_times = os.times()\nprint(_times.user + _times.system)"
 def imports_of(script: Path) -> str:
     """The import statements of a script, also those inside its body, one per line."""
     nodes = ast.walk(ast.parse(script.read_text(encoding="utf-8")))
-    lines = [ast.unparse(node) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+    lines = ["from separation.machine.snakemake_job import skip_format_checkers", "skip_format_checkers()"]
+    lines += [ast.unparse(node) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
     if script.stem in WITH_NUSSL:
         lines.append("from separation.nussl_compat import nussl")
     return "\n".join(lines)

@@ -36,9 +36,7 @@ def job(snakemake: Any, *, once: bool | str = False) -> Iterator[None]:
         SystemExit: With code 1 if the body fails, with code 0 if another workflow has built the outputs.
     """
     os.environ.update(thread_variables(snakemake.threads))
-    # jsonschema, which altair imports, would import them for formats that no schema here uses; longer than pandas takes
-    for module in ("rfc3987_syntax", "isoduration"):
-        sys.modules.setdefault(module, None)
+    skip_format_checkers()
     log = Path(str(snakemake.log[0]))
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log, mode="w", encoding="utf-8")
@@ -68,6 +66,15 @@ def job(snakemake: Any, *, once: bool | str = False) -> Iterator[None]:
     handler.close()
     if not needed:
         sys.exit(0)
+
+
+def skip_format_checkers() -> None:
+    """Makes jsonschema, which altair imports, do without two modules for formats that no schema here uses.
+
+    Where they are installed (a notebook server needs them), their import takes longer than that of pandas.
+    """
+    for module in ("rfc3987_syntax", "isoduration"):
+        sys.modules.setdefault(module, None)
 
 
 def _fail(handler: logging.FileHandler, cause: str) -> None:
