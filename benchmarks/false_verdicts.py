@@ -74,9 +74,10 @@ def main() -> None:
     for points in (2, 8, 20):
         rate = simulated.any_false_verdict_on_networks(points, 8, "best", repeats=repeats, truth=1.0)
         show(f"networks, {points} points, 8 songs", rate, "")
-    for seeds in (3, 5):
-        rate = simulated.any_false_verdict_on_settings(4, 8, seeds, repeats=max(repeats // 4, 50), truth=1.0)
-        show(f"settings, 4 points, {seeds} seeds that differ by 0.3 dB, 8 songs", rate, "")
+    for points in (2, 4, 8):
+        for seeds in (3, 5):
+            rate = simulated.any_false_verdict_on_settings(points, 8, seeds, repeats=max(repeats // 4, 50), truth=1.0)
+            show(f"settings, {points} points, {seeds} seeds that differ by 0.3 dB, 8 songs", rate, "")
 
 
 if __name__ == "__main__":

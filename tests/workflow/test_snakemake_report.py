@@ -23,7 +23,7 @@ def test_the_page_is_one_file_with_the_sweeps_report_and_tables(report):
     text = report.read_text(encoding="utf-8")
     for words in ("results/sweeps/tiny_dpcl/report.html", "Paired comparisons", "Points and baselines", "side by side"):
         assert words in text
-    assert "The best point is chosen on validation and reported on test." in text
+    assert "The best setting or network is chosen on validation and reported on test." in text
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found")

@@ -21,7 +21,7 @@ from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
 # Eigenvalues are computed up to this number of members; with more, corrections for few members are negligible
-MAX_MEMBERS_FOR_EIGENVALUES = 400
+MAX_MEMBERS_FOR_EIGENVALUES = 150
 # Shares of the members' variance in the working models between none and all
 WORKING_RATIOS = (0.0, 0.1, 1.0, 10.0, np.inf)
 # Skewness of few values is underestimated; chosen by simulation, see benchmarks/statistics.py

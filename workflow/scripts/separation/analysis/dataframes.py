@@ -116,7 +116,7 @@ def load_scores(sweeps: Sequence[str], artifacts: Path | None = None, *, baselin
         baselines: Whether to include baselines and oracles, which have no settings.
 
     Returns:
-        The columns of scores.parquet (metrics, mixing conditions, `cluster`: the songs of an item) and of
+        The columns of scores.parquet (metrics, mixing conditions, `cluster`: its songs or speakers) and of
         `load_settings`.
     """
     settings = load_settings(sweeps, artifacts)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from separation.analysis import statistics
+from separation.analysis.clustered import estimate_means
 from separation.analysis.comparisons import MAX_POINTS_FOR_ALL_PAIRS, Comparisons, Row, baselines_for
 from separation.analysis.families import FAMILIES, Compared
 from separation.analysis.statistics import PooledSpread
@@ -69,6 +70,9 @@ class SeedGroups:
         `oracle_share`; `unit`, what the intervals allow for; `best`; `network`, its point with the lowest validation
         loss. See `statistics.mean_over_trainings`."""
         rows = []
+        columns = {metric: list(matrix.columns) for metric, matrix in self._matrices.items()}
+        # Of all networks at once, which is much faster than one by one; settings trained once need no more
+        alone = {metric: estimate_means(matrix.to_numpy(), self._clusters) for metric, matrix in self._matrices.items()}
         for name, members in self.members.items():
             point = self._first(members)
             row = {"group": name, "label": self.label(name), "evaluation": members[0][1]}
@@ -76,7 +80,11 @@ class SeedGroups:
             row |= {"seeds": len(members), "validation_loss": self.loss(name)}
             for metric, matrix in self._matrices.items():
                 values = matrix[members].to_numpy()
-                found = statistics.mean_over_trainings(values, self._clusters)
+                found = (
+                    statistics.mean_over_trainings(values, self._clusters)
+                    if len(members) > 1
+                    else alone[metric].column(columns[metric].index(members[0]))
+                )
                 interval = found.interval()
                 row |= {metric: found.mean[0], f"{metric}_low": interval.low[0], f"{metric}_high": interval.high[0]}
                 row |= {f"{metric}_seed_spread": statistics.spread_of_trainings(values)}

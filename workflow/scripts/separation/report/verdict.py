@@ -188,7 +188,9 @@ def _name_network(verdict: Verdict, setting: pd.Series, trained: pd.DataFrame, s
     network = trained[trained["best"]].head(1)
     for _, row in network.iterrows():
         whose = (
-            "It is one of the best setting" if row["point"] == setting["network"] else "It is not of the best setting"
+            "It is a training of the best setting"
+            if row["point"] == setting["network"]
+            else "Its setting is another one"
         )
         score = f"{decibels(row['score'])} {score_unit}"
         verdict.sentences.append(
@@ -338,13 +340,13 @@ def _cautions_on_units(data: SweepData, best: pd.Series) -> Iterator[str]:
         yield (
             "Every test mixture combines several recordings, and their speakers are not recorded. If recordings share "
             "speakers, the intervals are too narrow and verdicts may be false: name the {speaker} in the recipe's "
-            "`organize` section."
+            "organize section."
         )
     if not several_trainings(data):
         yield (
             "Each point was trained with one seed. Intervals and verdicts show how other test "
             f"{unit}s might change the scores of these trained networks, not what another seed would give. To compare "
-            "settings, list several seeds in the sweep, for example `seeds: [0, 1, 2]`."
+            "settings, list several seeds in the sweep, for example seeds: [0, 1, 2]."
         )
     elif (few := int((data.groups["seeds"] < statistics.MIN_TRAININGS).sum())) > 0:
         yield (
