@@ -73,7 +73,7 @@ def test_summary_has_a_row_per_point_and_per_baseline(summary):
     expected = ["point", "evaluation", "label", *KEYS, "validation_loss"]
     ends = ("", "_low", "_high", "_median", "_median_low", "_median_high")
     expected += [f"{metric}{end}" for metric in metrics for end in ends]
-    assert summary.columns.tolist() == [*expected, "oracle_share", "items", "best"]
+    assert summary.columns.tolist() == [*expected, "oracle_share", "items", "non_finite", "best"]
     assert len(summary) == 8 + 5
     assert summary["point"].tolist()[8:] == list(BASELINE_GAINS)
     assert (summary["items"] == 48).all()

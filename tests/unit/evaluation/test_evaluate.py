@@ -87,7 +87,8 @@ def test_the_table_has_a_row_per_item_and_source_with_all_metrics_and_conditions
     table = evaluate(tmp_path, split, checkpoints["clustering"])
     assert list(table.columns) == [
         *SCORE_KEYS,
-        *SCALE_METRICS,
+        *SCALE_METRICS[:-1],  # no source is silent, so that there is no LEAKAGE
+        "non_finite",
         "num_sources",
         "overlap",
         "coherent",
@@ -99,7 +100,7 @@ def test_the_table_has_a_row_per_item_and_source_with_all_metrics_and_conditions
     assert set(zip(table["point"], table["evaluation"], table["dataset"], table["split"], strict=True)) == {
         ("p", "e", "small", "test")
     }
-    assert all(table[name].dtype == "float64" and table[name].notna().all() for name in SCALE_METRICS)
+    assert all(table[name].dtype == "float64" and table[name].notna().all() for name in SCALE_METRICS[:-1])
     assert table["coherent"].dtype == bool and table["snr_vocals"].dtype == "float64"
 
 
@@ -148,7 +149,8 @@ def test_estimates_equal_those_of_nussl(split, checkpoints):
         assert one.shape == other.audio_data.shape and np.allclose(one, other.audio_data, atol=1e-7)
     seed = item_seed(0, item.name)
     plain = algorithms.DeepClustering(item.mixture, 2, model_path=str(checkpoints["clustering"]), random_state=seed)()
-    ours = Separator(CLUSTERING, item, checkpoint=checkpoints["clustering"])(item)
+    one_draw = EvaluationOptions.read({"class": "DeepClustering", "args": {"num_sources": 2, "n_init": 1}}, {})
+    ours = Separator(one_draw, item, checkpoint=checkpoints["clustering"])(item)
     for one, other in zip(ours, plain, strict=True):
         assert np.allclose(one, other.audio_data, atol=1e-7)
 
@@ -156,10 +158,10 @@ def test_estimates_equal_those_of_nussl(split, checkpoints):
 @pytest.mark.parametrize(
     ("channels", "kind", "args"),
     [
-        (1, "clustering", {"mask_type": "binary"}),
+        (1, "clustering", {"mask_type": "binary", "n_init": 1}),
         (1, "clustering", {"clustering_type": "GaussianMixture", "percentile": 50}),
-        (1, "clustering", {"clustering_type": "MiniBatchKMeans", "beta": 2.0}),
-        (2, "clustering", {"mask_type": "soft"}),
+        (1, "clustering", {"clustering_type": "MiniBatchKMeans", "beta": 2.0, "n_init": 1}),
+        (2, "clustering", {"mask_type": "soft", "n_init": 1}),
         (1, "masks", {"mask_type": "binary"}),
         (2, "masks", {}),
         (1, "audio", {}),
@@ -191,6 +193,33 @@ def test_batches_equal_nussl_on_each_item(tmp_path, checkpoints, channels, kind,
         for one, other in zip(ours, plain(), strict=True):
             assert one.shape == other.audio_data.shape == item.mixture.audio_data.shape
             assert np.allclose(one, other.audio_data, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["clustering", "binary masks", "masks"])
+def test_outputs_with_nan_are_counted_and_named_and_have_no_score(
+    tmp_path, split, checkpoints, monkeypatch, caplog, kind
+):
+    network = "clustering" if kind == "clustering" else "masks"
+    outputs = Separator.outputs
+
+    def broken(self, items):
+        found = [output.copy() for output in outputs(self, items)]
+        for item, output in zip(items, found, strict=True):
+            if item.name == "000003":
+                output[5, 7] = np.nan
+        return found
+
+    monkeypatch.setattr(Separator, "outputs", broken)
+    config = {**CONFIG, "test_config": {**CONFIG["test_config"], "keep_estimates": "all"}}
+    if network == "masks":
+        args = {"mask_type": "binary" if kind == "binary masks" else "soft"}
+        config |= {"algorithm_config": {"class": "DeepMaskEstimation", "args": args}}
+    table = evaluate(tmp_path, split, checkpoints[network], config)
+    without = table[table["non_finite"]]
+    assert list(without["item"]) == ["000003"] * 2 and without["SI-SDR"].isna().all()
+    assert table[~table["non_finite"]]["SI-SDR"].notna().all()
+    assert "p: 2 of 10 estimates have NaN or infinite samples and no score: accompaniment of item 000003" in caplog.text
+    assert not np.isnan(soundfile.read(tmp_path / "estimates" / "000003" / "vocals_estimate.wav")[0]).any()
 
 
 def test_mask_networks_can_be_scored_without_permutation(tmp_path, split, checkpoints):
@@ -280,6 +309,7 @@ def test_silence_in_a_mixture_does_not_stop_the_evaluation(tmp_path, checkpoints
     config = {**CONFIG, "dataset_config": {**DATASET_CONFIG, "group_sources": [], "group_names": None}}
     table = evaluate(tmp_path, split, checkpoints["clustering"], config).set_index("source")
     assert np.isnan(table.loc["vocals", "SI-SDR"]) and np.isfinite(table.loc["drums", "SI-SDR"])
+    assert np.isnan(table.loc["drums", "SI-SDRi"]) and np.isfinite(table.loc["vocals", "LEAKAGE"])
 
 
 def evaluate_and_die(folder, split, checkpoint, config):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from separation.analysis.clustered import interval_of_mean
 from separation.analysis.sweep_tables import clusters_of, members_of, metric_columns, unit_of
-from separation.files.score_table import SCORE_KEYS, UNIT
+from separation.files.score_table import NON_FINITE, SCORE_KEYS, UNIT
 
 #: number of bins, with equal counts, for numbers
 BINS = 4
@@ -29,7 +29,8 @@ def condition_columns(scores: pd.DataFrame) -> list[str]:
     `songs`, `cluster` and other names of single files are left out.
     """
     metrics = set(metric_columns(scores))
-    names = [name for name in scores.columns if name not in {*SCORE_KEYS, *metrics, "songs", "cluster", "cluster_unit"}]
+    others = {*SCORE_KEYS, *metrics, NON_FINITE, "songs", "cluster", "cluster_unit"}
+    names = [name for name in scores.columns if name not in others]
     found = []
     for name in names:
         values = scores[name].dropna()

@@ -41,7 +41,14 @@ from separation.errors import UserError
 from separation.experiment.metric_definitions import MetricDefinition, all_definitions
 from separation.files.atomic import atomic_path
 from separation.files.layout import SweepFiles
-from separation.files.score_table import BASELINES, ORACLE, SCORE_KEYS, read_user_metrics, with_user_metrics
+from separation.files.score_table import (
+    BASELINES,
+    NON_FINITE,
+    ORACLE,
+    SCORE_KEYS,
+    read_user_metrics,
+    with_user_metrics,
+)
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +122,8 @@ def summarize_sweep(files: SweepFiles, artifacts: Path) -> None:
 
     - summary.csv has one row per point and evaluation and per baseline: `point`, `evaluation`, `label`, swept keys,
       `validation_loss`, `<metric>`, `<metric>_low`, `<metric>_high`, `<metric>_median`, `<metric>_median_low`,
-      `<metric>_median_high`, `oracle_share`, `items`, `best`.
+      `<metric>_median_high`, `oracle_share`, `items`, `non_finite` (estimates without scores because of NaN or infinite
+      samples, which the means leave out), `best`.
     - comparisons.csv has paired differences: `difference` is `point` minus `against`, positive where `point` is better.
       `kind` is `best` (each network against the best), `pair` (all pairs of up to 20 networks), `baseline` (the best
       network against each baseline), `effect` (a swept key's value `label` against the best's value `against_label`,
@@ -156,6 +164,7 @@ def summarize_sweep(files: SweepFiles, artifacts: Path) -> None:
     summary["oracle_share"] = _oracle_shares(points, summary, matrices[oracle_metric])
     present = np.isfinite(matrices[primary]).groupby(level=["dataset", "split", "item"]).any().sum()
     summary["items"] = [int(present.get((row.point, row.evaluation), 0)) for row in summary.itertuples()]
+    summary[NON_FINITE] = _non_finite(summary, table)
     summary["best"] = summary["point"] == best
     _write_csv(summary, files.summary)
 
@@ -196,6 +205,14 @@ def _add_intervals(summary: pd.DataFrame, metric: str, matrix: pd.DataFrame, clu
         for suffix, values in (("", interval.mean), ("_low", interval.low), ("_high", interval.high)):
             of_row = pd.Series(values, index=pd.MultiIndex.from_tuples(list(matrix.columns)))
             summary[f"{name}{suffix}"] = of_row.reindex(rows).to_numpy()
+
+
+def _non_finite(summary: pd.DataFrame, table: pd.DataFrame) -> list[int]:
+    """The number of estimates with NaN or infinite samples of each row; 0 for tables from before they were counted."""
+    if NON_FINITE not in table:
+        return [0] * len(summary)
+    broken = table[table[NON_FINITE].fillna(False).astype(bool)].groupby(["point", "evaluation"]).size()
+    return [int(broken.get(row, 0)) for row in zip(summary["point"], summary["evaluation"], strict=True)]
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -85,7 +85,8 @@ class DeepSeparation:
     def estimates(self, item: Item, output: np.ndarray, seed: int) -> list[np.ndarray]:
         """The estimates of one item, each (channels, samples), from its output.
 
-        Safe to call from several threads. `seed` determines the initial cluster centres.
+        Safe to call from several threads. `seed` determines the initial cluster centres. NaN and infinities in the
+        output stay in the estimates, so that they have no scores.
         """
         if self._output == "audio":
             return [np.ascontiguousarray(output[..., n]) for n in range(output.shape[-1])]
@@ -94,6 +95,11 @@ class DeepSeparation:
             mixture.stft()
         spectrum = mixture.stft_data
         masks = output
+        undefined = not np.isfinite(output).all()
+        if undefined and (self._output == "embedding" or self._binary):
+            # neither clusters nor the greatest mask are defined then
+            sources = self._algorithm.num_sources if self._output == "embedding" else output.shape[-1]
+            return [np.full(mixture.audio_data.shape, np.nan, np.float32)] * sources
         if self._output == "embedding":
             if output.shape[:-1] != spectrum.shape:
                 raise UserError(

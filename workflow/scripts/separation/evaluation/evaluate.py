@@ -27,7 +27,7 @@ from separation.experiment.options import PointOptions
 from separation.experiment.testers import METRICS_OF, Tester
 from separation.files.atomic import read_json, sha256_of, write_text
 from separation.files.layout import MANIFEST, EvaluationFolder
-from separation.files.score_table import SCORE_KEYS, write_score_table
+from separation.files.score_table import NON_FINITE, SCORE_KEYS, write_score_table
 from separation.machine.parallel import run_in_order
 from separation.machine.threads import limited_threads
 
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 ESTIMATES = "estimates"  # kept audio, in the folder that an interrupted evaluation resumes from
 RANKING = ("SI-SDR", "SDR", "STOI", "ESTOI", "PESQ")  # the first one measured ranks the items for listening
+
+NAMED = 5  # estimates without a score that the log names
 
 BATCH = 4  # items that go through the network together, fewer if they are long
 BATCH_SECONDS = 60.0  # most audio in a batch, because the outputs of the network fill the memory
@@ -274,7 +276,7 @@ def conditions_of(item: Item) -> dict[str, Any]:
 def score_rows(
     item: str, conditions: Mapping[str, Any], result: ItemScores, ids: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """The rows of the table for one item, one per source: SCORE_KEYS, metrics, conditions.
+    """The rows of the table for one item, one per source: SCORE_KEYS, metrics, NON_FINITE, conditions.
 
     `ids` has `point`, `evaluation`, `dataset` and `split`. Numbers among the conditions become floats. A condition
     with the name of another column gets the prefix "condition_".
@@ -282,6 +284,7 @@ def score_rows(
     rows = []
     for source, metrics in result.scores.items():
         row = {**{key: ids[key] for key in SCORE_KEYS[:4]}, "item": item, "source": source, **metrics}
+        row[NON_FINITE] = source in result.non_finite
         taken = set(row)
         for name, value in conditions.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -300,9 +303,23 @@ def write_scores(rows: Sequence[Mapping[str, Any]], scores: Path, testers: Seque
     own = [tester.user_metric.column for tester in testers if tester.user_metric is not None]
     metrics = [name for names in METRICS_OF.values() for name in names if name in table] + own
     conditions = [name for name in table if name not in SCORE_KEYS and name not in metrics]
+    # most data sets have no silent source
+    metrics = [name for name in metrics if name != "LEAKAGE" or table[name].notna().any()]
     table = table[[*SCORE_KEYS, *metrics, *conditions]].astype(dict.fromkeys(metrics, "float64"))
+    _report_non_finite(table)
     report_missing(table, testers)
     write_score_table(table, scores, definitions_of(testers))
+
+
+def _report_non_finite(table: pandas.DataFrame) -> None:
+    """Logs how many estimates have no score because of NaN or infinite samples, and names the first of them."""
+    for point, rows in table[table[NON_FINITE]].groupby("point", sort=False):
+        names = [f"{row.source} of item {row.item}" for row in rows.head(NAMED).itertuples()]
+        more = f", and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+        logger.warning(
+            "%s: %d of %d estimates have NaN or infinite samples and no score: %s%s",
+            *(point, len(rows), (table["point"] == point).sum(), ", ".join(names), more),
+        )
 
 
 def _mean(result: ItemScores, testers: Sequence[Tester]) -> float:

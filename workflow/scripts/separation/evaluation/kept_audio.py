@@ -81,7 +81,7 @@ def write_item(folder: Path, item: KeptItem) -> dict[str, Any]:
     """Writes `<item>/mixture.wav` and `<item>/<source>_{estimate,reference}.wav` into `folder`.
 
     The files of an item are int16 and share one gain, at which the loudest of them peaks at PEAK: nothing clips, and
-    levels are comparable.
+    levels are comparable. NaN and infinite samples are written as silence.
 
     Returns:
         Entry of the index: `item`, `gain`, `mixture`, and `sources`: name -> `estimate`, `reference` (all paths
@@ -95,6 +95,7 @@ def write_item(folder: Path, item: KeptItem) -> dict[str, Any]:
         files[paths["estimate"]], files[paths["reference"]] = item.estimates[source], reference
         scores = {metric: value if math.isfinite(value) else None for metric, value in item.scores[source].items()}
         sources[source] = {**paths, "scores": scores}
+    files = {path: np.nan_to_num(audio, nan=0.0, posinf=0.0, neginf=0.0) for path, audio in files.items()}
     loudest = max(float(np.abs(audio).max(initial=0.0)) for audio in files.values())
     gain = PEAK / loudest if loudest > 0 else 1.0
     (folder / name).mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from threadpoolctl import ThreadpoolController
 
 from separation.data.items import Item
 from separation.errors import UserError, nearest
+from separation.evaluation.global_seed import global_numpy_seed
 from separation.experiment.ids import seed_from_text
 from separation.experiment.options import EvaluationOptions
 
@@ -77,11 +77,17 @@ class Separator:
 
             self._deep = DeepSeparation(self._algorithm) if DeepSeparation.fits(self._algorithm) else None
         self._clusters = isinstance(self._algorithm, nussl.separation.base.ClusteringSeparationBase)
+        if self._clusters and self._algorithm.fit_clusterer:
+            from separation.evaluation.clustering import with_several_draws
+
+            self._algorithm.clusterer = with_several_draws(self._algorithm.clusterer)
         self._pools = ThreadpoolController()
         self._alone = threading.Lock()
 
     def __call__(self, item: Item) -> list[np.ndarray]:
         """The estimates of one item in the algorithm's order, each (channels, samples) like the mixture.
+
+        Estimates that come of NaN or infinite outputs of a network are NaN.
 
         Raises:
             UserError: The algorithm needs another kind of model.
@@ -108,12 +114,15 @@ class Separator:
         from separation.nussl_compat import nussl
 
         algorithm = self._algorithm
-        with _global_numpy_seed(seed):
+        with global_numpy_seed(seed):
             algorithm.audio_signal = item.mixture
             try:
                 if self._clusters:
                     algorithm.clusterer.random_state = seed
                     features = algorithm.extract_features()
+                    if not np.isfinite(features).all():
+                        # clustering fails on them; such estimates have no scores
+                        return [np.full(item.mixture.audio_data.shape, np.nan)] * algorithm.num_sources
                     # k-means sums over threads in the order in which they finish: one thread is reproducible
                     with self._pools.limit(limits=1):
                         algorithm.run(features=features)
@@ -127,17 +136,6 @@ class Separator:
 def item_seed(seed: int, name: str) -> int:
     """A 32-bit seed for one item, independent of the other items and their order."""
     return seed_from_text(f"{seed}:{name}")
-
-
-@contextmanager
-def _global_numpy_seed(seed: int) -> Iterator[None]:
-    """Seeds numpy's global generator, which nussl draws from, and restores its state afterwards."""
-    before = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(before)
 
 
 def _failures(nussl: Any) -> tuple[type[Exception], ...]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas
 
 from separation.errors import UserError
-from separation.evaluation.metrics import ItemScores
+from separation.evaluation.metrics import ItemScores, usable_estimates
 from separation.experiment.metric_definitions import user_metric_definition
 from separation.experiment.testers import Tester, UserMetric, read_testers
 from separation.experiment.user_classes import find_extras
@@ -50,7 +50,8 @@ def score_user_metrics(
     """Adds the scores of the user's own metrics to those of an item.
 
     A metric gets the estimates in the order that the first built-in tester found, or, with compute_permutation, in the
-    order whose mean score is best in the metric's direction.
+    order whose mean score is best in the metric's direction. An estimate with NaN or infinite samples has no score;
+    the metric gets silence instead of it.
 
     Args:
         item: Name of the item, for messages.
@@ -68,6 +69,8 @@ def score_user_metrics(
     references = np.stack([np.asarray(source, dtype=np.float64) for source in sources.values()])
     guesses = np.stack([np.asarray(estimate, dtype=np.float64) for estimate in estimates])
     mixture = np.asarray(mixture, dtype=np.float64)
+    usable = usable_estimates(references, guesses, mixture)
+    guesses = np.where(usable[:, None, None], guesses, 0.0)
     scores = {name: dict(result.scores[name]) if result else {} for name in sources}
     assignment = result.assignment if result else None
     for tester in testers:
@@ -85,7 +88,11 @@ def score_user_metrics(
             orders = list(permutations(range(found), count))
 
         def scored(order: Sequence[int], metric: Metric = metric, tester: Tester = tester) -> np.ndarray:
-            return _call(metric, tester.user_metric, item, references, guesses[list(order)], mixture, sample_rate)
+            order = list(order)
+            if not usable[order].any():
+                return np.full(len(references), np.nan)
+            values = _call(metric, tester.user_metric, item, references, guesses[order], mixture, sample_rate)
+            return np.where(usable[order], values, np.nan)
 
         values = [scored(order) for order in orders]
         sign = 1.0 if tester.user_metric.higher_is_better else -1.0
@@ -94,7 +101,8 @@ def score_user_metrics(
         assignment = assignment or dict(zip(sources, orders[best], strict=True))
         for name, value in zip(sources, values[best], strict=True):
             scores[name][tester.user_metric.column] = float(value)
-    return ItemScores(scores, assignment)
+    broken = tuple(name for name, estimate in assignment.items() if not usable[estimate])
+    return ItemScores(scores, assignment, broken)
 
 
 def report_missing(table: pandas.DataFrame, testers: Sequence[Tester]) -> None:

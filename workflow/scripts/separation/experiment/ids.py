@@ -28,6 +28,11 @@ STAGE_VERSIONS = {
     "summarize_sweep": 2,
 }
 
+# Raise one of these when the results of one tester, or of one kind of algorithm, change: only the evaluations that use
+# it are done again. A version of 1 is not part of ids.
+TESTER_VERSIONS = {"BSSEvalScale": 2, "BSSEvalV4": 2, "STOI": 2}
+CLUSTERING_VERSION = 2
+
 # Settings that affect the speed, location or name of work and never its result. They are not part of any id and reach
 # jobs outside `params`.
 EXCLUDED = frozenset(

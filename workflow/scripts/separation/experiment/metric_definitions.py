@@ -21,6 +21,7 @@ class MetricDefinition:
         permutation: How estimates are assigned to sources.
         aggregation: How channels and windows are combined into the score of an item.
         direction: Whether a higher or a lower score is better.
+        used_by: Papers and campaigns that state it.
     """
 
     unit: str
@@ -30,6 +31,7 @@ class MetricDefinition:
     permutation: str
     aggregation: str
     direction: str = "higher is better"
+    used_by: str = "-"
 
 
 _LE_ROUX = 'Le Roux, Wisdom, Erdogan, Hershey: "SDR - half-baked or well done?", ICASSP 2019'
@@ -38,15 +40,21 @@ _ORDER = (
 )
 
 
-def _scale(definition: str) -> MetricDefinition:
+_SPEECH = (
+    "papers on WSJ0-2mix, LibriMix and WHAM!, such as Conv-TasNet (Luo and Mesgarani 2019), SepFormer (Subakan et al. "
+    "2021) and TF-GridNet (Wang et al. 2023)"
+)
+
+
+def _scale(definition: str, used_by: str = "-") -> MetricDefinition:
     return MetricDefinition(
         "dB", definition, f"{_LE_ROUX}; computed as nussl.evaluation.BSSEvalScale", "1 (a gain)",
-        _ORDER.format("SI-SDR"), "mean over channels; zero-mean signals; limited to +-100 dB",
+        _ORDER.format("SI-SDR"), "mean over channels; zero-mean signals; limited to +-100 dB", used_by=used_by,
     )  # fmt: skip
 
 
-def _improvement(metric: str) -> MetricDefinition:
-    return _scale(f"{metric} of the estimate minus {metric} of the unprocessed mixture.")
+def _improvement(metric: str, used_by: str = "-") -> MetricDefinition:
+    return _scale(f"{metric} of the estimate minus {metric} of the mixture; none for a source alone.", used_by)
 
 
 def _bss_eval(definition: str) -> MetricDefinition:
@@ -54,24 +62,42 @@ def _bss_eval(definition: str) -> MetricDefinition:
         "dB",
         definition,
         'BSS Eval v4: Stoeter, Liutkus, Ito: "The 2018 Signal Separation Evaluation Campaign", LVA/ICA 2018; computed '
-        "by museval through nussl.evaluation.BSSEvalV4",
+        "by museval",
         "512",
         _ORDER.format("SDR"),
-        "median over windows (by default 88,200 samples every 66,150; see window and hop), all channels together",
+        "median over windows (by default of 1 s without overlap; see window and hop), all channels together; windows "
+        "in which a source or an estimate is silent do not count; limited to +-100 dB",
+        used_by="the SiSEC campaigns (Stoeter et al. 2018)",
+    )
+
+
+def _bss_eval_v3(definition: str) -> MetricDefinition:
+    return MetricDefinition(
+        "dB",
+        definition,
+        'BSS Eval v3, bss_eval_sources: Vincent, Gribonval, Fevotte: "Performance Measurement in Blind Audio Source '
+        'Separation", IEEE TASLP 14(4), 2006; equal to mir_eval.separation',
+        "512",
+        _ORDER.format("V3-SDR"),
+        "the whole item; mean over channels; limited to +-100 dB",
+        used_by="deep clustering (Hershey et al. 2016) and " + _SPEECH,
     )
 
 
 def _stoi(definition: str, source: str) -> MetricDefinition:
     return MetricDefinition(
         "0 to 1", definition, f"{source}; computed by pystoi", "-", _ORDER.format("STOI"),
-        "mean over channels; resampled to 10 kHz, silent frames of the source removed",
+        "mean over the channels in which the source sounds; resampled to 10 kHz, silent frames of the source removed",
+        used_by="papers on speech enhancement",
     )  # fmt: skip
 
 
 #: definition by metric
 METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
-    "SI-SDR": _scale("Energy of the optimally scaled source relative to the energy of the rest of the estimate."),
-    "SI-SDRi": _improvement("SI-SDR"),
+    "SI-SDR": _scale(
+        "Energy of the optimally scaled source relative to the energy of the rest of the estimate.", _SPEECH
+    ),
+    "SI-SDRi": _improvement("SI-SDR", _SPEECH),
     "SI-SIR": _scale("As SI-SDR, relative to the part of the error that the other sources explain (interference)."),
     "SI-SIRi": _improvement("SI-SIR"),
     "SI-SAR": _scale("As SI-SDR, relative to the part of the error that no source explains (artifacts)."),
@@ -80,10 +106,41 @@ METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
     "SNR": _scale("Energy of the source relative to the energy of estimate minus source."),
     "SNRi": _improvement("SNR"),
     "SRR": _scale("Energy of the optimally scaled source relative to the energy of its difference from the source."),
+    "LEAKAGE": MetricDefinition(
+        "dB of the mixture",
+        "Energy of the estimate of a silent source relative to the energy of the mixture: what leaks into it.",
+        "defined here",
+        "-",
+        _ORDER.format("SI-SDR"),
+        "energies over all channels; zero-mean signals; limited to +-100 dB; only for silent sources",
+        "lower is better",
+    ),
     "SDR": _bss_eval("Energy of the source relative to all distortion that a filter of the sources does not explain."),
     "ISR": _bss_eval("Energy of the source relative to its spatial and filtering distortion."),
     "SIR": _bss_eval("Energy of the filtered source relative to the interference of the other sources."),
     "SAR": _bss_eval("Energy of everything that filtered sources explain, relative to artifacts."),
+    "cSDR": MetricDefinition(
+        "dB",
+        "Chunk-level SDR: SDR of BSS Eval v4 in windows of 1 s without overlap.",
+        "BSS Eval v4, as SDR; there if BSSEvalV4 has such windows, as by default",
+        "512",
+        _ORDER.format("SDR"),
+        "median over windows; over a data set, the median over songs of each source, and the mean of the sources",
+        used_by="papers on MUSDB18, such as Open-Unmix (Stoeter et al. 2019), Hybrid Demucs (Defossez 2021), BSRNN "
+        "(Luo and Yu 2023), HT Demucs (Rouard et al. 2023) and BS-RoFormer (Lu et al. 2023)",
+    ),
+    "V3-SDR": _bss_eval_v3("SDR of BSS Eval v3: what a filter of the source does not explain counts as distortion."),
+    "V3-SDRi": _bss_eval_v3("V3-SDR of the estimate minus V3-SDR of the mixture; none for a source alone."),
+    "uSDR": MetricDefinition(
+        "dB",
+        "Utterance-level (global) SDR: energy of the source relative to the energy of estimate minus source.",
+        'Mitsufuji et al.: "Music Demixing Challenge 2021", Frontiers in Signal Processing 1, 2022, with 1e-7 added to '
+        "both energies",
+        "0 (no gain)",
+        _ORDER.format("uSDR"),
+        "energies over all channels and samples of the item; over a data set, the mean over songs",
+        used_by="the Music Demixing Challenge 2021 and papers on MUSDB18-HQ such as BSRNN (Luo and Yu 2023)",
+    ),
     "STOI": _stoi(
         "Short-time objective intelligibility: mean correlation of third-octave envelopes over 384 ms.",
         'Taal, Hendriks, Heusdens, Jensen: "An Algorithm for Intelligibility Prediction of Time-Frequency Weighted '
@@ -100,7 +157,8 @@ METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
         "ITU-T P.862, P.862.1 (narrow band) and P.862.2 (wide band); computed by pesq",
         "-",
         _ORDER.format("PESQ"),
-        "mean over channels; no score where no speech is detected",
+        "mean over the channels in which the source sounds; no score where no speech is detected",
+        used_by="papers on speech enhancement",
     ),
 }  # fmt: skip
 
@@ -121,6 +179,13 @@ EXPLANATIONS: Mapping[str, str] = {
     "ISR": "Image-to-spatial-distortion ratio of BSSEval v4.",
     "SIR": "Signal-to-interference ratio of BSSEval v4: counts only errors from the other sources.",
     "SAR": "Signal-to-artifacts ratio of BSSEval v4: counts only errors that come from no source.",
+    "LEAKAGE": "How loud the estimate of a silent source is, relative to the mixture. Lower is better; the mixture "
+    "itself has 0 dB.",
+    "cSDR": "Chunk-level SDR, the number that papers on MUSDB18 state: the median over windows of 1 s, then songs.",
+    "uSDR": "Global SDR of the Music Demixing Challenge 2021, energies over both channels of the whole song.",
+    "V3-SDR": "Signal-to-distortion ratio of BSS Eval v3: ignores errors that a filter of 512 taps on the source "
+    "explains.",
+    "V3-SDRi": "SDR improvement of BSS Eval v3, the SDRi that papers on speech separation state.",
     "STOI": "Short-time objective intelligibility, 0 to 1: how much of the speech can be understood.",
     "PESQ": "Perceptual evaluation of speech quality, about 1 to 4.5: how good the speech sounds.",
 }

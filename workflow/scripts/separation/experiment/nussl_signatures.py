@@ -70,6 +70,9 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     "DeepMaskEstimation": ("model_path", "device", *_MASKS),
 }
 
+# Algorithms of nussl.separation that cluster by k-means unless `clustering_type` says otherwise
+CLUSTERING_ALGORITHMS = ("DeepClustering", "EnsembleClustering", "SpatialClustering", "TimbreClustering")
+
 _AUDIO = ("sample_rate", "num_channels", "strict_sample_rate")
 # Arguments, without the folder, by class of nussl.datasets that reads a folder; nothing is downloaded here
 DATASETS: dict[str, tuple[str, ...]] = {

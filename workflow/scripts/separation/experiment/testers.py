@@ -10,22 +10,38 @@ from typing import Any
 from separation.errors import UserError
 
 SCALE_METRICS = (
-    "SI-SDR", "SI-SDRi", "SI-SIR", "SI-SIRi", "SI-SAR", "SD-SDR", "SD-SDRi", "SNR", "SNRi", "SRR",
+    "SI-SDR", "SI-SDRi", "SI-SIR", "SI-SIRi", "SI-SAR", "SD-SDR", "SD-SDRi", "SNR", "SNRi", "SRR", "LEAKAGE",
 )  # fmt: skip
+IMPROVEMENTS = {name: f"{name}i" for name in ("SI-SDR", "SI-SIR", "SD-SDR", "SNR")}
 BSS_EVAL_METRICS = ("SDR", "ISR", "SIR", "SAR")
 METRICS_OF = {
     "BSSEvalScale": SCALE_METRICS,
-    "BSSEvalV4": BSS_EVAL_METRICS,
+    "BSSEvalV4": (*BSS_EVAL_METRICS, "cSDR"),
+    "BSSEvalV3": ("V3-SDR", "V3-SDRi"),
+    "uSDR": ("uSDR",),
     "STOI": ("STOI", "ESTOI"),
     "PESQ": ("PESQ",),
 }
-DEFAULT_KEY = {"BSSEvalScale": "SI-SDR", "BSSEvalV4": "SDR", "STOI": "STOI", "PESQ": "PESQ"}
+DEFAULT_KEY = {
+    "BSSEvalScale": "SI-SDR",
+    "BSSEvalV4": "SDR",
+    "BSSEvalV3": "V3-SDR",
+    "uSDR": "uSDR",
+    "STOI": "STOI",
+    "PESQ": "PESQ",
+}
+# metrics that cannot decide the order of the estimates
+NO_ORDER = ("LEAKAGE", "cSDR")
 ARGS_OF = {
     "BSSEvalScale": {"compute_sir_sar"},
     "BSSEvalV4": {"window", "hop", "filters_len", "framewise_filters", "bsseval_sources_version"},
+    "BSSEvalV3": set(),
+    "uSDR": set(),
     "STOI": {"extended"},
     "PESQ": {"mode"},
 }
+# No window is that many seconds, and none is shorter than the filter of 512 samples
+SAMPLES_FROM = 512
 # ITU-T P.862 is defined at two rates, wide-band at one
 PESQ_MODES = {8000: ("nb",), 16000: ("wb", "nb")}
 
@@ -62,7 +78,7 @@ class Tester:
     """One entry of test_config.testers.
 
     Attributes:
-        name: BSSEvalScale, BSSEvalV4, STOI or PESQ, or a class or function of the user's own.
+        name: One of METRICS_OF, or a class or function of the user's own.
         compute_permutation: Whether estimates may be in any order; otherwise the i-th estimate is of the i-th source.
         best_permutation_key: Metric whose mean over the sources decides the order.
         args: Further arguments of the evaluator (compute_sir_sar; window, hop, mode, ... of museval; extended; mode).
@@ -94,7 +110,7 @@ def read_testers(
     """
     key, user_metrics = "test_config.testers", user_metrics or {}
     found = []
-    for name, args in _entries(testers):
+    for name, args in tester_entries(testers):
         if name in user_metrics and isinstance(args or {}, Mapping):
             found.append(_read_user_metric(user_metrics[name], dict(args or {}), f"{key}.{name}"))
             continue
@@ -106,13 +122,16 @@ def read_testers(
             )
         args = dict(args or {})
         best = args.pop("best_permutation_key", None) or DEFAULT_KEY[name]
-        if best not in METRICS_OF[name]:
-            expected = ", ".join(METRICS_OF[name])
+        keys = [metric for metric in METRICS_OF[name] if metric not in NO_ORDER]
+        if best not in keys:
+            expected = ", ".join(keys)
             raise UserError(f"best_permutation_key: expected one of {expected}, found {best!r}", key=f"{key}.{name}")
         permute = bool(args.pop("compute_permutation", False))
         for unknown in sorted(set(args) - ARGS_OF[name]):
             expected = ", ".join(sorted({"compute_permutation", "best_permutation_key"} | ARGS_OF[name]))
             raise UserError(f"expected one of {expected}, found {unknown!r}", key=f"{key}.{name}")
+        if name == "BSSEvalV4":
+            _check_windows(args, f"{key}.{name}")
         if name == "PESQ" and sample_rate is not None:
             _check_pesq(args, sample_rate, f"{key}.{name}")
         found.append(Tester(name, permute, best, args))
@@ -129,10 +148,10 @@ def metrics_of(tester: Tester) -> tuple[str, ...]:
 
 def tester_names(testers: Sequence[Any] | Mapping[str, Any]) -> list[str]:
     """The names in test_config.testers, in any of the forms that `read_testers` reads."""
-    return [name for name, _ in _entries(testers) if isinstance(name, str)]
+    return [name for name, _ in tester_entries(testers) if isinstance(name, str)]
 
 
-def _entries(testers: Sequence[Any] | Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+def tester_entries(testers: Sequence[Any] | Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
     """Name and arguments of every tester, as written."""
     for entry in [{name: args} for name, args in testers.items()] if isinstance(testers, Mapping) else testers:
         if isinstance(entry, Mapping):
@@ -150,6 +169,29 @@ def _read_user_metric(metric: UserMetric, args: dict[str, Any], key: str) -> Tes
             expected = ", ".join(sorted({"compute_permutation", *metric.parameters}))
             raise UserError(f"expected one of {expected}, found {unknown!r}", key=key)
     return Tester(metric.name, permute, metric.column, args, metric)
+
+
+def windows_in_samples(window: float | None, hop: float | None, sample_rate: int) -> tuple[int, int]:
+    """The window and hop of BSSEvalV4 in samples.
+
+    Args:
+        window: Seconds; 1 by default. A number of SAMPLES_FROM or more is samples, as files before seconds had them.
+        hop: As `window`, and samples too where the window is; by default the window.
+        sample_rate: Sample rate in Hz.
+    """
+    window = 1.0 if window is None else window
+    hop = window if hop is None else hop
+    in_samples = window >= SAMPLES_FROM
+    hop = hop if in_samples or hop >= SAMPLES_FROM else hop * sample_rate
+    return round(window if in_samples else window * sample_rate), round(hop)
+
+
+def _check_windows(args: Mapping[str, Any], key: str) -> None:
+    for name in ("window", "hop"):
+        value = args.get(name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+        if value is not None and not number:
+            raise UserError(f"{name}: expected a number of seconds above 0, found {value!r}", key=key)
 
 
 def _check_pesq(args: Mapping[str, Any], sample_rate: int, key: str) -> None:

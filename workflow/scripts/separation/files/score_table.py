@@ -13,11 +13,13 @@ from separation.files.atomic import atomic_path
 if TYPE_CHECKING:
     import pandas
 
-# Names of metrics are upper case; names of mixing conditions are not
-METRIC_NAME = re.compile(r"[A-Z][A-Z0-9-]*i?")
+# Names of metrics are upper case, apart from a first letter (uSDR); names of mixing conditions are not
+METRIC_NAME = re.compile(r"[a-z]?[A-Z][A-Z0-9-]*i?")
 
 # One row has the scores of one estimate. Metrics and mixing conditions are in the columns that follow
 SCORE_KEYS = ("point", "evaluation", "dataset", "split", "item", "source")
+# Column of an estimate without scores because of NaN or infinite samples, in it, its sources or their mixture
+NON_FINITE = "non_finite"
 # Estimates of different points are compared on the same unit
 UNIT = ["dataset", "split", "item", "source"]
 # Values of the column `point` that are not points, with their names in tables and charts

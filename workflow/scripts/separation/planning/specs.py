@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from separation.experiment.ids import (
+    CLUSTERING_VERSION,
     STAGE_VERSIONS,
+    TESTER_VERSIONS,
     canonical_json,
     digest,
     joined_json,
@@ -16,6 +18,8 @@ from separation.experiment.ids import (
     text_digest,
     without_excluded,
 )
+from separation.experiment.nussl_signatures import CLUSTERING_ALGORITHMS
+from separation.experiment.testers import tester_entries
 from separation.experiment.waveform_losses import WAVEFORM_LOSSES, LossEntry
 from separation.planning.splits import Split
 
@@ -126,11 +130,42 @@ def evaluation_spec(
         "algorithm_config": without_excluded(algorithm_config, "algorithm_config"),
         "test_config": without_excluded(test_config, "test_config"),
         "test": test.identity,
-        "versions": {"evaluate": STAGE_VERSIONS["evaluate"]},
+        "versions": {
+            "evaluate": STAGE_VERSIONS["evaluate"],
+            **evaluation_versions(algorithm_config, test_config["testers"], user_class_hashes),
+        },
     }
     if user_class_hashes:
         identity["extras"] = dict(user_class_hashes)
     return JobSpec(f"{slug(test.name)}-{digest(identity)}", canonical_json(identity))
+
+
+def evaluation_versions(
+    algorithm_config: Mapping[str, Any], testers: Any, user_class_hashes: Mapping[str, str]
+) -> dict[str, int]:
+    """The versions of the parts of an evaluation whose results have changed since the first release."""
+    versions = tester_versions(testers)
+    name, args = algorithm_config["class"], algorithm_config.get("args") or {}
+    clusters = name in CLUSTERING_ALGORITHMS or name in user_class_hashes
+    by_k_means = args.get("clustering_type", "KMeans") != "GaussianMixture" and args.get("fit_clusterer", True)
+    # scikit-learn's defaults, at which it makes one draw
+    draws_once = args.get("n_init", "auto") == "auto" and args.get("init", "k-means++") == "k-means++"
+    if clusters and by_k_means and draws_once:
+        versions["clustering"] = CLUSTERING_VERSION
+    return versions
+
+
+def tester_versions(testers: Any) -> dict[str, int]:
+    """The versions of the testers whose scores have changed since the first release.
+
+    BSSEvalV4 with an explicit window and hop gives the same scores as ever.
+    """
+    versions = {}
+    for name, args in tester_entries(testers):
+        explicit = name == "BSSEvalV4" and {"window", "hop"} <= set(args or {})
+        if name in TESTER_VERSIONS and not explicit:
+            versions[name] = TESTER_VERSIONS[name]
+    return versions
 
 
 def baselines_spec(
@@ -151,7 +186,7 @@ def baselines_spec(
         "train": splits["train"].identity,
         "test": splits["test"].identity,
         "testers": test_config["testers"],
-        "versions": {"baselines": STAGE_VERSIONS["baselines"]},
+        "versions": {"baselines": STAGE_VERSIONS["baselines"], **tester_versions(test_config["testers"])},
     }
     if metric_hashes:
         identity["extras"] = dict(metric_hashes)

@@ -12,6 +12,7 @@ from separation.analysis.costs import exact_duration, rate_unit
 from separation.analysis.statistics import BETTER, WORSE
 from separation.analysis.sweep_tables import as_number, value_order, varying_keys
 from separation.experiment.key_paths import short_names
+from separation.files.score_table import NON_FINITE
 from separation.report import charts, condition_charts
 from separation.report.verdict import decibels, loss_keys, several_trainings
 
@@ -80,8 +81,12 @@ def table_of_points(data: charts.SweepData, metrics: list[str]) -> dict:
 
 
 def _more_columns(data: charts.SweepData) -> list[dict]:
-    """Columns after the means, where known: median, training time."""
+    """Columns after the means, where known: estimates without a score, median, training time."""
     metric, rows, found = data.metric, data.rows, []
+    if NON_FINITE in rows and rows[NON_FINITE].sum() > 0:
+        cells = [{"text": f"{count:.0f}" if count else "", "sort": count} for count in rows[NON_FINITE]]
+        title = "estimates with NaN or infinite samples; the means leave them out"
+        found.append({"name": "no score", "title": title, "extra": False, "cells": cells})
     median = f"{metric}_median"
     if median in rows:
         cells = [{"text": decibels(value), "sort": value} for value in rows[median]]
