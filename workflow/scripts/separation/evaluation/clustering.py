@@ -88,7 +88,7 @@ def _draw(points: np.ndarray, clusters: int, uniform: np.ndarray) -> np.ndarray:
     nearest = np.full(len(points), np.inf)
     for number in uniform[1:]:
         difference = points - centres[-1]
-        nearest = np.minimum(nearest, np.einsum("nd,nd->n", difference, difference))
+        nearest = np.minimum(nearest, np.einsum("ij,ij->i", difference, difference))
         total = np.cumsum(nearest)
         index = min(int(np.searchsorted(total, number * total[-1], side="right")), len(points) - 1)
         centres = np.concatenate([centres, points[[index]]])
