@@ -17,7 +17,7 @@ from simulated_scores import (
 
 @pytest.mark.parametrize("num_songs", [3, 5, 8, 12, 30])
 @pytest.mark.parametrize("sizes", ["equal", "uneven"])
-@pytest.mark.parametrize(("kind", "least"), [("normal", 0.93), ("t3", 0.93), ("lognormal", 0.86)])
+@pytest.mark.parametrize(("kind", "least"), [("normal", 0.93), ("t3", 0.93), ("lognormal", 0.87)])
 def test_intervals_cover_the_true_mean_at_the_stated_rate(num_songs, sizes, kind, least):
     # all spread between songs is the hardest case; the long form in benchmarks/false_verdicts.py has others
     assert coverage(num_songs, kind, sizes, between=1.0, repeats=2000) >= least

@@ -111,6 +111,10 @@ def several_trainings(data: SweepData) -> bool:
     return "best" in data.groups and bool(data.groups["best"].any())
 
 
+def _any_trained_again(data: SweepData) -> bool:
+    return "seeds" in data.groups and bool((data.groups["seeds"] > 1).any())
+
+
 def metric_title(metric: str) -> str:
     """The name of a metric in a headline."""
     return "SI-SDR improvement" if metric == "SI-SDRi" else metric
@@ -119,8 +123,13 @@ def metric_title(metric: str) -> str:
 def _describe_networks(data: SweepData, best: pd.Series, trained: pd.DataFrame) -> Verdict:
     score, title = f"{decibels(best['score'])} {data.unit}", metric_title(data.metric)
     verdict = Verdict(f"{best['label']}: {score} {title} on test", about="Best trained network")
+    reason = (
+        "No setting has a validation loss of every training"
+        if _any_trained_again(data)
+        else "Each setting was trained once"
+    )
     verdict.rule = (
-        "The network is chosen on validation and reported on test. Each setting was trained once: this report says "
+        f"The network is chosen on validation and reported on test. {reason}: this report says "
         "which trained network is better, not which setting would be better if it were trained again."
     )
     span = interval_in_words(best["low"], best["high"])
@@ -342,7 +351,7 @@ def _cautions_on_units(data: SweepData, best: pd.Series) -> Iterator[str]:
             "speakers, the intervals are too narrow and verdicts may be false: name the {speaker} in the recipe's "
             "organize section."
         )
-    if not several_trainings(data):
+    if not _any_trained_again(data):
         yield (
             "Each point was trained with one seed. Intervals and verdicts show how other test "
             f"{unit}s might change the scores of these trained networks, not what another seed would give. To compare "
