@@ -203,6 +203,18 @@ def test_with_several_seeds_the_report_leads_with_settings(seeded):
     assert "seed (" not in text.split("Before you rely on it")[1].split("Points and baselines")[0]
 
 
+def test_settings_with_a_diverged_training_are_not_ranked(tmp_path):
+    def diverge(sweep):
+        pair_seeds(sweep)
+        for point in sweep.points[::3]:
+            path = sweep.folder(point["point"]).history
+            pd.read_csv(path).assign(validation_loss=np.nan).to_csv(path, index=False)
+
+    text = render(prepare(tmp_path, SEEDED, change=diverge, num_items=12)).text
+    assert "No setting has a validation loss of every training" in text
+    assert "Best setting" not in text and "trained with one seed" not in text
+
+
 def test_with_one_seed_nothing_is_worded_as_a_verdict_on_settings(page, sweep):
     assert "which setting would be better if it were trained again" in page.text
     assert "Comparisons with the best network" in page.text
