@@ -50,12 +50,16 @@ rule evaluate:
         trained_points(),
         scores_of_points(),
         scores_of_baselines(),
+        scores_of_systems(),
+        scores_of_validations(),
 
 
 rule analyze:
     input:
         trained_points(),
         scores_of_points(),
+        scores_of_validations(),
+        scores_of_systems(),
         sweep_results(),
 
 

@@ -17,6 +17,8 @@ rule collect_scores:
     input:
         scores=scores_of_points(),
         baselines=scores_of_baselines(),
+        validations=scores_of_validations(),
+        systems=scores_of_systems(),
     output:
         points=SWEEP.points,
         scores=SWEEP.scores,
@@ -31,7 +33,7 @@ rule collect_scores:
         **resources_of("collect_scores"),
     params:
         # removing a point from the sweep changes no file's time, so the result depends on the list itself
-        spec=json.dumps(WORKFLOW.table(), sort_keys=True),
+        spec=json.dumps(WORKFLOW.collected(), sort_keys=True),
     message:
         "Collecting the scores of {wildcards.sweep}"
     script:

@@ -82,6 +82,7 @@ wildcard_constraints:
     point=r"[a-z0-9_]+-[a-z0-9_]+-s\d+-[0-9a-f]{12}",
     evaluation=r"[a-z0-9_]+-[0-9a-f]{12}",
     baselines=r"[a-z0-9_]+-[0-9a-f]{12}",
+    system=r"[a-z0-9_]+-[0-9a-f]{12}",
     sweep=r"[A-Za-z0-9][A-Za-z0-9_.-]*",
 
 
@@ -89,6 +90,7 @@ wildcard_constraints:
 
 POINT = layout.PointFolder(ARTIFACTS / "{point}")
 EVALUATION = POINT.evaluation("{evaluation}")
+VALIDATION = POINT.validation("{evaluation}")
 SWEEP = layout.SweepFiles.of("{sweep}")
 
 
@@ -181,6 +183,7 @@ def mixture_manifests():
     """The manifest of every split that is mixed for this sweep."""
     return sorted(
         {split for training in WORKFLOW.trainings.values() for split in split_files(training.splits.values())}
+        | set(split_files(split for _, split in WORKFLOW.systems.values()))
     )
 
 
@@ -202,9 +205,22 @@ def scores_of_points():
     return [folder.scores for folder in folders]
 
 
+def scores_of_validations():
+    """The scores on the validation split, where they choose among the points."""
+    folders = (
+        layout.PointFolder(ARTIFACTS / point).validation(evaluation) for point, evaluation in WORKFLOW.validations
+    )
+    return [folder.scores for folder in folders]
+
+
 def scores_of_baselines():
     """The scores of the baselines of the points."""
     return [layout.baseline_scores(ARTIFACTS, baselines) for baselines in WORKFLOW.baselines]
+
+
+def scores_of_systems():
+    """The scores of other programs' estimates."""
+    return [layout.system_scores(ARTIFACTS, system) for system in WORKFLOW.systems]
 
 
 def sweep_results():

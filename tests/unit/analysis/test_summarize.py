@@ -11,6 +11,8 @@ from separation.analysis.sweep_tables import mean_scores
 from separation.errors import UserError
 from separation.files.layout import SweepFiles
 from separation.publishing.sheet_table import POINT, Column, sheet_table
+from separation.report.figures import plot_sweep
+from separation.report.render import render_report
 from simulated_sweep import BASELINE_EVALUATION, BASELINE_GAINS, EVALUATION, simulate_sweep
 
 KEYS = ["train_config.learning_rate", "train_config.sample_strategy"]
@@ -479,3 +481,40 @@ def test_many_points_are_compared_only_with_the_best(tmp_path):
     _, comparisons = analyze(sweep)
     assert (comparisons["kind"] == "best").sum() == 24
     assert (comparisons["kind"] == "pair").sum() == 0
+
+
+def with_validation_scores(sweep, values, metric="SI-SDR"):
+    """Gives each point a score on the validation split; returns the score files."""
+    paths = []
+    for point, value in zip(sweep.points, values, strict=True):
+        folder = sweep.folder(point["point"]).validation("val-0123456789ab")
+        folder.path.mkdir(parents=True)
+        table = pd.read_parquet(sweep.folder(point["point"]).evaluation(EVALUATION).scores)
+        table.assign(split="val", evaluation=folder.id, **{metric: value}).to_parquet(folder.scores, index=False)
+        point |= {"validation": folder.id, "validation_metric": metric}
+        paths.append(folder.scores)
+    return paths
+
+
+def test_the_best_point_follows_the_validation_score_where_there_is_one(tmp_path):
+    sweep = simulate_sweep(tmp_path)
+    values = [1.0, 5.0, 3.0, 2.0, 0.0, -1.0, 4.0, np.nan]
+    validations = with_validation_scores(sweep, values)
+    collect_scores(sweep.points, sweep.score_files, sweep.files, validations)
+    summarize_sweep(sweep.files, sweep.artifacts)
+    summary = pd.read_csv(sweep.files.summary)
+    assert summary.loc[summary["best"], "point"].item().endswith("1"), "point 2 has the lowest loss, 3 the best test"
+    assert summary["validation_score"].head(8).tolist() == pytest.approx(values, nan_ok=True)
+    assert summary["validation_loss"].head(8).notna().all()
+    groups = pd.read_csv(sweep.files.groups)
+    assert groups["validation_score"].tolist() == pytest.approx(values, nan_ok=True)
+    assert groups["validation_loss"].tolist() == pytest.approx(summary["validation_loss"].head(8).tolist(), rel=1e-4)
+    found = pd.read_csv(sweep.files.comparisons)
+    assert set(found.loc[found["kind"] == "best", "against"].str[-1]) == {"1"}
+    plot_sweep(sweep.files, sweep.artifacts)
+    render_report("scored", sweep.files, sweep.artifacts, {})
+    page = sweep.files.report.read_text()
+    assert "It was chosen by validation SI-SDR alone: its SI-SDR (5) is the highest of 8 trained networks." in page
+    assert "The runner-up by validation SI-SDR (4) is" in page
+    assert "ordered by validation SI-SDR, the best one first" in page
+    assert "Does validation SI-SDR predict test score?" in page

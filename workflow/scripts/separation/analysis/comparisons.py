@@ -13,7 +13,7 @@ from separation.analysis.clustered import Estimate
 from separation.analysis.families import Compared
 from separation.analysis.statistics import mean_of_scores
 from separation.analysis.sweep_tables import value_order, varying_keys
-from separation.files.score_table import BASELINES
+from separation.files.score_table import BASELINES, is_system, reference_label
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ Row = tuple[str, str]  # (point, evaluation): one column of a score matrix
 
 
 def baselines_for(points: pd.DataFrame, row: Row, matrix: pd.DataFrame) -> dict[str, Row]:
-    """The baselines to compare a row with: baseline name -> its row.
+    """The baselines and systems to compare a row with: name -> its row.
 
     Only baselines of the same items count. Of several sets, the one that the point names in `baselines` is used, else
     the one of the same evaluation, else the only one.
@@ -43,7 +43,8 @@ def baselines_for(points: pd.DataFrame, row: Row, matrix: pd.DataFrame) -> dict[
     wanted = [*named, row[1]]
     has_score = np.isfinite(matrix[row].to_numpy())
     chosen = {}
-    for name in BASELINES:
+    systems = [name for name in dict.fromkeys(point for point, _ in matrix.columns) if is_system(name)]
+    for name in [*BASELINES, *systems]:
         candidates = [
             other
             for other in matrix.columns
@@ -141,7 +142,7 @@ class Comparisons:
         return found
 
     def _label(self, row: Row) -> str:
-        return self.labels.get(row) or BASELINES.get(row[0], row[0])
+        return self.labels.get(row) or reference_label(row[0])
 
     def differences(self, first: np.ndarray, second: np.ndarray) -> list[tuple[dict, Estimate]]:
         """The difference of each column: what describes it, and its estimate over songs."""

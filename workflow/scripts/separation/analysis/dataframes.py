@@ -15,14 +15,16 @@ from separation.analysis.sweep_tables import (
     read_histories,
     read_points,
     read_scores,
+    selection,
     to_csv_text,
 )
 from separation.errors import UserError, nearest
 from separation.experiment import config as configuration
 from separation.experiment.key_paths import flatten
+from separation.experiment.metric_definitions import all_definitions
 from separation.files.atomic import read_json
 from separation.files.layout import SWEEPS, PointFolder, SweepFiles
-from separation.files.score_table import BASELINES
+from separation.files.score_table import is_reference, read_user_metrics
 from separation.files.yaml_reader import read_yaml
 
 # Keys of a point's config.yml that are not settings; the seed has its own column
@@ -98,7 +100,7 @@ def load_settings(sweeps: Sequence[str], artifacts: Path | None = None) -> pd.Da
         losses = {
             point: lowest_validation_loss(history) for point, history in read_histories(points, artifacts).items()
         }
-        best = best_point(points, losses)
+        best = best_point(points, selection(points, losses, all_definitions(read_user_metrics(files.scores))))
         for row in points.to_dict("records"):
             known = {key: row.get(key, "") for key in ("point", "evaluation", "label", "seed", "group")}
             known |= {"best": row["point"] == best, "validation_loss": losses.get(row["point"])}
@@ -124,7 +126,7 @@ def load_scores(sweeps: Sequence[str], artifacts: Path | None = None, *, baselin
     for name in sweeps:
         files = find_sweep(name)
         scores = read_scores(files.scores).assign(sweep=files.name)
-        is_baseline = scores["point"].isin(list(BASELINES))
+        is_baseline = scores["point"].map(is_reference)
         frames.append(scores if baselines else scores[~is_baseline])
     gathered = pd.concat(frames, ignore_index=True)
     return gathered.merge(settings, on=["sweep", "point", "evaluation"], how="left")

@@ -14,7 +14,7 @@ from separation.analysis.comparisons import MAX_POINTS_FOR_ALL_PAIRS, Comparison
 from separation.analysis.families import FAMILIES, Compared
 from separation.analysis.statistics import PooledSpread
 from separation.analysis.sweep_tables import varying_keys
-from separation.files.score_table import BASELINES
+from separation.files.score_table import reference_label
 
 
 class SeedGroups:
@@ -138,7 +138,7 @@ class SeedGroups:
         row = {"kind": kind, "question": statistics.SETTING, "unit": f"{self._unit} and training"}
         row |= {"point": name, "evaluation": members[0][1], "label": self.label(name)}
         row |= {"against": other if isinstance(other, str) else other[0], "against_evaluation": others[0][1]}
-        row["against_label"] = self.label(other) if isinstance(other, str) else BASELINES[other[0]]
+        row["against_label"] = self.label(other) if isinstance(other, str) else reference_label(other[0])
         few = min(len(members), len(others) if isinstance(other, str) else len(members)) < statistics.MIN_TRAININGS
         estimate = statistics.difference_over_trainings(first, second, self._clusters, pooled)
         return Compared(

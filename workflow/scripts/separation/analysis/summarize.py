@@ -22,9 +22,12 @@ from separation.analysis.comparisons import (
     lower_is_better,
 )
 from separation.analysis.conditions import analyze_conditions
+from separation.analysis.data_sets import data_sets
 from separation.analysis.families import judge
 from separation.analysis.seed_groups import SeedGroups
 from separation.analysis.sweep_tables import (
+    VALIDATION_COLUMNS,
+    as_number,
     clusters_of,
     lowest_validation_loss,
     metric_columns,
@@ -33,9 +36,11 @@ from separation.analysis.sweep_tables import (
     read_points,
     read_scores,
     score_matrix,
+    selection,
     swept_keys,
     to_csv_text,
     unit_of,
+    validation_metric,
 )
 from separation.errors import UserError
 from separation.experiment.metric_definitions import MetricDefinition, all_definitions
@@ -46,14 +51,19 @@ from separation.files.score_table import (
     NON_FINITE,
     ORACLE,
     SCORE_KEYS,
+    is_reference,
+    is_system,
     read_user_metrics,
+    reference_label,
     with_user_metrics,
 )
 
 log = logging.getLogger(__name__)
 
 
-def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], files: SweepFiles) -> None:
+def collect_scores(
+    points: Sequence[Mapping], scores: Sequence[Path], files: SweepFiles, validations: Sequence[Path] = ()
+) -> None:
     """Writes points.csv and the one score table of a sweep.
 
     Args:
@@ -61,6 +71,8 @@ def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], files: Swe
             `seed`, `group` and `evaluation`; if there are several sets of baselines (points with different STFTs), also
             `baselines`, the `evaluation` in the rows of the baselines to use.
         scores: Score files of all points and baselines; duplicates count once.
+        validations: Score files on the validation split, where `points` name one (`validation`) and its
+            `validation_metric`; the mean is `validation_score` in points.csv.
         files: Sweep whose `points` (`point`, `label`, the swept keys, `block`, `seed`, `group`, `evaluation` and, if
             given, `baselines`) and `scores` are written. In points.csv strings are written as they are and other values
             as JSON; '' means that the point does not have the key. In scores.parquet, columns that a file lacks are
@@ -70,7 +82,7 @@ def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], files: Swe
         UserError: Two files have rows for the same estimate, or a column has two types.
     """
     with atomic_path(files.points) as temporary:
-        _points_table(points).to_csv(temporary, index=False, lineterminator="\n")
+        _points_table(_with_validation_scores(points, validations)).to_csv(temporary, index=False, lineterminator="\n")
     paths = list(dict.fromkeys(map(Path, scores)))
     joined = _joined_scores(paths)
     scored = set(joined["point"].unique().to_pylist())
@@ -85,21 +97,36 @@ def collect_scores(points: Sequence[Mapping], scores: Sequence[Path], files: Swe
         pq.write_table(with_user_metrics(table, user_metrics) if user_metrics else table, temporary)
 
 
+def _with_validation_scores(points: Sequence[Mapping], validations: Sequence[Path]) -> list[Mapping]:
+    """The points with their mean scores on the validation split, where they name one."""
+    tables = {(path.parent.parent.parent.name, path.parent.name): path for path in validations}
+    found = []
+    for point in points:
+        path = tables.get((point["point"], point.get("validation", "")))
+        if path is not None:
+            column = pq.read_table(path, columns=[point["validation_metric"]])[0]
+            score = float(statistics.mean_of_scores(column.to_numpy()))
+            point = {**point, "validation_score": f"{score:.6g}" if np.isfinite(score) else ""}
+        found.append(point)
+    return found
+
+
 def _points_table(points: Sequence[Mapping]) -> pd.DataFrame:
     keys = list(dict.fromkeys(key for point in points for key in point["swept"]))
     rows = []
     for point in points:
         row = {"point": point["point"], "label": point["label"]}
         row |= {key: to_csv_text(point["swept"][key]) if key in point["swept"] else "" for key in keys}
-        for name in ("block", "seed", "group", "evaluation", "baselines"):
+        for name in ("block", "seed", "group", "evaluation", "baselines", *VALIDATION_COLUMNS):
             value = point.get(name, "")
             if isinstance(value, (list, tuple)):
                 value = "+".join(map(str, value))
             row[name] = "" if value is None else value
         rows.append(row)
-    table = pd.DataFrame(rows, columns=["point", "label", *keys, "block", "seed", "group", "evaluation", "baselines"])
+    optional = ("baselines", *VALIDATION_COLUMNS)
+    table = pd.DataFrame(rows, columns=["point", "label", *keys, "block", "seed", "group", "evaluation", *optional])
     table = table.drop_duplicates(["point", "evaluation"])
-    return table.drop(columns="baselines") if (table["baselines"] == "").all() else table
+    return table.drop(columns=[name for name in optional if (table[name] == "").all()])
 
 
 def _joined_scores(files: Sequence[Path]) -> pa.Table:
@@ -121,9 +148,10 @@ def summarize_sweep(files: SweepFiles, artifacts: Path) -> None:
     """Writes summary.csv, comparisons.csv, groups.csv and conditions.csv from points.csv and scores.parquet.
 
     - summary.csv has one row per point and evaluation and per baseline: `point`, `evaluation`, `label`, swept keys,
-      `validation_loss`, `<metric>`, `<metric>_low`, `<metric>_high`, `<metric>_median`, `<metric>_median_low`,
-      `<metric>_median_high`, `oracle_share`, `items`, `non_finite` (estimates without scores because of NaN or infinite
-      samples, which the means leave out), `best`.
+      `validation_loss`, `validation_metric` and `validation_score` if points are chosen by one, `<metric>`,
+      `<metric>_low`, `<metric>_high`, `<metric>_median`, `<metric>_median_low`, `<metric>_median_high`, `oracle_share`,
+      `items`, `non_finite` (estimates without scores because of NaN or infinite samples, which the means leave out),
+      `best`, and `data` if points have different data, between which there is no best point; see `data_sets`.
     - comparisons.csv has paired differences: `difference` is `point` minus `against`, positive where `point` is better.
       `kind` is `best` (each network against the best), `pair` (all pairs of up to 20 networks), `baseline` (the best
       network against each baseline), `effect` (a swept key's value `label` against the best's value `against_label`,
@@ -151,11 +179,12 @@ def summarize_sweep(files: SweepFiles, artifacts: Path) -> None:
     primary = primary_metric(list(matrices))
     clusters, unit = clusters_of(table, matrices[primary].index), unit_of(table)
     # Baselines last, in any order of the files
-    rows: list[Row] = sorted(
-        matrices[primary].columns, key=lambda row: list(BASELINES).index(row[0]) + 1 if row[0] in BASELINES else 0
-    )
+    rows: list[Row] = sorted(matrices[primary].columns, key=lambda row: _rank(row[0]))
     points = _with_evaluations(points, rows)
-    best = best_point(points, losses)
+    definitions = all_definitions(read_user_metrics(files.scores))
+    criterion, data = selection(points, losses, definitions), data_sets(table, artifacts)
+    chosen = {} if data else criterion
+    best = best_point(points, chosen)
 
     summary = pd.DataFrame(_summary_rows(points, rows, losses))
     for metric, matrix in matrices.items():
@@ -166,10 +195,12 @@ def summarize_sweep(files: SweepFiles, artifacts: Path) -> None:
     summary["items"] = [int(present.get((row.point, row.evaluation), 0)) for row in summary.itertuples()]
     summary[NON_FINITE] = _non_finite(summary, table)
     summary["best"] = summary["point"] == best
+    if data:
+        summary["data"] = [data.get((row.point, row.evaluation), "") for row in summary.itertuples()]
     _write_csv(summary, files.summary)
 
     shares = dict(zip(zip(summary["point"], summary["evaluation"], strict=True), summary["oracle_share"], strict=True))
-    groups = SeedGroups(points, matrices, clusters, unit, losses, shares)
+    groups = SeedGroups(points, matrices, clusters, unit, chosen, shares)
     compared = Comparisons(points, matrices[primary], primary, clusters, unit)
     # Seeds of one setting do not compete: with several trainings of a setting, settings are compared
     found = [] if groups.several else compared.of_networks(best)
@@ -177,15 +208,40 @@ def summarize_sweep(files: SweepFiles, artifacts: Path) -> None:
     found += compared.with_baselines(best) + compared.of_effects(reference, several=groups.several)
     of_settings, sizes = groups.compare(compared)
     judged = judge(found + of_settings, unit, sizes)
-    definitions = all_definitions(read_user_metrics(files.scores))
     if primary in definitions and definitions[primary].direction == "lower is better":
         judged = [lower_is_better(row) for row in judged]
     _write_csv(_metrics_table(list(matrices), definitions), files.metrics)
     _write_csv(pd.DataFrame(judged, columns=COMPARISON_COLUMNS), files.comparisons)
-    _write_csv(groups.table(), files.groups)
+    _write_csv(_with_losses(groups, points, losses, criterion, definitions), files.groups)
     few = len(compared.rows) <= MAX_POINTS_FOR_ALL_PAIRS
-    shown = [row for row in rows if few or row[0] == best or row[0] in BASELINES]
+    shown = [row for row in rows if few or row[0] == best or is_reference(row[0])]
     _write_csv(analyze_conditions(table, shown, primary), files.conditions)
+
+
+def _rank(point: str) -> int:
+    """The place of a row: points, then systems of other programs, then baselines in their order."""
+    return list(BASELINES).index(point) + 2 if point in BASELINES else int(is_system(point))
+
+
+def _with_losses(
+    groups: SeedGroups,
+    points: pd.DataFrame,
+    losses: Mapping[str, float],
+    chosen: Mapping[str, float],
+    definitions: Mapping[str, MetricDefinition],
+) -> pd.DataFrame:
+    """groups.csv with the means of what settings are chosen by: the validation loss, or the validation score."""
+    table, metric = groups.table(), validation_metric(points)
+    if table.empty:
+        return pd.DataFrame(columns=["group", "label", "evaluation", "seeds", "validation_loss"])
+    columns = [("validation_loss", losses, 1.0)]
+    if metric:
+        sign = 1.0 if definitions[metric].direction == "lower is better" else -1.0
+        columns.append(("validation_score", chosen, sign))
+    for name, values, factor in columns:
+        members = [[point for point, _ in groups.members[group]] for group in table["group"]]
+        table[name] = [factor * np.mean([values.get(point, np.nan) for point in of_group]) for of_group in members]
+    return table
 
 
 def _metrics_table(names: Sequence[str], definitions: Mapping[str, MetricDefinition]) -> pd.DataFrame:
@@ -220,9 +276,9 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
-def best_point(points: pd.DataFrame, losses: Mapping[str, float]) -> str | None:
-    """The point with the lowest finite validation loss, the first of equal ones; None if no loss is known."""
-    known = {point: losses[point] for point in points["point"] if np.isfinite(losses.get(point, np.nan))}
+def best_point(points: pd.DataFrame, chosen: Mapping[str, float]) -> str | None:
+    """The point with the lowest finite number of `selection`, the first of equal ones; None if none is known."""
+    known = {point: chosen[point] for point in points["point"] if np.isfinite(chosen.get(point, np.nan))}
     return min(known, key=known.get) if known else None
 
 
@@ -237,16 +293,19 @@ def _with_evaluations(points: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
 
 
 def _summary_rows(points: pd.DataFrame, rows: list[Row], losses: Mapping[str, float]) -> list[dict]:
-    keys = swept_keys(points)
+    keys, scored = swept_keys(points), bool(validation_metric(points))
     summary = []
     for _, point in points.iterrows():
         row = {"point": point["point"], "evaluation": point["evaluation"], "label": point["label"]}
         summary.append(
             row | {key: point[key] for key in keys} | {"validation_loss": losses.get(point["point"], np.nan)}
         )
+        if scored:
+            score = as_number(point["validation_score"])
+            summary[-1] |= {"validation_metric": point["validation_metric"], "validation_score": score}
     for name, evaluation in rows:
-        if name in BASELINES:
-            row = {"point": name, "evaluation": evaluation, "label": BASELINES[name]}
+        if is_reference(name):
+            row = {"point": name, "evaluation": evaluation, "label": reference_label(name)}
             summary.append(row | dict.fromkeys(keys, "") | {"validation_loss": np.nan})
     return summary
 

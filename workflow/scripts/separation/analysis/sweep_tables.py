@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from separation.analysis.statistics import mean_of_scores
+from separation.experiment.metric_definitions import MetricDefinition
 from separation.files.layout import PointFolder
-from separation.files.score_table import BASELINES, METRIC_NAME, SCORE_KEYS, UNIT
+from separation.files.score_table import METRIC_NAME, SCORE_KEYS, UNIT, is_reference
 
 # Columns of points.csv that are not swept keys; `baselines` names the evaluation of the baselines if there are several
-POINT_COLUMNS = ("point", "label", "block", "seed", "group", "evaluation", "baselines")
+VALIDATION_COLUMNS = ("validation", "validation_metric", "validation_score")
+POINT_COLUMNS = ("point", "label", "block", "seed", "group", "evaluation", "baselines", *VALIDATION_COLUMNS)
 PRIMARY_METRICS = ("SI-SDRi", "SI-SDR", "SDRi", "SDR")
 
 
@@ -30,6 +32,44 @@ def read_points(points_csv: Path) -> pd.DataFrame:
     if "evaluation" not in points:
         points["evaluation"] = ""
     return points
+
+
+def validation_metric(points: pd.DataFrame) -> str:
+    """The metric on the validation split by which points are chosen; "" if they are chosen by validation loss.
+
+    It is "" too if the points do not all have a score of one metric, as points of several sweeps may.
+    """
+    if not set(VALIDATION_COLUMNS) <= set(points.columns):
+        return ""
+    metrics = set(points["validation_metric"])
+    scored = points["validation_score"].map(as_number).notna().any()
+    return metrics.pop() if len(metrics) == 1 and scored else ""
+
+
+def selection(
+    points: pd.DataFrame, losses: Mapping[str, float], definitions: Mapping[str, MetricDefinition]
+) -> dict[str, float]:
+    """The number by which points are chosen, lower is better; NaN where it is unknown.
+
+    Args:
+        points: points.csv.
+        losses: point -> lowest validation loss.
+        definitions: Definitions of metrics, for their direction.
+
+    Returns:
+        point -> validation loss, or the validation score, with the sign turned where a higher score is better; the best
+        one of a point with several evaluations.
+    """
+    metric = validation_metric(points)
+    if not metric:
+        return dict(losses)
+    sign = 1.0 if metric in definitions and definitions[metric].direction == "lower is better" else -1.0
+    found: dict[str, float] = {}
+    for point, text in zip(points["point"], points["validation_score"], strict=True):
+        score = as_number(text)
+        value = float("nan") if score is None else sign * score
+        found[point] = float(np.fmin(found.get(point, np.nan), value))
+    return found
 
 
 def swept_keys(points: pd.DataFrame) -> list[str]:
@@ -201,12 +241,14 @@ def read_analysis(path: Path) -> pd.DataFrame:
 
 def read_summary(path: Path, points: pd.DataFrame) -> pd.DataFrame:
     """Reads summary.csv; swept keys and names stay strings, `best` is bool."""
-    texts = {column: str for column in ("point", "evaluation", "label", *swept_keys(points))}
+    texts = {
+        column: str for column in ("point", "evaluation", "label", "validation_metric", "data", *swept_keys(points))
+    }
     summary = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={})
     for column in summary.columns:
         if column == "best":
             summary[column] = summary[column].astype(str) == "True"
         elif column not in texts:
             summary[column] = pd.to_numeric(summary[column], errors="coerce")
-    summary["baseline"] = summary["point"].isin(list(BASELINES))
+    summary["baseline"] = summary["point"].map(is_reference)
     return summary

@@ -23,9 +23,9 @@ from separation.analysis.sweep_tables import (
     to_csv_text,
 )
 from separation.errors import UserError
-from separation.files.atomic import atomic_path, read_json
+from separation.files.atomic import atomic_path, read_json, write_json
 from separation.files.layout import COMPARISONS, SweepFiles
-from separation.files.score_table import BASELINES, SCORE_KEYS, read_user_metrics, write_score_table
+from separation.files.score_table import SCORE_KEYS, is_reference, read_user_metrics, write_score_table
 from separation.report.figures import plot_sweep
 from separation.report.render import render_report
 
@@ -78,6 +78,9 @@ def compare_sweeps(names: Sequence[str], artifacts: Path, output: Path = COMPARI
             f"The points differ in {len(dropped)} more settings than the table has room for, such as "
             f"{', '.join(dropped[:3])}; each point's config.yml has them all."
         )
+    published = [entry for sweep in sweeps if sweep.published.exists() for entry in read_json(sweep.published)]
+    if published:
+        write_json(files.published, published)
     user_metrics = {name: of for sweep in sweeps for name, of in read_user_metrics(sweep.scores).items()}
     write_score_table(scores, files.scores, {name: of for name, of in user_metrics.items() if name in scores})
     # `sweep` is no setting: it must not keep points apart that agree in everything else
@@ -155,7 +158,7 @@ def _scores(sweeps: Sequence[SweepFiles], points: pd.DataFrame, artifacts: Path)
     _name_test_sets(tables, points, artifacts)
     tested = {}
     for name, table in tables.items():
-        point_rows = table[~table["point"].isin(list(BASELINES))]
+        point_rows = table[~table["point"].map(is_reference)]
         tested[name] = set(point_rows[["dataset", "split", "item"]].astype(str).itertuples(index=False, name=None))
     notices += test_set_notices(tested)
     gathered = pd.concat(tables.values(), ignore_index=True)

@@ -13,7 +13,15 @@ from pathlib import Path
 from separation.errors import UserError
 from separation.experiment.config import EXPERIMENTS, ROOT, default_config
 from separation.files.atomic import read_json
-from separation.files.layout import MANIFEST, SWEEPS, SweepFiles, baselines_folder, point_folders, visible_folders
+from separation.files.layout import (
+    MANIFEST,
+    SWEEPS,
+    SweepFiles,
+    baselines_folder,
+    point_folders,
+    systems_folder,
+    visible_folders,
+)
 from separation.planning.expansion import load_workflow
 from separation.planning.workflow import Workflow
 
@@ -36,13 +44,15 @@ def find_leftovers(workflows: list[Workflow], *, caches_too: bool = False) -> li
             them.
 
     Returns:
-        Points, evaluations, baselines, caches, datasets and sources, largest first.
+        Points, evaluations, validation scores, baselines, caches, datasets and sources, largest first.
     """
     settings = workflows[0].settings
     in_use = {
         "point": {point for workflow in workflows for point in workflow.trainings},
         "evaluation": {f"{point}/{name}" for workflow in workflows for point, name in workflow.evaluations},
+        "validation": {f"{point}/{name}" for workflow in workflows for point, name in workflow.validations},
         "baselines": {name for workflow in workflows for name in workflow.baselines},
+        "system": {name for workflow in workflows for name in workflow.systems},
         "cache": {cache for workflow in workflows for cache, _ in workflow.caches},
         "data": {name for workflow in workflows for name in (*workflow.datasets, *workflow.sources)},
     }
@@ -50,6 +60,9 @@ def find_leftovers(workflows: list[Workflow], *, caches_too: bool = False) -> li
     for folder in visible_folders(baselines_folder(settings.artifacts)):
         if folder.name not in in_use["baselines"]:
             found.append(_leftover("baselines", folder))
+    for folder in visible_folders(systems_folder(settings.artifacts)):
+        if folder.name not in in_use["system"]:
+            found.append(_leftover("system", folder))
     # a user's own folders have no config
     for point in point_folders(settings.artifacts):
         if point.id not in in_use["point"]:
@@ -58,6 +71,9 @@ def find_leftovers(workflows: list[Workflow], *, caches_too: bool = False) -> li
         for evaluation in point.evaluations():
             if f"{point.id}/{evaluation.id}" not in in_use["evaluation"]:
                 found.append(_leftover("evaluation", evaluation.path))
+        for validation in point.validations():
+            if f"{point.id}/{validation.id}" not in in_use["validation"]:
+                found.append(_leftover("validation", validation.path))
     for folder in visible_folders(settings.cache):
         # an unfinished cache has no manifest, only arrays
         stores = sorted(store for store in folder.iterdir() if ".zarr" in store.suffixes)

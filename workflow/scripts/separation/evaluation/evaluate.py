@@ -84,8 +84,9 @@ def evaluate_point(
     state: Path | None = None,
     threads: int = 1,
     device: str = "cpu",
+    audio: bool = True,
 ) -> None:
-    """Evaluates one checkpoint on one test split.
+    """Evaluates one checkpoint on one split.
 
     Args:
         options: Settings of the point; those in `dataset`, `evaluation` and `seed` determine the scores.
@@ -101,6 +102,7 @@ def evaluate_point(
         threads: Number of processes that separate and score on a CPU, each with one thread; with a GPU, number of
             threads that cluster and score the outputs of the network, which runs in this process.
         device: Device of the model: cpu, cuda, or auto.
+        audio: Whether to keep the audio of some items.
 
     The same checkpoint, data and config give the same table, whether or not the evaluation was interrupted, and on a
     CPU for any number of threads.
@@ -125,7 +127,7 @@ def evaluate_point(
     ids = {"point": point, "evaluation": evaluation, "share": share, "batch": batch}
     key = json.dumps({**ids, **_identity(options, checkpoint, items)}, sort_keys=True, default=str)
     done = _resume(folder, key)
-    job = _Job(options, dict(test), checkpoint, device, threads, batch, folder, keep == "all", key)
+    job = _Job(options, dict(test), checkpoint, device, threads, batch, folder, audio and keep == "all", key)
     shares = [range(first, min(first + share, len(items))) for first in range(0, len(items), share)]
     missing = [indexes for indexes in shares if indexes.start not in done]
     count = sum(map(len, missing))
@@ -140,7 +142,7 @@ def evaluate_point(
         seconds = time.perf_counter() - began
         logger.info("separated and scored %d items, %.0f ms each", count, 1000 * seconds / count)
 
-    roles = choose_items([_mean(item.result, testers) for item in results], keep)
+    roles = choose_items([_mean(item.result, testers) for item in results], keep) if audio else {}
     if roles and not job.keep_all:
         # the estimates of all items do not fit in memory, so the chosen items are separated again
         again = [(job, index, results[index].result) for index in roles]

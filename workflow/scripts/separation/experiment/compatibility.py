@@ -57,11 +57,12 @@ def check_config(config: Mapping[str, Any], extras: Extras = NO_EXTRAS) -> Mista
         or _check_losses(config, extras)
         or _check_algorithm(config, extras)
         or _check_optimizer(config)
-        or _check_testers(config, extras)
+        or check_testers(config, extras)
     )
 
 
-def _check_testers(config: Mapping[str, Any], extras: Extras) -> Mistake | None:
+def check_testers(config: Mapping[str, Any], extras: Extras) -> Mistake | None:
+    """The first mistake in test_config.testers: key path and message."""
     testers = config["test_config"]["testers"]
     user_metrics = find_user_metrics(extras, testers)
     try:

@@ -19,6 +19,16 @@ from separation.files.yaml_reader import Document, parse_yaml, read_yaml, resolv
 ROOT = Path(__file__).resolve().parents[4]
 EXPERIMENTS = Path("config/experiments")
 DATASETS = Path("config/datasets")
+# sections that describe a training; an experiment with only systems has none of them, and these are never used
+_WITHOUT_TRAINING: dict[str, Any] = {
+    "train_config": {"loss_function": [["L1Loss", "mask", 1.0]], "num_epochs": 1},
+    "model_config": {
+        "modules": {"mix_magnitude": {}},
+        "connections": [["mask", ["mix_magnitude"]]],
+        "output": ["mask"],
+    },
+    "algorithm_config": {"class": "DeepMaskEstimation"},
+}
 TRACKER_VARIABLES = {"comet": "COMET_API_KEY", "wandb": "WANDB_API_KEY", "mlflow": "MLFLOW_TRACKING_URI"}
 
 
@@ -60,14 +70,20 @@ class Experiment:
     Attributes:
         name: Name of the sweep, under results/sweeps.
         document: File as written.
-        base: Its content with all defaults, without `sweep`.
+        base: Its content with all defaults, without `sweep`, `systems` and `published`.
         notices: Keys of a legacy file that are ignored, one line each.
+        systems: Estimates of other programs, with all defaults.
+        published: Numbers from papers, with all defaults.
+        trained: Whether it has points; otherwise it only scores systems.
     """
 
     name: str
     document: Document
     base: dict[str, Any]
     notices: tuple[str, ...] = ()
+    systems: tuple[Mapping[str, Any], ...] = ()
+    published: tuple[Mapping[str, Any], ...] = ()
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -158,11 +174,36 @@ def load_experiment(path: Path, variables: Mapping[str, str]) -> Experiment:
         UserError: The file is missing or wrong.
     """
     document, notices = translate(read_yaml(path, variables), variables)
-    schema.check(document, "experiment")
+    trained = not _has_only_systems(document.value)
+    value = document.value if trained else _with_training(document)
+    if trained:
+        schema.check(document, "experiment")
+    elif mistake := schema.first_mistake(value, "experiment"):
+        raise document.error(mistake[1], mistake[0])
     _check_finite(document, document.value, ())
-    base = with_defaults(document.value, "experiment")
+    base = with_defaults(value, "experiment")
     del base["sweep"]
-    return Experiment(base["info"]["name"] or path.stem, document, base, tuple(notices))
+    systems, published = (tuple(base.pop(key)) for key in ("systems", "published"))
+    name = base["info"]["name"] or path.stem
+    return Experiment(name, document, base, tuple(notices), systems, published, trained)
+
+
+def _has_only_systems(value: Any) -> bool:
+    """Whether an experiment trains nothing and only scores estimates of other programs."""
+    return isinstance(value, dict) and bool(value.get("systems")) and not any(key in value for key in _WITHOUT_TRAINING)
+
+
+def _with_training(document: Document) -> dict[str, Any]:
+    """The content of an experiment with only systems, with unused sections in place of those that it lacks."""
+    if document.value.get("sweep"):
+        missing = ", ".join(_WITHOUT_TRAINING)
+        raise document.error(f"an experiment without {missing} trains nothing and has no sweep", ("sweep",))
+    value = {**document.value, **_WITHOUT_TRAINING}
+    datasets = value.get("datasets")
+    if isinstance(datasets, dict) and "train" in datasets:
+        # only the fixed mask of the baselines reads the training split, and nothing the validation split
+        value["datasets"] = {"val": datasets["train"], **datasets}
+    return value
 
 
 def load_recipe(name: str, variables: Mapping[str, str]) -> Recipe:

@@ -26,6 +26,7 @@ STAGE_VERSIONS = {
     "baselines": 1,
     # in no id; the tables of finished sweeps are computed again
     "summarize_sweep": 2,
+    "systems": 1,
 }
 
 # Raise one of these when the results of one tester, or of one kind of algorithm, change: only the evaluations that use
@@ -56,6 +57,8 @@ EXCLUDED = frozenset(
         "algorithm_config.args.device",
         "algorithm_config.args.use_cuda",
         "test_config.num_workers",
+        # what chooses among points
+        "test_config.validation_metric",
     }
 )
 

@@ -8,6 +8,8 @@ from typing import Any
 from separation.experiment.ids import canonical_json
 from separation.files.yaml_reader import KeyPath
 
+# keys that define the loss: points that differ in one of them cannot be ranked by it
+LOSS_KEYS = ("loss_function", "loss_weights", "output_type", "weight_type", "data_keys_for_training", "output")
 CACHE_PATH: KeyPath = ("dataset_config", "cache")
 
 
@@ -80,6 +82,11 @@ def all_keys(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from all_keys(inner)
+
+
+def defines_loss(key: str) -> bool:
+    """Whether points that differ in a key have losses that do not compare."""
+    return key.rsplit(".", 1)[-1] in LOSS_KEYS or "loss_function" in key
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -136,6 +136,14 @@ class PointFolder:
         """The folder of one evaluation, by its id."""
         return EvaluationFolder(self.path / "evaluations" / evaluation)
 
+    def validation(self, evaluation: str) -> EvaluationFolder:
+        """The folder of the scores on the validation split that choose among points, by their id."""
+        return EvaluationFolder(self.path / "validations" / evaluation)
+
+    def validations(self) -> list[EvaluationFolder]:
+        """The scores on the validation split that exist, by name."""
+        return [EvaluationFolder(path) for path in visible_folders(self.path / "validations")]
+
     def evaluation_state(self, evaluation: str) -> Path:
         """The state from which an evaluation resumes."""
         return self.state / "evaluations" / evaluation
@@ -250,6 +258,11 @@ class SweepFiles:
         return self.path / "groups.csv"
 
     @property
+    def published(self) -> Path:
+        """Numbers from papers; only where the experiment has some."""
+        return self.path / "published.json"
+
+    @property
     def metrics(self) -> Path:
         """Unit, direction and definition of every metric."""
         return self.path / "metrics.csv"
@@ -347,6 +360,16 @@ def cache_manifest(cache_directory: Path, cache: str, split: str) -> Path:
 def cache_store(manifest: Path) -> Path:
     """The zarr group with the arrays of a cache."""
     return Path(manifest).with_suffix(".zarr")
+
+
+def systems_folder(artifacts: Path) -> Path:
+    """The folder of the scores of other programs' estimates; each has a folder in it."""
+    return Path(artifacts) / "systems"
+
+
+def system_scores(artifacts: Path, system: str) -> Path:
+    """The scores of the estimates of another program."""
+    return systems_folder(artifacts) / system / "scores.parquet"
 
 
 def baselines_folder(artifacts: Path) -> Path:

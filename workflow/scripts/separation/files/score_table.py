@@ -32,7 +32,24 @@ BASELINES = {
 }
 # The baseline that `oracle_share` is measured against
 ORACLE = "ideal_binary_mask"
+# Values of the column `point` that are systems of other programs begin with this, followed by the name
+SYSTEM = "system:"
 _DEFINITIONS = b"separation.user_metrics"
+
+
+def is_system(point: str) -> bool:
+    """Whether a value of the column `point` is a system of another program."""
+    return point.startswith(SYSTEM)
+
+
+def is_reference(point: str) -> bool:
+    """Whether a value of the column `point` is no point of the sweep: a baseline, or a system of another program."""
+    return point in BASELINES or is_system(point)
+
+
+def reference_label(point: str) -> str:
+    """The name of a baseline or system in tables and charts."""
+    return BASELINES.get(point) or point.removeprefix(SYSTEM)
 
 
 def write_score_table(table: pandas.DataFrame, path: Path, user_metrics: Mapping[str, Mapping[str, Any]]) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 from separation.errors import UserError
 from separation.experiment import config as configuration
-from separation.experiment.compatibility import check_config, check_data
+from separation.experiment.compatibility import check_config, check_data, check_testers
 from separation.experiment.ids import digest, slug
 from separation.experiment.sweep import Point, Sweep
+from separation.experiment.testers import read_testers
 from separation.experiment.torch_networks import package_version
 from separation.experiment.user_classes import find_extras
+from separation.experiment.user_metrics import find_user_metrics
 from separation.files.layout import cache_manifest, split_manifest
 from separation.files.listing import listing
 from separation.files.yaml_reader import KeyPath, dotted
@@ -32,6 +34,8 @@ from separation.planning.specs import (
     training_spec,
 )
 from separation.planning.splits import SPLITS, Split
+from separation.planning.systems import add_systems, check_systems
+from separation.planning.validation import Scored, add_validations
 from separation.planning.workflow import Training, Workflow
 
 _CHECKED_SECTIONS = ("dataset_config", "datasets", "model_config", "algorithm_config", "test_config")
@@ -103,7 +107,11 @@ class _Expansion:
         self._listing, self._extras = functools.cache(listing), functools.cache(find_extras)
         self._recipes: dict[str, Dataset] = {}
         self.workflow = Workflow(experiment, settings, notices=list(experiment.notices))
-        self._expand()
+        check_systems(self.workflow)
+        if experiment.trained:
+            self._expand()
+        else:
+            self._score_only()
         table = self.workflow.job_table
         table.datasets = {item.id: item.name for item in self.workflow.datasets.values()}
         table.source_folders = [str(settings.data / source) for source in self.workflow.sources]
@@ -115,6 +123,8 @@ class _Expansion:
     def _expand(self) -> None:
         sweep = Sweep(self._experiment.document, self._experiment.base, self._settings.overrides)
         rows: dict[tuple[str, str], PointRow] = {}
+        self._scored: dict[tuple[str, str], Scored] = {}
+        self._asked: dict[str | None, None] = {}
         expanded: list[tuple[Point, PointRow]] = []
         for point in sweep.points():
             row = self._add(point)
@@ -125,12 +135,27 @@ class _Expansion:
             expanded.append((point, row))
         self.workflow.rows = list(rows.values())
         fill_varying_keys(expanded)
+        add_validations(self.workflow, self._scored, list(self._asked))
         self.workflow.notices += dict.fromkeys(sweep.notices)
         duplicates = len(expanded) - len(rows)
         if duplicates:
             self.workflow.notices.append(
                 f"{self._experiment.document.file}: {duplicates} of {len(expanded)} points are duplicates and run once"
             )
+
+    def _score_only(self) -> None:
+        """Adds the baselines and the systems of an experiment that trains nothing."""
+        base, document = self._experiment.base, self._experiment.document
+        mistake = check_testers(base, self._extras(base["info"]["extras"]))
+        for split in ("train", "test"):
+            if mistake is None and "dataset" in base["datasets"][split]:
+                mistake = check_data(base, split, self._dataset(base["datasets"][split]["dataset"]).recipe)
+        if mistake is not None:
+            raise document.error(mistake[1], mistake[0])
+        config = {name: section_of(name, section).value for name, section in base.items()}
+        splits = self._splits(config["datasets"])
+        self.workflow.job_table.common = settings_outside_id(config)
+        self._baselines(config["dataset_config"], config["test_config"], splits, config["info"]["extras"])
 
     def _add(self, point: Point) -> PointRow:
         """Adds the work of a point to the workflow, and returns its row."""
@@ -157,6 +182,8 @@ class _Expansion:
         evaluated = [config[name].value for name in ("algorithm_config", "test_config")]
         evaluation, test = self._once(self._evaluation, *evaluated, splits, info["extras"])
         self.workflow.evaluations[job.id, evaluation.id] = (evaluation, test)
+        self._asked[config["test_config"].value["validation_metric"]] = None
+        self._scored[job.id, evaluation.id] = self._once(self._how_scored, *evaluated, splits, info["extras"])
         baselines = self._once(self._baselines, dataset_config, config["test_config"].value, splits, info["extras"])
         group = setting_digest(parts, evaluation.id)
         return PointRow(job.id, evaluation.id, baselines, {}, [], [], info["seed"], group)
@@ -172,12 +199,23 @@ class _Expansion:
         extras: str | None,
     ) -> tuple[JobSpec, Split]:
         test = splits["test"]
-        found = self._extras(extras)
-        user_class_hashes = found.hashes({"algorithm_config": algorithm_config}, "algorithm_config")
-        user_class_hashes |= found.metric_hashes(test_config["testers"])
-        job = evaluation_spec(algorithm_config, test_config, test, user_class_hashes)
+        hashes = self._once(self._how_scored, algorithm_config, test_config, splits, extras).hashes
+        job = evaluation_spec(algorithm_config, test_config, test, hashes)
         self.workflow.job_table.evaluations[job.id] = test.items_arguments
         return job, test
+
+    def _how_scored(
+        self,
+        algorithm_config: dict[str, Any],
+        test_config: dict[str, Any],
+        splits: dict[str, Split],
+        extras: str | None,
+    ) -> Scored:
+        found, testers = self._extras(extras), test_config["testers"]
+        hashes = found.hashes({"algorithm_config": algorithm_config}, "algorithm_config")
+        hashes |= found.metric_hashes(testers)
+        read = read_testers(testers, user_metrics=find_user_metrics(found, testers))
+        return Scored(algorithm_config, test_config, tuple(read), splits["val"], hashes)
 
     def _baselines(
         self,
@@ -192,6 +230,7 @@ class _Expansion:
         self.workflow.baselines.setdefault(job.id, (job, train, test))
         of_job = {"train": train.items_arguments, "test": test.items_arguments, "extras": extras}
         self.workflow.job_table.baselines[job.id] = of_job
+        add_systems(self.workflow, dataset_config, test_config, test, extras, metric_hashes)
         return job.id
 
     # checks ------------------------------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from separation.experiment.ids import canonical_json
-from separation.experiment.key_paths import short_names, values_of
+from separation.experiment.key_paths import defines_loss, short_names, values_of
 from separation.experiment.sweep import Point
 
 
@@ -21,6 +22,8 @@ class PointRow:
         blocks: Numbers of those blocks.
         seed: Seed of the training run.
         group: Digest of the setting; the same for points that differ only in the seed.
+        validation, validation_metric: Id of the evaluation of the validation split, and the metric in it by which
+            points are chosen; "" where they are chosen by validation loss.
     """
 
     point: str
@@ -31,6 +34,8 @@ class PointRow:
     blocks: list[int]
     seed: int
     group: str
+    validation: str = ""
+    validation_metric: str = ""
 
     @property
     def label(self) -> str:
@@ -38,6 +43,7 @@ class PointRow:
 
     def as_record(self) -> dict[str, Any]:
         """The row as JSON values."""
+        chosen = {"validation": self.validation, "validation_metric": self.validation_metric}
         return {
             "point": self.point,
             "evaluation": self.evaluation,
@@ -47,6 +53,7 @@ class PointRow:
             "block": ";".join(str(block) for block in self.blocks),
             "seed": self.seed,
             "group": self.group,
+            **(chosen if self.validation else {}),
         }
 
 
@@ -63,6 +70,16 @@ def fill_varying_keys(expanded: list[tuple[Point, PointRow]]) -> None:
         row.swept = {key: value for key, value in values.items() if value is not None}
         varying = {setting.key: setting.value for setting in point.settings if setting.key in names}
         row.labels.append(", ".join(f"{names[key]}={_text(value)}" for key, value in varying.items()) or "as written")
+
+
+def loss_keys(swept: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The swept keys that make the losses of points incomparable.
+
+    Args:
+        swept: Values of the swept keys of each point.
+    """
+    keys = dict.fromkeys(key for values in swept for key in values if defines_loss(key))
+    return [key for key in keys if len({canonical_json(values.get(key)) for values in swept}) > 1]
 
 
 def _value_of(point: Point, key: str) -> Any:

@@ -32,7 +32,9 @@ class JobTable:
         points: Sections in which another point differs from `common`, by point.
         labels: `label` and `swept` values by point.
         caches: Arguments of `Items` by <cache>/<split>.
-        evaluations: Arguments of `Items` for the test split, by evaluation.
+        evaluations: Arguments of `Items` for the split that is scored, by evaluation.
+        systems: `test`, the arguments of `Items`, `folder`, `dataset_config` and info.extras as `extras`, by id of the
+            system.
         baselines: The same for the splits `train` and `test`, and info.extras as `extras`, by id of the baselines.
         sources: Folders, lists, scripts and downloads by source; see dataset_steps.Steps.
         datasets: Names of datasets by id.
@@ -44,6 +46,7 @@ class JobTable:
     labels: dict[str, dict[str, Any]] = field(default_factory=dict)
     caches: dict[str, dict[str, Any]] = field(default_factory=dict)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    systems: dict[str, dict[str, Any]] = field(default_factory=dict)
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     datasets: dict[str, str] = field(default_factory=dict)

@@ -48,6 +48,8 @@ class Workflow:
         cache_workers: Worker processes by (cache id, split), if a block of the sweep sets num_cache_workers.
         trainings: Training runs by point id, in the sweep's order.
         evaluations: Spec and test split by (point id, evaluation id).
+        validations: Spec and validation split by (point id, evaluation id), where points are chosen by a score.
+        systems: Spec and test split of the scores of other programs' estimates, by id.
         baselines: Spec, training split and test split by id.
         rows: Rows of points.csv.
         notices: Lines for the user.
@@ -66,6 +68,8 @@ class Workflow:
     cache_workers: dict[tuple[str, str], int] = field(default_factory=dict)
     trainings: dict[str, Training] = field(default_factory=dict)
     evaluations: dict[tuple[str, str], tuple[JobSpec, Split]] = field(default_factory=dict)
+    validations: dict[tuple[str, str], tuple[JobSpec, Split]] = field(default_factory=dict)
+    systems: dict[str, tuple[JobSpec, Split]] = field(default_factory=dict)
     baselines: dict[str, tuple[JobSpec, Split, Split]] = field(default_factory=dict)
     rows: list[PointRow] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
@@ -91,6 +95,16 @@ class Workflow:
         total = self.datasets[dataset].recipe["mixture_parameters"][split]["num_mixtures"]
         count = self.shards[dataset, split]
         return total * number // count, total * (number + 1) // count
+
+    def collected(self) -> Any:
+        """Everything besides scores that the sweep's tables depend on, as JSON values.
+
+        `points`, `systems` and `published`; only the rows if there are no others, as before there were systems.
+        """
+        published = list(self.experiment.published)
+        if not self.systems and not published:
+            return self.table()
+        return {"points": self.table(), "systems": sorted(self.systems), "published": published}
 
     def table(self) -> list[dict[str, Any]]:
         """The rows of points.csv, as JSON values."""

@@ -26,7 +26,7 @@ from separation.analysis.sweep_tables import (
     swept_keys,
 )
 from separation.files.atomic import atomic_path
-from separation.files.score_table import BASELINES
+from separation.files.score_table import BASELINES, is_reference
 
 # All metrics would make the sheet too wide; summary.csv has the others
 SHEET_METRICS = ("SI-SDR", "SI-SIR", "SI-SAR", "SDR", "SIR", "SAR")
@@ -96,7 +96,7 @@ def sheet_table(points_csv: Path, scores: Path, facts: Mapping[str, PointFacts])
         and oracles are averaged over the same items, as SI-SDR (SDR where SI-SDR was not measured).
     """
     points, table = read_points(points_csv), read_scores(scores)
-    point_rows = table[~table["point"].isin(list(BASELINES))]
+    point_rows = table[~table["point"].map(is_reference)]
     metrics = [name for name in SHEET_METRICS if name in metric_columns(table)] or [
         primary_metric(metric_columns(table))
     ]

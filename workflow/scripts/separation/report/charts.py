@@ -1,12 +1,12 @@
 """Charts of a sweep as altair specifications.
 
-Colours have the same meaning in all charts: orange is the best point, blue the other points, grey the baselines. All
-charts are single views, so that the report can fit their width to the page.
+Colours have the same meaning in all charts: orange is the best point, blue the other points, green the systems of other
+programs, grey the baselines. All charts are single views, so that the report can fit their width to the page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,11 +15,14 @@ import numpy as np
 import pandas as pd
 
 from separation.analysis.statistics import BETTER, SETTING, WORSE
+from separation.analysis.sweep_tables import validation_metric
 from separation.experiment.metric_definitions import METRIC_DEFINITIONS, MetricDefinition
-from separation.files.score_table import BASELINES, ORACLE
+from separation.files.score_table import BASELINES, ORACLE, is_system
 
-BEST, POINT, BASELINE = "best point", "other points", "baselines"
-COLOURS = {BEST: "#e8710a", POINT: "#3f7fc4", BASELINE: "#7d8590"}
+BEST, POINT, SYSTEM, BASELINE = "best point", "other points", "other systems", "baselines"
+COLOURS = {BEST: "#e8710a", POINT: "#3f7fc4", SYSTEM: "#2a9d77", BASELINE: "#7d8590"}
+# numbers from papers
+PUBLISHED = "#b07aa1"
 # Distinguishable on white and on near-black, also for most colour-blind readers
 PALETTE = ["#3f7fc4", "#d1495b", "#2a9d77", "#b07aa1", "#5b8c3e", "#6f6fd6", "#1f9fb5", "#8a6d52"]
 WIDTH = 680
@@ -36,7 +39,9 @@ class SweepData:
     """Data of the charts.
 
     `rows` has one row per point and evaluation and per baseline: `point`, `evaluation`, `label` (unique), `kind`,
-    `validation_loss`, `score`, `low`, `high`, `oracle_share`, swept keys; ordered by validation loss, baselines last.
+    `validation_loss`, `criterion` (what points are chosen by: that loss, or a validation score), `chosen` (the
+    same, with lower as better), `score`, `low`, `high`, `oracle_share`, swept keys; ordered by `chosen`, baselines
+    last.
     """
 
     points: pd.DataFrame
@@ -50,8 +55,28 @@ class SweepData:
     comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
     groups: pd.DataFrame = field(default_factory=pd.DataFrame)
     conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    #: numbers from papers: `name`, `source`, `data`, `metrics`
+    published: Sequence[Mapping[str, Any]] = ()
+    #: the metric on the validation split by which points are chosen; "" if they are chosen by validation loss
+    chosen_by: str = ""
     #: definitions of all metrics, built-in and the user's own
     definitions: Mapping[str, MetricDefinition] = field(default_factory=lambda: METRIC_DEFINITIONS)
+
+    @property
+    def across(self) -> bool:
+        """Whether points have different data, between which nothing compares; see `analysis.data_sets`."""
+        return "data" in self.rows
+
+    @property
+    def criterion(self) -> str:
+        """What points are chosen by, in words."""
+        return f"validation {self.chosen_by or 'loss'}"
+
+    @property
+    def extreme(self) -> str:
+        """Whether the lowest or the highest value of the criterion is the best."""
+        higher = self.chosen_by and self.definitions[self.chosen_by].direction == "higher is better"
+        return "highest" if higher else "lowest"
 
     @property
     def unit(self) -> str:
@@ -66,7 +91,7 @@ class SweepData:
     @property
     def trained(self) -> pd.DataFrame:
         """The rows that are points, not baselines, and have a score."""
-        return self.rows[(self.rows["kind"] != BASELINE) & self.rows["score"].notna()]
+        return self.rows[~self.rows["baseline"] & self.rows["score"].notna()]
 
     @property
     def baselines(self) -> pd.DataFrame:
@@ -87,10 +112,24 @@ def gather(
     `others` are further fields of SweepData.
     """
     rows = summary.rename(columns={metric: "score", f"{metric}_low": "low", f"{metric}_high": "high"})
-    rows["kind"] = np.where(rows["baseline"], BASELINE, np.where(rows["best"], BEST, POINT))
+    systems = rows["point"].map(is_system)
+    rows["kind"] = np.select([systems, rows["baseline"], rows["best"]], [SYSTEM, BASELINE, BEST], POINT)
     rows["label"] = unique_labels(rows)
-    rows = rows.sort_values(["baseline", "validation_loss"], kind="stable", na_position="last").reset_index(drop=True)
-    return SweepData(points, rows, scores, histories, metric, **others)
+    chosen_by, lower = validation_metric(points), True
+    if chosen_by:
+        lower = others.get("definitions", METRIC_DEFINITIONS)[chosen_by].direction == "lower is better"
+    groups = others.pop("groups", pd.DataFrame()).copy()
+    for table in (rows, groups):
+        if len(table):
+            table["criterion"] = table["validation_score" if chosen_by else "validation_loss"]
+            table["chosen"] = table["criterion"] * (1.0 if lower else -1.0)
+    by = ["baseline", "chosen"]
+    if "data" in rows:
+        # ranks hold only within the same data
+        by.insert(1, "data")
+        rows["label"] = rows["label"].where(~rows["baseline"], rows["label"] + " of " + rows["data"])
+    rows = rows.sort_values(by, kind="stable", na_position="last").reset_index(drop=True)
+    return SweepData(points, rows, scores, histories, metric, chosen_by=chosen_by, groups=groups, **others)
 
 
 def effect_words(verdict: str, question: str) -> str:
@@ -103,9 +142,9 @@ def effect_words(verdict: str, question: str) -> str:
 def with_ranks(data: SweepData) -> SweepData:
     """Puts ranks before labels, so that a truncated label can still be found in the table."""
     rows = data.rows.copy()
-    if rows["kind"].ne(BASELINE).sum() > 1:
+    if (~rows["baseline"]).sum() > 1:
         rank = pd.Series(np.arange(1, len(rows) + 1), index=rows.index).astype(str)
-        rows["label"] = rows["label"].where(rows["kind"] == BASELINE, rank + " · " + rows["label"])
+        rows["label"] = rows["label"].where(rows["baseline"], rank + " · " + rows["label"])
     return replace(data, rows=rows)
 
 
@@ -140,8 +179,12 @@ def reference_rules(data: SweepData, axis: str) -> list[alt.Chart]:
     """Dashed lines at the baselines' means; those across the y axis are labelled."""
     means = data.baselines[data.baselines["point"].isin(REFERENCE_LINES)].groupby("point", sort=False)["score"].mean()
     means = means.dropna()
-    if means.empty:
+    # each point has baselines of its own data
+    if data.across:
         return []
+    lines = published_rules(data, axis)
+    if means.empty:
+        return lines
     frame = pd.DataFrame(
         {"score": means.round(4).to_numpy(), "name": [BASELINES[name].split(" (")[0] for name in means.index]}
     )
@@ -150,14 +193,32 @@ def reference_rules(data: SweepData, axis: str) -> list[alt.Chart]:
     text = base.mark_text(color=COLOURS[BASELINE], fontSize=11)
     if axis == "x":
         # Charts with scores on the x axis have a labelled row for each baseline
-        return [rule.encode(x=alt.X("score:Q"))]
+        return [rule.encode(x=alt.X("score:Q")), *lines]
     position = alt.Y("score:Q")
     return [
         rule.encode(y=position),
         text.mark_text(align="right", baseline="bottom", dy=-3, dx=-2, color=COLOURS[BASELINE]).encode(
             y=position, x=alt.value("width"), text="name:N"
         ),
+        *lines,
     ]
+
+
+def published_rules(data: SweepData, axis: str) -> list[alt.Chart]:
+    """Dotted, labelled lines at numbers from papers in the metric of the charts."""
+    known = [entry for entry in data.published if data.metric in entry["metrics"]]
+    if not known:
+        return []
+    frame = pd.DataFrame(
+        {"score": [entry["metrics"][data.metric] for entry in known], "name": [entry["name"] for entry in known]}
+    )
+    base = alt.Chart(frame)
+    rule = base.mark_rule(strokeDash=[1, 3], color=PUBLISHED, strokeWidth=1.6)
+    if axis == "x":
+        text = base.mark_text(align="left", baseline="top", dx=3, color=PUBLISHED, fontSize=11)
+        return [rule.encode(x=alt.X("score:Q")), text.encode(x=alt.X("score:Q"), y=alt.value(2), text="name:N")]
+    text = base.mark_text(align="left", baseline="bottom", dy=-3, dx=2, color=PUBLISHED, fontSize=11)
+    return [rule.encode(y=alt.Y("score:Q")), text.encode(y=alt.Y("score:Q"), x=alt.value(0), text="name:N")]
 
 
 def interval_tooltip(title: str) -> list[alt.Tooltip]:

@@ -224,27 +224,33 @@ def _settings(data: SweepData, key: str) -> pd.DataFrame:
 
 
 def validation_against_test(data: SweepData) -> alt.LayerChart | None:
-    """Test score against validation loss."""
+    """Test score against what points are chosen by."""
     title = score_title(data)
-    frame = (
-        data.trained[["label", "validation_loss", "score", "low", "high", "kind"]]
-        .dropna(subset="validation_loss")
-        .round(4)
-    )
+    frame = data.trained[["label", "criterion", "score", "low", "high", "kind"]].dropna(subset="criterion").round(4)
     if len(frame) < 2:
         return None
-    low, high = frame["validation_loss"].min(), frame["validation_loss"].max()
+    low, high = frame["criterion"].min(), frame["criterion"].max()
     scale = (
         alt.Scale(type="log", nice=True) if low > 0 and high / low > 20 else alt.Scale(zero=False, nice=True, padding=8)
     )
     base = alt.Chart(frame).encode(
-        x=alt.X("validation_loss:Q", title="Lowest validation loss", scale=scale, axis=alt.Axis(tickCount=6)),
+        x=alt.X(
+            "criterion:Q",
+            title=f"{data.extreme.capitalize()} {data.criterion}",
+            scale=scale,
+            axis=alt.Axis(tickCount=6),
+        ),
         color=kind_colour(),
-        tooltip=[*interval_tooltip(title), alt.Tooltip("validation_loss:Q", title="Validation loss", format=".4f")],
+        tooltip=[
+            *interval_tooltip(title),
+            alt.Tooltip(
+                "criterion:Q", title=data.criterion.capitalize() if not data.chosen_by else data.criterion, format=".4f"
+            ),
+        ],
     )
     chart = alt.layer(
         *reference_rules(data, "y"),
         base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
         base.mark_circle(size=70, opacity=0.95).encode(y=alt.Y("score:Q", title=title)),
     )
-    return finish(chart, 280, f"{title} on test against the lowest validation loss of {len(frame)} points.")
+    return finish(chart, 280, f"{title} on test against the {data.extreme} {data.criterion} of {len(frame)} points.")

@@ -22,7 +22,7 @@ from separation.analysis.sweep_tables import (
 )
 from separation.experiment.key_paths import short_names
 from separation.experiment.metric_definitions import all_definitions
-from separation.files.atomic import write_json, write_text
+from separation.files.atomic import read_json, write_json, write_text
 from separation.files.layout import BENCHMARKS, SweepFiles
 from separation.files.score_table import read_user_metrics
 from separation.report import charts, condition_charts, effect_charts, learning_charts, score_charts
@@ -53,6 +53,7 @@ def gather_sweep(files: SweepFiles, artifacts: Path, benchmarks: Path = BENCHMAR
         comparisons=read_analysis(files.comparisons),
         groups=read_analysis(files.groups),
         conditions=read_analysis(files.conditions),
+        published=read_json(files.published) if files.published.exists() else (),
         definitions=all_definitions(read_user_metrics(files.scores)),
     )
 
@@ -94,8 +95,9 @@ def vega_lite_version() -> str:
 def _all(data: charts.SweepData) -> Iterator[Figure]:
     """Every figure as (its entry in the figure index, chart or None), in reading order."""
     yield from _learning_curves(data)
-    if len(data.trained):
+    if data.rows["score"].notna().any():
         yield from _distributions(data)
+    if len(data.trained):
         yield from _conditions(data)
         yield from _effects(data)
         yield from _costs(data)
@@ -132,12 +134,13 @@ def _distributions(data: charts.SweepData) -> Iterator[Figure]:
             "score_distributions",
             "distributions",
             "Scores of the test mixtures",
-            "One bar per point, ordered by validation loss. The wide part covers the middle 50 % of the mixtures, the "
-            "narrow part 90 %, the dot is the mean. Orange is the best network; dashed lines are the baselines' means."
+            f"One bar per point, ordered by {data.criterion}. The wide part covers the middle 50 % of the mixtures, "
+            "the narrow part 90 %, the dot is the mean. Orange is the best network; dashed lines are the baselines' "
+            "means."
             if many
             else "The box covers the middle 50 % of the mixtures, the line 90 %, the diamond is the mean. If there are "
-            "few mixtures, each has a dot, the mean over its sources. Points are ordered by validation loss, baselines "
-            "below; dashed lines are the baselines' means.",
+            f"few mixtures, each has a dot, the mean over its sources. Points are ordered by {data.criterion}, "
+            "baselines below; dashed lines are the baselines' means.",
         ),
         score_charts.score_distributions(data),
     )
@@ -147,7 +150,7 @@ def _distributions(data: charts.SweepData) -> Iterator[Figure]:
             "distributions",
             "Scores by source",
             "Means with 95 % intervals"
-            + (f", of the {charts.MAX_ROWS} points with the lowest validation loss." if many else "."),
+            + (f", of the {charts.MAX_ROWS} points with the {data.extreme} {data.criterion}." if many else "."),
         ),
         score_charts.source_scores(data),
     )
@@ -204,11 +207,13 @@ def _effects(data: charts.SweepData) -> Iterator[Figure]:
             ),
             effect_charts.effect(data, key),
         )
+    if data.across:
+        return
     yield (
         _about(
             "validation_against_test",
             "effects",
-            "Does validation loss predict test score?",
+            f"Does {data.criterion} predict test score?",
             "The best network is chosen by the horizontal axis alone.",
         ),
         effect_charts.validation_against_test(data),
@@ -216,12 +221,14 @@ def _effects(data: charts.SweepData) -> Iterator[Figure]:
 
 
 def _costs(data: charts.SweepData) -> Iterator[Figure]:
+    if data.across:
+        return
     yield (
         _about(
             "score_against_time",
             "cost",
             "Score and training time",
-            "One dot per point with its 95 % interval, the best by validation loss in orange. No point that took as "
+            f"One dot per point with its 95 % interval, the best by {data.criterion} in orange. No point that took as "
             "long or less scores higher than one on the stepped line.",
         ),
         effect_charts.score_against_time(data),

@@ -6,7 +6,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from separation.report.charts import BASELINE, BEST, COLOURS, MAX_COLOURS, PALETTE, SweepData, finish, kind_colour
+from separation.report.charts import BEST, COLOURS, MAX_COLOURS, PALETTE, SweepData, finish, kind_colour
 
 # Points of all learning curves in one chart; more would make the page slow
 MAX_CURVE_ROWS = 6000
@@ -14,7 +14,7 @@ MAX_CURVE_ROWS = 6000
 
 def loss_curves(data: SweepData, column: str, title: str, legend: bool) -> alt.Chart | None:
     """One curve per trained point over epochs; `column` is train_loss or validation_loss."""
-    trained = data.rows[data.rows["kind"] != BASELINE].drop_duplicates("point")
+    trained = data.rows[~data.rows["baseline"]].drop_duplicates("point")
     frame = _curves(data, trained, column)
     if frame.empty:
         return None

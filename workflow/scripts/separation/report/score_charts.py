@@ -110,7 +110,9 @@ def ranked_distributions(data: SweepData, per_item: pd.DataFrame) -> alt.LayerCh
     frame = data.trained[["label", "score", "low", "high", "kind"]].round(3)
     frame = frame.merge(quantiles(per_item), on="label")
     frame = frame.assign(rank=np.arange(1, len(frame) + 1))
-    x = alt.X("rank:Q", title="Points by validation loss, lowest first", scale=alt.Scale(nice=False, padding=6))
+    x = alt.X(
+        "rank:Q", title=f"Points by {data.criterion}, {data.extreme} first", scale=alt.Scale(nice=False, padding=6)
+    )
     base = alt.Chart(frame).encode(x=x, color=kind_colour(), tooltip=interval_tooltip(title))
     width = max(1.0, min(6.0, 400 / len(frame)))
     chart = alt.layer(
@@ -119,7 +121,7 @@ def ranked_distributions(data: SweepData, per_item: pd.DataFrame) -> alt.LayerCh
         base.mark_rule(opacity=0.5, strokeWidth=width).encode(y=alt.Y("q25:Q", title=title), y2="q75:Q"),
         base.mark_circle(size=20, opacity=1).encode(y=alt.Y("score:Q", title=title)),
     )
-    return finish(chart, 340, f"Mean {title} of {len(frame)} points, ordered by validation loss.")
+    return finish(chart, 340, f"Mean {title} of {len(frame)} points, ordered by {data.criterion}.")
 
 
 def source_scores(data: SweepData) -> alt.LayerChart:

@@ -51,12 +51,13 @@ def table_of_points(data: charts.SweepData, metrics: list[str]) -> dict:
                 "rank": index,
                 "baseline": bool(row["baseline"]),
                 "best": bool(row["best"]),
+                "system": row["kind"] == charts.SYSTEM,
                 "label": row["label"],
                 "point": row["point"],
                 "evaluation": row["evaluation"],
                 "values": {key: row[key] for key in keys},
                 "sort": {key: _sortable(row[key]) for key in keys},
-                "loss": row["validation_loss"],
+                "loss": row["criterion"],
                 "means": means,
                 "bar": bar,
                 "share": row["oracle_share"],
@@ -78,6 +79,12 @@ def table_of_points(data: charts.SweepData, metrics: list[str]) -> dict:
         "points": [row for row in rows if not row["baseline"]],
         "baselines": [row for row in rows if row["baseline"]],
     }
+
+
+def published(data: charts.SweepData) -> dict:
+    """Numbers from papers: the metrics they state, and a row for each."""
+    metrics = list(dict.fromkeys(metric for entry in data.published for metric in entry["metrics"]))
+    return {"metrics": metrics, "rows": list(data.published)}
 
 
 def _more_columns(data: charts.SweepData) -> list[dict]:
@@ -147,19 +154,20 @@ def condition_tables(data: charts.SweepData) -> list[dict]:
 
 
 def best_of_each_loss(data: charts.SweepData) -> list[dict]:
-    """The point with the lowest validation loss of each loss, if losses differ."""
-    keys = loss_keys(data.points)
-    if not keys:
+    """The best point of each loss, if points with different losses are chosen by loss, and of each data set."""
+    keys = [] if data.chosen_by else loss_keys(data.points)
+    if not keys and not data.across:
         return []
-    trained = data.rows[(data.rows["kind"] != charts.BASELINE) & data.rows["validation_loss"].notna()]
-    names = short_names(keys)
+    trained = data.rows[~data.rows["baseline"] & data.rows["criterion"].notna()]
+    names = {**short_names(keys), "data": "data"}
+    keys = [*(["data"] if data.across else []), *keys]
     found = []
     for values, rows in trained.groupby(keys, sort=False):
-        # rows are ordered by validation loss
+        # rows are ordered by what points are chosen by
         first = rows.iloc[0]
         loss = ", ".join(f"{names[key]} = {value or charts.NOT_SET}" for key, value in zip(keys, values, strict=True))
         found.append(
-            {"loss": loss, "points": len(rows), "label": first["label"], "validation_loss": first["validation_loss"]}
+            {"loss": loss, "points": len(rows), "label": first["label"], "validation_loss": first["criterion"]}
             | {"score": first["score"], "low": first["low"], "high": first["high"]}
         )
     return found
@@ -178,7 +186,7 @@ def comparisons(data: charts.SweepData) -> dict:
     settings = several_trainings(data)
     kinds = ("group", ["group", "group_pair"]) if settings else ("best", ["pair"])
     if settings:
-        ranked = data.groups.sort_values("validation_loss", kind="stable", na_position="last")
+        ranked = data.groups.sort_values("chosen", kind="stable", na_position="last")
         labels = dict(zip(ranked["group"], ranked["label"], strict=True))
         order = {(name, ""): rank for rank, name in enumerate(ranked["group"], start=1)}
     else:
@@ -263,7 +271,7 @@ def settings(data: charts.SweepData) -> list[dict]:
     if not several_trainings(data):
         return []
     metric = data.metric
-    ordered = data.groups.sort_values("validation_loss", kind="stable", na_position="last")
+    ordered = data.groups.sort_values("chosen", kind="stable", na_position="last")
     labels = {row.point: row.label for row in data.rows.itertuples()}
     return [
         {
@@ -271,7 +279,7 @@ def settings(data: charts.SweepData) -> list[dict]:
             "best": row["best"],
             "label": row["label"],
             "seeds": int(row["seeds"]),
-            "loss": row["validation_loss"],
+            "loss": row["criterion"],
             "mean": row[metric],
             "low": row[f"{metric}_low"] if row["seeds"] > 1 else math.nan,
             "high": row[f"{metric}_high"] if row["seeds"] > 1 else math.nan,

@@ -15,21 +15,19 @@ import pandas as pd
 
 from separation.analysis import statistics
 from separation.analysis.sweep_tables import as_number, members_of, swept_keys, unit_of, varying_keys
-from separation.experiment.key_paths import short_names
+from separation.experiment.key_paths import defines_loss, short_names
 from separation.files.score_table import BASELINES, ORACLE
 from separation.report.charts import SweepData
 
 # With fewer songs, intervals are rough
 FEW_SONGS = 10
-# Keys that define the loss: points that differ in one of them cannot be ranked by it
-LOSS_KEYS = ("loss_function", "loss_weights", "output_type", "weight_type", "data_keys_for_training", "output")
 # Keys that change the data of the loss: a ranking of points that differ in one of them is doubtful
 LOSS_CHANGERS = ("dataset_config.", "datasets.")
 
 
 def loss_keys(points: pd.DataFrame) -> list[str]:
     """The swept keys that make the validation losses of points incomparable."""
-    return [key for key in varying_keys(points) if key.rsplit(".", 1)[-1] in LOSS_KEYS or "loss_function" in key]
+    return [key for key in varying_keys(points) if defines_loss(key)]
 
 
 @dataclass(frozen=True)
@@ -98,11 +96,39 @@ def describe_sweep(data: SweepData) -> Verdict:
     best = trained[trained["best"]].head(1)
     if several_trainings(data):
         verdict = _describe_settings(data, trained)
+    elif data.across:
+        verdict = _describe_across(data)
+    elif trained.empty:
+        verdict = Verdict("No trained network: systems of other programs, and baselines", about="Systems")
     elif best.empty:
-        verdict = Verdict("No best network: no point has a validation loss", about="Best trained network")
+        verdict = Verdict(f"No best network: no point has a {data.criterion}", about="Best trained network")
     else:
         verdict = _describe_networks(data, best.iloc[0], trained)
     verdict.cautions = list(_cautions(data, None if best.empty else best.iloc[0]))
+    return verdict
+
+
+def _describe_across(data: SweepData) -> Verdict:
+    """The verdict on points with different data: there is no best one."""
+    verdict = Verdict("No best network: the points have different data", about="Trained networks")
+    verdict.rule = (
+        "Validation losses and scores compare only on the same data. The table lists the best network of each; its "
+        "score says nothing about the others."
+    )
+    numbers = data.comparisons.loc[data.comparisons["kind"] == "pair", "verdict"].value_counts()
+    differ, same, apart = (
+        int(sum(numbers.get(words, 0) for words in kinds))
+        for kinds in (
+            (statistics.BETTER, statistics.WORSE), (statistics.NO_DIFFERENCE,), (statistics.NOTHING_IN_COMMON,)
+        )
+    )  # fmt: skip
+    unknown = int(numbers.sum()) - differ - same - apart
+    if len(numbers):
+        rest = f", and for {unknown} there is no verdict" if unknown else ""
+        verdict.sentences.append(
+            f"Of {count(int(numbers.sum()), 'pair')} of networks, {apart} have no test mixture in common and are not "
+            f"compared. Of the others, {differ} are shown to differ on test; no difference is shown for {same}{rest}."
+        )
     return verdict
 
 
@@ -134,22 +160,22 @@ def _describe_networks(data: SweepData, best: pd.Series, trained: pd.DataFrame) 
     )
     span = interval_in_words(best["low"], best["high"])
     verdict.tiles.append(Tile(f"{title}, test", score, span))
-    loss, number = f"{best['validation_loss']:.4g}", trained["point"].nunique()
+    loss, number = f"{best['criterion']:.4g}", trained["point"].nunique()
+    noun = data.chosen_by or "loss"
     verdict.sentences.append(
-        f"It was chosen by validation loss alone: its loss ({loss}) is the lowest of {number} trained networks."
+        f"It was chosen by {data.criterion} alone: its {noun} ({loss}) is the {data.extreme} of {number} trained "
+        "networks."
         if number > 1
-        else f"The sweep has one point; its lowest validation loss is {loss}."
+        else f"The sweep has one point; its {data.extreme} {data.criterion} is {loss}."
     )
     verdict.sentences.append(_score_in_words(data, _units(data, best["point"], int(best["items"])), score, span))
     _compare_with_baselines(verdict, data, "baseline", "The network")
-    _oracle(verdict, data, best["oracle_share"], "The network")
+    _oracle(verdict, data, "baseline", best["oracle_share"], "The network")
     found = data.comparisons[(data.comparisons["kind"] == "best") & (data.comparisons["point"] != best["point"])]
-    others = trained[(trained["point"] != best["point"]) & trained["validation_loss"].notna()]
+    others = trained[(trained["point"] != best["point"]) & trained["criterion"].notna()]
     for _, second in others.head(1).iterrows():
         match = found[(found["point"] == second["point"]) & (found["evaluation"] == second["evaluation"])]
-        _compare_with_runner_up(
-            verdict, match, second["label"], second["validation_loss"], second["score"], "network", data.unit
-        )
+        _compare_with_runner_up(verdict, match, second["label"], second["criterion"], second["score"], "network", data)
     _count_verdicts(verdict, found, "networks")
     return verdict
 
@@ -161,38 +187,37 @@ def _describe_settings(data: SweepData, trained: pd.DataFrame) -> Verdict:
     verdict = Verdict(f"{best['label']}: {score} {title} on test, the mean of {seeds} trainings", about="Best setting")
     unit = unit_of(data.scores)
     verdict.rule = (
-        "The setting is chosen by the mean validation loss of its trainings and reported on test. Seeds of one setting "
-        f"do not compete with each other; intervals and verdicts allow for other {unit}s and for other trainings."
+        f"The setting is chosen by the mean {data.criterion} of its trainings and reported on test. Seeds of one "
+        f"setting do not compete with each other; intervals and verdicts allow for other {unit}s and for other "
+        "trainings."
     )
     span = interval_in_words(best[f"{metric}_low"], best[f"{metric}_high"])
     spread = f"seeds differ by {decibels(best[f'{metric}_seed_spread'])} {data.unit} (standard deviation)"
     verdict.tiles.append(Tile(f"{title}, test, mean of {seeds} trainings", score, f"{span}; {spread}"))
     repeated = groups[groups["seeds"] > 1]
-    loss = f"{best['validation_loss']:.4g}"
+    loss, plural = f"{best['criterion']:.4g}", "scores" if data.chosen_by else "losses"
     verdict.sentences.append(
-        f"It was chosen by validation loss alone: the mean of its trainings' losses ({loss}) is the lowest of "
-        f"{count(len(repeated), 'setting')} that were trained several times."
+        f"It was chosen by {data.criterion} alone: the mean of its trainings' {plural} ({loss}) is the {data.extreme} "
+        f"of {count(len(repeated), 'setting')} that were trained several times."
         if len(repeated) > 1
-        else f"It is the only setting that was trained several times; the mean of its validation losses is {loss}."
+        else f"It is the only setting that was trained several times; the mean of its validation {plural} is {loss}."
     )
     members = trained[trained["point"] == best["network"]]
     items = int(members["items"].iloc[0]) if len(members) else 0
     verdict.sentences.append(_score_in_words(data, _units(data, best["network"], items), score, span))
     _compare_with_baselines(verdict, data, "group_baseline", "The setting")
-    _oracle(verdict, data, best["oracle_share"], "On average over its trainings, the setting")
+    _oracle(verdict, data, "group_baseline", best["oracle_share"], "On average over its trainings, the setting")
     found = data.comparisons[data.comparisons["kind"] == "group"]
-    others = repeated[~repeated["best"] & repeated["validation_loss"].notna()].sort_values("validation_loss")
+    others = repeated[~repeated["best"] & repeated["criterion"].notna()].sort_values("chosen")
     for _, second in others.head(1).iterrows():
         match = found[found["point"] == second["group"]]
-        _compare_with_runner_up(
-            verdict, match, second["label"], second["validation_loss"], second[metric], "setting", data.unit
-        )
+        _compare_with_runner_up(verdict, match, second["label"], second["criterion"], second[metric], "setting", data)
     _count_verdicts(verdict, found, "settings")
-    _name_network(verdict, best, trained, data.unit)
+    _name_network(verdict, best, trained, data)
     return verdict
 
 
-def _name_network(verdict: Verdict, setting: pd.Series, trained: pd.DataFrame, score_unit: str) -> None:
+def _name_network(verdict: Verdict, setting: pd.Series, trained: pd.DataFrame, data: SweepData) -> None:
     """Names the network to use."""
     network = trained[trained["best"]].head(1)
     for _, row in network.iterrows():
@@ -201,11 +226,11 @@ def _name_network(verdict: Verdict, setting: pd.Series, trained: pd.DataFrame, s
             if row["point"] == setting["network"]
             else "Its setting is another one"
         )
-        score = f"{decibels(row['score'])} {score_unit}"
+        score = f"{decibels(row['score'])} {data.unit}"
         verdict.sentences.append(
-            f"To separate with one network, use {row['point']} ({row['label']}): its validation loss "
-            f"({row['validation_loss']:.4g}) is the lowest of all {trained['point'].nunique()} networks, and it scores "
-            f"{score} on test. {whose}. Another training with the same setting may score differently."
+            f"To separate with one network, use {row['point']} ({row['label']}): its {data.criterion} "
+            f"({row['criterion']:.4g}) is the {data.extreme} of all {trained['point'].nunique()} networks, and it "
+            f"scores {score} on test. {whose}. Another training with the same setting may score differently."
         )
         verdict.tiles.append(Tile("the network to use, test", score, row["label"]))
 
@@ -250,12 +275,15 @@ def _compare_with_baselines(verdict: Verdict, data: SweepData, kind: str, what: 
         verdict.tiles.append(Tile("compared with the fixed mask", difference, f"{span}{reason}"))
 
 
-def _oracle(verdict: Verdict, data: SweepData, oracle_share: float, what: str) -> None:
+def _oracle(verdict: Verdict, data: SweepData, kind: str, oracle_share: float, what: str) -> None:
+    """The share of the gap to the oracle on the same mixtures, which the comparisons of a kind name."""
     if not math.isfinite(oracle_share):
         return
     share = f"{100 * oracle_share:.0f} %".replace("-", "−")
-    means = data.baselines.drop_duplicates("point").set_index("point")["score"]
-    reached = f"{decibels(means.get(ORACLE, math.nan))} {data.unit}"
+    named = data.comparisons[(data.comparisons["kind"] == kind) & (data.comparisons["against"] == ORACLE)]
+    oracles = data.baselines[data.baselines["point"] == ORACLE]
+    oracles = oracles[oracles["evaluation"].isin(named["against_evaluation"])]
+    reached = f"{decibels(oracles['score'].iloc[0] if len(oracles) else math.nan)} {data.unit}"
     name = BASELINES[ORACLE].lower()
     verdict.sentences.append(
         f"The {name}, which is computed from the true sources, reaches {reached}. "
@@ -265,18 +293,18 @@ def _oracle(verdict: Verdict, data: SweepData, oracle_share: float, what: str) -
 
 
 def _compare_with_runner_up(
-    verdict: Verdict, match: pd.DataFrame, label: str, loss: float, score: float, noun: str, score_unit: str
+    verdict: Verdict, match: pd.DataFrame, label: str, loss: float, score: float, noun: str, data: SweepData
 ) -> None:
     for _, row in match.iterrows():
         # The table has runner-up minus best
-        difference = f"{decibels(-row['difference'], True)} {score_unit}"
+        difference = f"{decibels(-row['difference'], True)} {data.unit}"
         span = interval_in_words(-row["difference_high"], -row["difference_low"], True)
         words = {
             statistics.BETTER: f"the runner-up {noun} is shown to be better",
             statistics.WORSE: f"the best {noun} is shown to be better",
         }.get(row["verdict"], row["verdict"])
         verdict.sentences.append(
-            f"The runner-up by validation loss ({loss:.4g}) is {label} with {decibels(score)} {score_unit} on test. On "
+            f"The runner-up by {data.criterion} ({loss:.4g}) is {label} with {decibels(score)} {data.unit} on test. On "
             f"the same mixtures, the best {noun} minus the runner-up is {difference} ({span}): {words}."
         )
         verdict.tiles.append(Tile(f"compared with the runner-up {noun}", difference, f"{span}; {words}"))
@@ -289,8 +317,10 @@ def _count_verdicts(verdict: Verdict, found: pd.DataFrame, noun: str) -> None:
     worse, better, same = (
         int(numbers.get(words, 0)) for words in (statistics.WORSE, statistics.BETTER, statistics.NO_DIFFERENCE)
     )
-    unknown = len(found) - worse - better - same
-    rest = f"; for {unknown} there is no verdict" if unknown else ""
+    apart = int(numbers.get(statistics.NOTHING_IN_COMMON, 0))
+    unknown = len(found) - worse - better - same - apart
+    rest = f"; {apart} have no test mixture in common with it" if apart else ""
+    rest += f"; for {unknown} there is no verdict" if unknown else ""
     verdict.sentences.append(
         f"Of the {len(found)} other {noun}, {worse} are shown to be worse on test and {better} better; "
         f"no difference is shown for {same}{rest}."
@@ -305,17 +335,19 @@ def _cautions(data: SweepData, best: pd.Series | None) -> Iterator[str]:
         names = ", ".join(missing["label"].head(5)) + (" and others" if len(missing) > 5 else "")
         yield f"{len(missing)} of {count(len(trained), 'point')} have no test score: {names}."
     losses = loss_keys(data.points)
-    if losses:
+    if losses and not data.chosen_by and not data.across:
         yield (
             f"The points differ in {' and '.join(losses)}, so their validation losses measure different things and are "
             "not comparable. The ranking and the choice of the best point are meaningful only among points with the "
             "same loss; the best point of each loss is listed below."
         )
-    changers = [key for key in varying_keys(data.points) if key.startswith(LOSS_CHANGERS) and key not in losses]
+    # scores compare even where losses do not, but not on other data
+    doubtful = LOSS_CHANGERS[1:] if data.chosen_by else LOSS_CHANGERS
+    changers = [key for key in varying_keys(data.points) if key.startswith(doubtful) and key not in losses]
     if changers:
         yield (
-            f"The points differ in {' and '.join(changers)}, so their validation losses may measure different "
-            "things: treat the ranking with caution."
+            f"The points differ in {' and '.join(changers)}, so their validation "
+            f"{'scores' if data.chosen_by else 'losses'} may measure different things: treat the ranking with caution."
         )
     if best is not None:
         yield from _cautions_on_units(data, best)
