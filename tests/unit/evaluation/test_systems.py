@@ -147,7 +147,7 @@ def test_the_planned_job_scores_the_files(split, estimates, tmp_path):
         ({"folder": "nowhere"}, r"systems\[0\]\.folder: no such folder: nowhere"),
         ({"pattern": "{item}.wav"}, r"systems\[0\]\.pattern: expected \{item\} and \{source\}, each once, found"),
         ({"pattern": "{item}/{source"}, r"systems\[0\]\.pattern: not a pattern"),
-        ({"pattrn": "x"}, r"systems\[0\]\.pattrn: unknown key; did you mean 'pattern'"),
+        ({"patterns": "x"}, r"systems\[0\]\.patterns: unknown key; did you mean 'pattern'"),
     ],
 )
 def test_a_wrong_entry_is_found_before_anything_runs(estimates, tmp_path, changes, message):
