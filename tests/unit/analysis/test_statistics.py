@@ -56,6 +56,16 @@ def test_false_verdicts_on_mixtures_of_speakers_are_rare(speakers, mixtures, eff
     assert false_verdicts_with_speakers(speakers, mixtures, effect, repeats=repeats, layout=layout) <= 0.07
 
 
+@pytest.mark.parametrize("averaged", [True, False])
+def test_mixtures_of_one_and_of_several_songs_give_few_false_verdicts(averaged):
+    random = np.random.default_rng(0)
+    songs = [tuple(random.choice(8, random.choice([1, 4]), replace=False).tolist()) for _ in range(100)]
+    of_song = 3 * random.normal(size=(8, 500))
+    effects = np.stack([of_song[list(names)].mean(axis=0) * (1 if averaged else len(names)) for names in songs])
+    p_values = clustered.estimate_means(effects + random.normal(size=effects.shape), songs).p_value()
+    assert np.mean(p_values < 0.05) <= 0.07
+
+
 def test_speakers_as_pairs_would_give_false_verdicts():
     random = np.random.default_rng(0)
     first, second = random.integers(0, 9, 200), random.integers(9, 18, 200)

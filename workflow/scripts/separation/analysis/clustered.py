@@ -97,7 +97,7 @@ def memberships(clusters: Sequence[Hashable] | np.ndarray | pd.Series) -> sparse
         clusters: One entry per unit: a name or number, or a tuple of names (the songs or speakers of a mixture).
 
     Returns:
-        Shape (num_units, num_members); a row has 1 / k at each of its k members.
+        Shape (num_units, num_members); a row has 1 at each of its members.
     """
     codes, names = pd.factorize(pd.Series(list(clusters), dtype=object))
     members = [tuple(dict.fromkeys(name)) if isinstance(name, tuple) else (name,) for name in names]
@@ -105,7 +105,7 @@ def memberships(clusters: Sequence[Hashable] | np.ndarray | pd.Series) -> sparse
     counts = np.array([len(group) for group in members], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(counts)])
     of_name = sparse.csr_array(
-        (np.repeat(1 / counts, counts), columns, starts), shape=(len(members), columns.max(initial=-1) + 1)
+        (np.ones(len(columns)), columns, starts), shape=(len(members), columns.max(initial=-1) + 1)
     )
     return sparse.csr_array(of_name[codes]) if len(codes) else of_name
 
@@ -213,7 +213,7 @@ def estimate_means(values: np.ndarray, clusters: Sequence[Hashable] | np.ndarray
         clusters: The member of each unit, or a tuple of its members; see `memberships`.
     """
     values = np.asarray(values, dtype=np.float64)
-    num_columns, num_models = values.shape[1], len(WORKING_RATIOS)
+    num_columns, num_models = values.shape[1], 2 * len(WORKING_RATIOS)
     result = Estimate(
         np.full(num_columns, np.nan),
         np.full((num_models, num_columns), np.nan),
@@ -223,11 +223,16 @@ def estimate_means(values: np.ndarray, clusters: Sequence[Hashable] | np.ndarray
         np.zeros(num_columns, dtype=np.int64),
         np.zeros(num_columns, dtype=np.int64),
     )
-    for columns, design, known in _designs(values, clusters):
-        found = design.estimate(known)
-        for name in ("mean", "stretch_low", "stretch_high", "members", "independent"):
-            getattr(result, name)[columns] = getattr(found, name)
-        result.error[:, columns], result.degrees[:, columns] = found.error, found.degrees
+    for columns, designs, known in _designs(values, clusters):
+        found = [design.estimate(known) for design in designs]
+        for name in ("mean", "members", "independent"):
+            getattr(result, name)[columns] = getattr(found[0], name)
+        for name in ("stretch_low", "stretch_high"):
+            getattr(result, name)[columns] = np.maximum(*(getattr(one, name) for one in found))
+        for name in ("error", "degrees"):
+            shape = (len(WORKING_RATIOS), len(columns))
+            parts = [np.broadcast_to(getattr(one, name), shape) for one in found]
+            getattr(result, name)[:, columns] = np.concatenate(parts)
     return result
 
 
@@ -249,15 +254,19 @@ def interval_of_median(
     """
     values = np.asarray(values, dtype=np.float64)
     middle, low, high = (np.full(values.shape[1], np.nan) for _ in range(3))
-    for columns, design, known in _designs(values, clusters):
+    for columns, designs, known in _designs(values, clusters):
         middle[columns] = np.median(known, axis=0)
-        factors, degrees, independent = design.models
-        if independent < MIN_MEMBERS_FOR_MEDIAN or not len(factors):
-            continue
         ordered = np.sort(known, axis=0)
-        width = (-stdtrit(degrees, (1 - confidence) / 2) * np.sqrt(factors)).max() / design.num_units
-        for ends, sign in ((low, 1.0), (high, -1.0)):
-            ends[columns] = _first_value(design, known, ordered, sign * width)
+        found = []
+        for design in designs:
+            factors, degrees, independent = design.models
+            if independent < MIN_MEMBERS_FOR_MEDIAN or not len(factors):
+                continue
+            width = (-stdtrit(degrees, (1 - confidence) / 2) * np.sqrt(factors)).max() / design.num_units
+            found.append([_first_value(design, known, ordered, sign * width) for sign in (1.0, -1.0)])
+        if found:
+            low[columns] = np.min([one for one, _ in found], axis=0)
+            high[columns] = np.max([one for _, one in found], axis=0)
     return Interval(middle, low, high)
 
 
@@ -275,13 +284,22 @@ def _first_value(design: Design, values: np.ndarray, ordered: np.ndarray, width:
 
 
 def _designs(values: np.ndarray, clusters: Sequence[Hashable] | np.ndarray):
-    """The columns that have values for the same units, their design, and those values."""
+    """The columns that have values for the same units, two designs of these units, and the values.
+
+    Where units have different numbers of members (mixtures of one song and of several), it is unknown whether the
+    effects of members add up or are averaged: the second design has the averages. Else both are the same.
+    """
     if not values.size:
         return
     members, finite = memberships(clusters), np.isfinite(values)
+    counts = np.diff(members.indptr)
+    averaged = sparse.csr_array(sparse.diags_array(1 / np.maximum(counts, 1)) @ members)
     patterns, of_column = np.unique(finite, axis=1, return_inverse=True)
     for index in range(patterns.shape[1]):
         present = patterns[:, index]
         if present.any():
             columns = np.flatnonzero(of_column.ravel() == index)
-            yield columns, Design(members[present]), values[np.ix_(present, columns)]
+            design = Design(members[present])
+            mixed = len(np.unique(counts[present])) > 1
+            designs = (design, Design(averaged[present]) if mixed else design)
+            yield columns, designs, values[np.ix_(present, columns)]
