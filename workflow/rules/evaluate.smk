@@ -47,9 +47,9 @@ rule evaluate_validation:
         "results/benchmarks/evaluate_validation/{point}/{evaluation}.tsv"
     conda:
         ENVIRONMENT
-    threads: threads_of("evaluate_point")
+    threads: threads_of("evaluate_validation")
     resources:
-        **resources_of("evaluate_point"),
+        **resources_of("evaluate_validation"),
         gpu=1 if GPUS else 0,
     params:
         spec=lambda wildcards: WORKFLOW.validations[wildcards.point, wildcards.evaluation][0].spec,
@@ -93,9 +93,9 @@ rule score_system:
         "results/benchmarks/score_system/{system}.tsv"
     conda:
         ENVIRONMENT
-    threads: threads_of("evaluate_baselines")
+    threads: threads_of("score_system")
     resources:
-        **resources_of("evaluate_baselines"),
+        **resources_of("score_system"),
     params:
         spec=lambda wildcards: WORKFLOW.systems[wildcards.system][0].spec,
     message:

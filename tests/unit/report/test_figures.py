@@ -93,7 +93,7 @@ def test_the_best_point_has_its_own_colour(drawn):
     rows = [row for row in rows_of(figures["validation_against_test"][0]) if "kind" in row]
     best = [row for row in rows if row["kind"] == "best point"]
     assert len(rows) == 8
-    assert [row["validation_loss"] for row in best] == [min(row["validation_loss"] for row in rows)]
+    assert [row["criterion"] for row in best] == [min(row["criterion"] for row in rows)]
 
 
 def test_values_of_a_swept_number_are_sorted_by_size(drawn):

@@ -147,6 +147,7 @@ class EvaluationOptions:
     testers: tuple[Mapping[str, Any], ...]
     num_workers: int
     keep_estimates: str | int
+    validation_metric: str | None
 
     @classmethod
     def read(cls, algorithm_config: Mapping[str, Any], test_config: Mapping[str, Any]) -> Self:
@@ -156,7 +157,9 @@ class EvaluationOptions:
             UserError: A key without a default is missing.
         """
         algorithm = _values(cls, algorithm_config, "algorithm_config", ("class_", "args"))
-        scoring = _values(cls, test_config, "test_config", ("testers", "num_workers", "keep_estimates"))
+        scoring = _values(
+            cls, test_config, "test_config", ("testers", "num_workers", "keep_estimates", "validation_metric")
+        )
         return cls(**algorithm, **scoring)
 
 
