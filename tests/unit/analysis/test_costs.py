@@ -28,7 +28,11 @@ def test_costs_have_total_time_peak_memory_and_device(tmp_path):
     job = tmp_path / "benchmarks/evaluate_point/a/e.tsv"
     job.parent.mkdir(parents=True)
     job.write_text("s\th:m:s\tmax_rss\n31.5\t0:00:31\t400\n")
+    measured = {"parameters": 1000, "multiply_adds_per_second": 2e9, "real_time_factor": 0.1, "peak_memory_mb": None}
+    write_json(PointFolder(tmp_path / "a").evaluation("e").costs, measured)
     costs = read_costs(POINTS, tmp_path, tmp_path / "benchmarks").set_index("point")
+    assert costs.loc["a", ["parameters", "multiply_adds_per_second", "real_time_factor"]].tolist() == [1000, 2e9, 0.1]
+    assert math.isnan(costs.loc["a", "peak_memory_mb"]) and math.isnan(costs.loc["b", "parameters"])
     assert costs.loc["a", ["train_seconds", "memory_mb", "evaluate_seconds", "epochs"]].tolist() == [22.5, 350, 31.5, 2]
     assert costs.loc["a", "device"] == "cuda:0 (NVIDIA H200)"
     assert costs.loc["b", "device"] == ""

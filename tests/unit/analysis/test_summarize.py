@@ -13,7 +13,7 @@ from separation.files.layout import SweepFiles
 from separation.publishing.sheet_table import POINT, Column, sheet_table
 from separation.report.figures import plot_sweep
 from separation.report.render import render_report
-from simulated_sweep import BASELINE_EVALUATION, BASELINE_GAINS, EVALUATION, simulate_sweep
+from simulated_sweep import BASELINE_EVALUATION, BASELINE_GAINS, EVALUATION, SOURCES, simulate_sweep
 
 KEYS = ["train_config.learning_rate", "train_config.sample_strategy"]
 
@@ -75,10 +75,45 @@ def test_summary_has_a_row_per_point_and_per_baseline(summary):
     expected = ["point", "evaluation", "label", *KEYS, "validation_loss"]
     ends = ("", "_low", "_high", "_median", "_median_low", "_median_high")
     expected += [f"{metric}{end}" for metric in metrics for end in ends]
-    assert summary.columns.tolist() == [*expected, "oracle_share", "items", "non_finite", "best"]
+    expected += ["oracle_share", "items", *(f"{metric}:{source}" for metric in metrics for source in sorted(SOURCES))]
+    expected += ["parameters", "multiply_adds_per_second", "real_time_factor", "peak_memory_mb", "non_finite", "best"]
+    assert summary.columns.tolist() == expected
     assert len(summary) == 8 + 5
     assert summary["point"].tolist()[8:] == list(BASELINE_GAINS)
     assert (summary["items"] == 48).all()
+
+
+def test_scores_by_source_are_means_over_items(summary, scores):
+    for _, row in summary.iterrows():
+        for source in SOURCES:
+            of_source = scores[(scores["point"] == row["point"]) & (scores["source"] == source)]
+            assert row[f"SI-SDRi:{source}"] == pytest.approx(of_source["SI-SDRi"].mean(), abs=1e-4)
+
+
+def test_c_sdr_is_the_median_over_songs_and_the_mean_over_sources(small):
+    for path in small.score_files:
+        table = pd.read_parquet(path)
+        table.insert(6, "cSDR", 2 * table["SI-SDR"])
+        table.to_parquet(path)
+    summary, _ = analyze(small)
+    scores = pd.read_parquet(small.files.scores)
+    songs = scores.assign(songs=scores["songs"].astype(str)).groupby(["point", "source", "songs"])["cSDR"].median()
+    expected = songs.groupby(["point", "source"]).median().unstack("source")
+    for _, row in summary.iterrows():
+        of_sources = [row[f"cSDR:{source}"] for source in sorted(SOURCES)]
+        assert of_sources == pytest.approx(expected.loc[row["point"]].tolist(), abs=1e-4)
+        assert row["cSDR"] == pytest.approx(np.mean(of_sources), abs=1e-4)
+        assert np.isnan(row["cSDR_low"])
+
+
+def test_estimates_without_a_score_are_counted(small):
+    path = small.score_files[0]
+    table = pd.read_parquet(path)
+    table["non_finite"] = [True, True, *[False] * (len(table) - 2)]
+    table.to_parquet(path)
+    summary, _ = analyze(small)
+    broken = summary["point"] == table["point"].iloc[0]
+    assert summary.loc[broken, "non_finite"].tolist() == [2] and (summary.loc[~broken, "non_finite"] == 0).all()
 
 
 def test_means_weight_items_and_sources_equally(summary, scores):

@@ -1,4 +1,5 @@
 import json
+import math
 import signal
 
 import numpy as np
@@ -193,6 +194,20 @@ def test_batches_equal_nussl_on_each_item(tmp_path, checkpoints, channels, kind,
         for one, other in zip(ours, plain(), strict=True):
             assert one.shape == other.audio_data.shape == item.mixture.audio_data.shape
             assert np.allclose(one, other.audio_data, atol=1e-6)
+
+
+def test_the_costs_of_the_network_are_beside_the_scores(tmp_path, split, checkpoints):
+    evaluate(tmp_path, split, checkpoints["clustering"])
+    costs = json.loads((tmp_path / "costs.json").read_text())
+    network = torch.load(checkpoints["clustering"], weights_only=False)["state_dict"]
+    weights = {name: value.shape for name, value in network.items() if value.dim() == 2 and "bias" not in name}
+    assert costs["parameters"] == sum(
+        value.numel() for name, value in network.items() if "running" not in name and "num_batches" not in name
+    )
+    # a second has 125 frames, and the mixture is padded by half a window at both ends
+    frames = SAMPLE_RATE // 64 + 1
+    assert costs["multiply_adds_per_second"] == pytest.approx(frames * sum(map(math.prod, weights.values())), rel=0.02)
+    assert costs["real_time_factor"] > 0 and costs["device"] == "cpu" and costs["threads"] == 1
 
 
 @pytest.mark.parametrize("kind", ["clustering", "binary masks", "masks"])

@@ -13,8 +13,11 @@ import pandas as pd
 from separation.analysis.sweep_tables import read_history
 from separation.files.layout import BENCHMARKS, PointFolder, evaluation_benchmark
 
+# costs of separating with the network, which an evaluation measures; see evaluation.network_costs
+NETWORK_COSTS = ("parameters", "multiply_adds_per_second", "real_time_factor", "peak_memory_mb")
 COST_COLUMNS = [
     *("point", "evaluation", "epochs", "train_seconds", "device", "memory_mb", "evaluate_seconds"),
+    *NETWORK_COSTS,
 ]
 
 
@@ -28,8 +31,8 @@ def read_costs(points: pd.DataFrame, artifacts: Path, benchmarks: Path = BENCHMA
 
     Returns:
         One row per point and evaluation with COST_COLUMNS: `train_seconds` is the wall time of all epochs, including
-        restarts; `memory_mb` the peak memory; `evaluate_seconds` the wall time of the job. Unknown values are NaN or
-        "".
+        restarts; `memory_mb` the peak memory of training; `evaluate_seconds` the wall time of the job; NETWORK_COSTS
+        those of separating. Unknown values are NaN or "".
     """
     trained = {point: _training(PointFolder(artifacts / point)) for point in points["point"].unique()}
     rows = []
@@ -41,6 +44,7 @@ def read_costs(points: pd.DataFrame, artifacts: Path, benchmarks: Path = BENCHMA
                 "evaluation": row.evaluation,
                 **trained[row.point],
                 "evaluate_seconds": _seconds_of_job(job),
+                **network_costs(artifacts, row.point, row.evaluation),
             }
         )
     costs = pd.DataFrame(rows, columns=COST_COLUMNS)
@@ -48,6 +52,17 @@ def read_costs(points: pd.DataFrame, artifacts: Path, benchmarks: Path = BENCHMA
     numbers = [name for name in COST_COLUMNS if name not in ("point", "evaluation", "device")]
     costs[numbers] = costs[numbers].astype(float)
     return costs
+
+
+def network_costs(artifacts: Path, point: str, evaluation: str) -> dict[str, float]:
+    """NETWORK_COSTS of a point in one evaluation; NaN where it was not measured."""
+    try:
+        text = PointFolder(artifacts / point).evaluation(evaluation).costs.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        # evaluations from before costs were measured
+        return dict.fromkeys(NETWORK_COSTS, math.nan)
+    known = json.loads(text)
+    return {name: math.nan if known.get(name) is None else float(known[name]) for name in NETWORK_COSTS}
 
 
 def _training(point: PointFolder) -> dict[str, object]:

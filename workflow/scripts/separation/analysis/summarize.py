@@ -22,6 +22,7 @@ from separation.analysis.comparisons import (
     lower_is_better,
 )
 from separation.analysis.conditions import analyze_conditions
+from separation.analysis.costs import NETWORK_COSTS, network_costs
 from separation.analysis.data_sets import data_sets
 from separation.analysis.families import judge
 from separation.analysis.seed_groups import SeedGroups
@@ -57,6 +58,10 @@ from separation.files.score_table import (
     reference_label,
     with_user_metrics,
 )
+
+CHUNK_SDR = "cSDR"
+# More sources than this, or others in each item, are speakers rather than stems
+MAX_SOURCES = 8
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +155,8 @@ def summarize_sweep(files: SweepFiles, artifacts: Path) -> None:
     - summary.csv has one row per point and evaluation and per baseline: `point`, `evaluation`, `label`, swept keys,
       `validation_loss`, `validation_metric` and `validation_score` if points are chosen by one, `<metric>`,
       `<metric>_low`, `<metric>_high`, `<metric>_median`, `<metric>_median_low`, `<metric>_median_high`, `oracle_share`,
-      `items`, `non_finite` (estimates without scores because of NaN or infinite samples, which the means leave out),
-      `best`, and `data` if points have different data, between which there is no best point; see `data_sets`.
+      `items`, `<metric>:<source>` (see `_add_sources`), costs of the network (`costs.NETWORK_COSTS`), `non_finite`
+      (estimates without scores because of NaN or infinite samples, which the means leave out), `best`, and `data` if points have different data, between which there is no best point; see `data_sets`.
     - comparisons.csv has paired differences: `difference` is `point` minus `against`, positive where `point` is better.
       `kind` is `best` (each network against the best), `pair` (all pairs of up to 20 networks), `baseline` (the best
       network against each baseline), `effect` (a swept key's value `label` against the best's value `against_label`,
@@ -193,6 +198,9 @@ def summarize_sweep(files: SweepFiles, artifacts: Path) -> None:
     summary["oracle_share"] = _oracle_shares(points, summary, matrices[oracle_metric])
     present = np.isfinite(matrices[primary]).groupby(level=["dataset", "split", "item"]).any().sum()
     summary["items"] = [int(present.get((row.point, row.evaluation), 0)) for row in summary.itertuples()]
+    _add_sources(summary, table, list(matrices))
+    costs = [network_costs(artifacts, row.point, row.evaluation) for row in summary.itertuples()]
+    summary = summary.assign(**{name: [of_row[name] for of_row in costs] for name in NETWORK_COSTS})
     summary[NON_FINITE] = _non_finite(summary, table)
     summary["best"] = summary["point"] == best
     if data:
@@ -200,7 +208,9 @@ def summarize_sweep(files: SweepFiles, artifacts: Path) -> None:
     _write_csv(summary, files.summary)
 
     shares = dict(zip(zip(summary["point"], summary["evaluation"], strict=True), summary["oracle_share"], strict=True))
-    groups = SeedGroups(points, matrices, clusters, unit, chosen, shares)
+    # the mean that groups have is no cSDR
+    of_items = {metric: matrix for metric, matrix in matrices.items() if metric != CHUNK_SDR}
+    groups = SeedGroups(points, of_items, clusters, unit, chosen, shares)
     compared = Comparisons(points, matrices[primary], primary, clusters, unit)
     # Seeds of one setting do not compete: with several trainings of a setting, settings are compared
     found = [] if groups.several else compared.of_networks(best)
@@ -261,6 +271,29 @@ def _add_intervals(summary: pd.DataFrame, metric: str, matrix: pd.DataFrame, clu
         for suffix, values in (("", interval.mean), ("_low", interval.low), ("_high", interval.high)):
             of_row = pd.Series(values, index=pd.MultiIndex.from_tuples(list(matrix.columns)))
             summary[f"{name}{suffix}"] = of_row.reindex(rows).to_numpy()
+
+
+def _add_sources(summary: pd.DataFrame, table: pd.DataFrame, metrics: Sequence[str]) -> None:
+    """Adds the mean of each metric by source, `<metric>:<source>`, where all items have the same sources.
+
+    cSDR is the median over songs instead, as papers state it, and its overall value the mean of the sources: the
+    columns `cSDR`, `cSDR:<source>`. A song of several items counts once, with their median. It has no interval.
+    """
+    sources = table.groupby(["dataset", "split", "item"])["source"].agg(frozenset)
+    same = sources.nunique() == 1 and len(sources.iloc[0]) <= MAX_SOURCES
+    rows = pd.MultiIndex.from_frame(summary[["point", "evaluation"]])
+    keys = ["point", "evaluation", "source"]
+    for metric in metrics:
+        if metric == CHUNK_SDR:
+            songs = table.groupby([*keys, "dataset", "split", "cluster"])[metric].median()
+            values = songs.groupby(keys).median().unstack("source")
+            summary[metric] = values.mean(axis=1).reindex(rows).to_numpy()
+            summary[[f"{metric}_low", f"{metric}_high"]] = np.nan
+        else:
+            values = table.groupby(keys)[metric].mean().unstack("source")
+        if same:
+            for source in sorted(values.columns):
+                summary[f"{metric}:{source}"] = values[source].reindex(rows).to_numpy()
 
 
 def _non_finite(summary: pd.DataFrame, table: pd.DataFrame) -> list[int]:

@@ -25,7 +25,7 @@ from separation.evaluation.separator import Separator
 from separation.evaluation.user_metrics import definitions_of, report_missing, score_user_metrics, testers_of
 from separation.experiment.options import PointOptions
 from separation.experiment.testers import METRICS_OF, Tester
-from separation.files.atomic import read_json, sha256_of, write_text
+from separation.files.atomic import read_json, sha256_of, write_json, write_text
 from separation.files.layout import MANIFEST, EvaluationFolder
 from separation.files.score_table import NON_FINITE, SCORE_KEYS, write_score_table
 from separation.machine.parallel import run_in_order
@@ -96,7 +96,7 @@ def evaluate_point(
         test: The test split; see `Items`.
         scores: Table to write (parquet): one row per item and source with the columns SCORE_KEYS, the testers' metrics
             in dB, and the mixing conditions of the item. Audio that `test_config.keep_estimates` keeps is written to
-            the folder `estimates` beside it.
+            the folder `estimates` beside it, the costs of the network to `costs.json`.
         state: Folder for the scores of finished shares of the items, from which an interrupted evaluation resumes; by
             default `.state` beside the table. It is removed at the end.
         threads: Number of processes that separate and score on a CPU, each with one thread; with a GPU, number of
@@ -155,7 +155,17 @@ def evaluate_point(
     ids = {"point": point, "evaluation": evaluation, "dataset": items.dataset, "split": items.split}
     rows = [row for item in results for row in score_rows(item.name, item.conditions, item.result, ids)]
     write_scores(rows, scores, testers)
+    write_json(EvaluationFolder(scores.parent).costs, _measure_costs(job, items))
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _measure_costs(job: _Job, items: Items) -> dict[str, Any]:
+    """The costs of the network; on a CPU with one thread. See `network_costs.network_costs`."""
+    from separation.evaluation.network_costs import ITEMS, network_costs
+
+    members = [items[index] for index in range(min(ITEMS, len(items)))]
+    with limited_threads(1):
+        return network_costs(_separator(job, members[0]), members, job.device)
 
 
 def _sizes(seconds: float) -> tuple[int, int]:

@@ -84,6 +84,11 @@ class Separator:
         self._pools = ThreadpoolController()
         self._alone = threading.Lock()
 
+    @property
+    def network(self) -> Any:
+        """The torch module that separates, on its device; None for algorithms without one."""
+        return getattr(self._algorithm, "model", None)
+
     def __call__(self, item: Item) -> list[np.ndarray]:
         """The estimates of one item in the algorithm's order, each (channels, samples) like the mixture.
 
@@ -101,6 +106,11 @@ class Separator:
             UserError: As in `__call__`.
         """
         return [None] * len(items) if self._deep is None else self._deep.outputs(items)
+
+    @property
+    def batches(self) -> bool:
+        """Whether `outputs` runs the network, instead of `estimates`."""
+        return self._deep is not None
 
     def estimates(self, item: Item, output: Any) -> list[np.ndarray]:
         """The estimates of one item from its output; safe to call from several threads."""

@@ -55,6 +55,11 @@ class EvaluationFolder:
         return self.path / "spec.json"
 
     @property
+    def costs(self) -> Path:
+        """Parameters, multiply-adds, real-time factor and memory of the network; no result, and not in older ones."""
+        return self.path / "costs.json"
+
+    @property
     def estimates(self) -> Path:
         """Audio that is kept to listen to; only where some is kept."""
         return self.path / "estimates"

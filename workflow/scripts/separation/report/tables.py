@@ -88,12 +88,19 @@ def published(data: charts.SweepData) -> dict:
 
 
 def _more_columns(data: charts.SweepData) -> list[dict]:
-    """Columns after the means, where known: estimates without a score, median, training time."""
+    """Columns after the means, where known: estimates without a score, scores by source, median, training time."""
     metric, rows, found = data.metric, data.rows, []
     if NON_FINITE in rows and rows[NON_FINITE].sum() > 0:
         cells = [{"text": f"{count:.0f}" if count else "", "sort": count} for count in rows[NON_FINITE]]
         title = "estimates with NaN or infinite samples; the means leave them out"
         found.append({"name": "no score", "title": title, "extra": False, "cells": cells})
+    for name in (metric, "cSDR"):
+        for column in [column for column in rows if column.startswith(f"{name}:")]:
+            source, extra = column.partition(":")[2], name != metric
+            cells = [{"text": decibels(value), "sort": value} for value in rows[column]]
+            title = f"{name} of {source}, {'median over songs' if name == 'cSDR' else 'mean over items'}"
+            label = f"{name} {source}" if extra else source
+            found.append({"name": label, "title": title, "extra": extra, "cells": cells})
     median = f"{metric}_median"
     if median in rows:
         cells = [{"text": decibels(value), "sort": value} for value in rows[median]]
