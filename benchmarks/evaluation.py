@@ -199,7 +199,7 @@ def compare_draws(folder: Path, work: Path) -> None:
     for way, values in found.items():
         spread = np.ptp(np.array(values), axis=0)
         print(
-            f"k-means, {way}: SI-SDR differs by up to {spread.max():.2f} dB between {TURNS} seeds, mean {spread.mean():.3f}"
+            f"k-means, {way}: SI-SDR of {TURNS} seeds differs by up to {spread.max():.2f} dB, mean {spread.mean():.3f}"
         )
 
 

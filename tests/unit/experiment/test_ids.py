@@ -17,7 +17,7 @@ from separation.planning.point_config import complete_config
 KNOWN = {
     "points": ["dpcl-tiny_music-s0-37c9f9c38539", "dpcl-tiny_music-s0-1bf21c7e67c4"],
     "caches": {"tiny_music-0b336944d2e3"},
-    "evaluations": {"tiny_music-1978697fb239"},
+    "evaluations": {"tiny_music-ddad4384475c"},
     "datasets": {"tiny_music-5a1bb2cb555a"},
 }
 

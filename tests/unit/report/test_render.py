@@ -430,7 +430,7 @@ def test_costs_are_shown_with_scores(page, sweep):
     assert "Devices: cpu." in text
     summary = pd.read_csv(sweep.files.summary).set_index("point")
     best = summary[summary["best"]].iloc[0]
-    assert f"12 42 s cpu 402 – {best['SI-SDRi']:.2f} {best['SI-SDRi'] / 0.7:.4g}" in text
+    assert f"12 42 s cpu 402 – – – – – {best['SI-SDRi']:.2f} {best['SI-SDRi'] / 0.7:.4g}" in text
 
 
 def test_scores_by_condition_are_also_tables(page, sweep):

@@ -156,7 +156,8 @@ def summarize_sweep(files: SweepFiles, artifacts: Path) -> None:
       `validation_loss`, `validation_metric` and `validation_score` if points are chosen by one, `<metric>`,
       `<metric>_low`, `<metric>_high`, `<metric>_median`, `<metric>_median_low`, `<metric>_median_high`, `oracle_share`,
       `items`, `<metric>:<source>` (see `_add_sources`), costs of the network (`costs.NETWORK_COSTS`), `non_finite`
-      (estimates without scores because of NaN or infinite samples, which the means leave out), `best`, and `data` if points have different data, between which there is no best point; see `data_sets`.
+      (estimates without scores because of NaN or infinite samples, which the means leave out), `best`, and `data` if
+      points have different data, between which there is no best point; see `data_sets`.
     - comparisons.csv has paired differences: `difference` is `point` minus `against`, positive where `point` is better.
       `kind` is `best` (each network against the best), `pair` (all pairs of up to 20 networks), `baseline` (the best
       network against each baseline), `effect` (a swept key's value `label` against the best's value `against_label`,

@@ -14,9 +14,9 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from separation.machine.jit import jit
 
-DRAWS = 40  # initial centres that are compared
-SAMPLE, STEPS = 1000, 30  # points that all draws are compared on, and most steps of k-means with them
-FINALISTS, FINAL_SAMPLE, FINAL_STEPS = 4, 16_000, 100  # the same for the best draws
+DRAWS = 20  # initial centres that are compared
+SAMPLE, STEPS = 1000, 12  # points that all draws are compared on, and most steps of k-means with them
+FINALISTS, FINAL_SAMPLE, FINAL_STEPS = 3, 4000, 30  # the same for the best draws
 ALIKE = 1e-4  # relative difference of inertia below which two draws found the same minimum
 MOVING = 1e-3  # share of points that change their cluster, below which centres have settled
 MINI_BATCH_DRAWS = 10
