@@ -367,7 +367,7 @@ def test_interrupted_evaluations_resume(tmp_path, split, checkpoints, separated,
     config = {**CONFIG, "test_config": {**CONFIG["test_config"], "keep_estimates": keep}}
     kill_in_its_second_share(tmp_path / "killed", split, checkpoints["clustering"], config, monkeypatch=monkeypatch)
     resumed = evaluate(tmp_path / "killed", split, checkpoints["clustering"], config)
-    scored = separated[:3] if keep == "none" else separated
+    scored = separated[:3]  # then items for listening, and for the costs of the network
     assert scored == ["000002", "000003", "000004"]
     whole = evaluate(tmp_path / "whole", split, checkpoints["clustering"], config)
     pandas.testing.assert_frame_equal(resumed, whole, check_exact=True)
@@ -376,7 +376,7 @@ def test_interrupted_evaluations_resume(tmp_path, split, checkpoints, separated,
         for folder in (tmp_path / "killed" / "estimates", tmp_path / "whole" / "estimates")
     ]
     assert files[0] == files[1] and len(files[0]) == 1 + 5 * (5 if keep == "all" else 3)
-    assert {path.name for path in (tmp_path / "killed").iterdir()} == {"estimates", "scores.parquet"}
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == {"costs.json", "estimates", "scores.parquet"}
 
 
 @pytest.mark.parametrize("changed", ["checkpoint", "config", "data"])
