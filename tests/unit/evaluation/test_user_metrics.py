@@ -13,7 +13,7 @@ from separation.data.items import Items
 from separation.errors import UserError
 from separation.evaluation.baselines import evaluate_baselines
 from separation.evaluation.evaluate import evaluate_point
-from separation.evaluation.user_metrics import score_user_metrics, testers_of
+from separation.evaluation.user_metrics import all_testers, score_user_metrics
 from separation.experiment.config import ROOT
 from separation.experiment.options import PointOptions
 from separation.files.score_table import read_user_metrics, write_score_table
@@ -123,7 +123,7 @@ def test_a_metric_gets_the_estimates_in_the_order_of_the_sources(extras, split, 
 
 def test_an_estimate_that_is_not_finite_has_no_score(extras):
     (extras / "mine.py").write_text(textwrap.dedent(METRIC.replace("RETURNED", "abs(estimates).max(axis=(1, 2))")))
-    testers = testers_of([{"Level": {}}], str(extras))
+    testers = all_testers([{"Level": {}}], str(extras))
     sources = {"a": np.ones((1, 8)), "b": np.ones((1, 8))}
     estimates = [np.full((1, 8), np.nan), np.full((1, 8), 2.0)]
     result = score_user_metrics("0", sources, estimates, np.ones((1, 8)), None, testers=testers, sample_rate=8000)

@@ -25,7 +25,7 @@ from separation.data.items import Item, Items
 from separation.errors import UserError
 from separation.evaluation.evaluate import conditions_of, score_estimates, score_rows, write_scores
 from separation.evaluation.metrics import ItemScores
-from separation.evaluation.user_metrics import testers_of
+from separation.evaluation.user_metrics import all_testers
 from separation.experiment.options import DatasetOptions
 from separation.experiment.testers import Tester
 from separation.files.score_table import BASELINES
@@ -64,7 +64,7 @@ def evaluate_baselines(
         UserError: The config and the data do not fit.
     """
     items = Items(test, options)
-    scorers = testers_of(testers, extras, items[0].mixture.sample_rate if len(items) else None)
+    scorers = all_testers(testers, extras, items[0].mixture.sample_rate if len(items) else None)
     if not len(items):
         raise UserError("expected mixtures to evaluate on, found none", file=items.folder)
     with limited_threads(1):

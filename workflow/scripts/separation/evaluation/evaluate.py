@@ -22,7 +22,7 @@ from separation.errors import UserError
 from separation.evaluation.kept_audio import KeptItem, choose_items, publish_estimates, read_keep, write_item
 from separation.evaluation.metrics import ItemScores, score_item
 from separation.evaluation.separator import Separator
-from separation.evaluation.user_metrics import definitions_of, report_missing, score_user_metrics, testers_of
+from separation.evaluation.user_metrics import all_testers, definitions_of, report_missing, score_user_metrics
 from separation.experiment.options import PointOptions
 from separation.experiment.testers import METRICS_OF, Tester
 from separation.files.atomic import read_json, sha256_of, write_json, write_text
@@ -115,7 +115,7 @@ def evaluate_point(
 
     items = Items(test, options.dataset)
     sample_rate = items[0].mixture.sample_rate if len(items) else None
-    testers = testers_of(options.evaluation.testers, options.extras, sample_rate)
+    testers = all_testers(options.evaluation.testers, options.extras, sample_rate)
     keep = read_keep(options.evaluation.keep_estimates)
     if not len(items):
         raise UserError("expected mixtures to evaluate on, found none", file=items.folder)
@@ -203,7 +203,7 @@ def _resume(folder: Path, key: str) -> dict[int, list[_Scored]]:
 def _score_share(job: _Job, indexes: Sequence[int]) -> list[_Scored]:
     """Separates and scores some items and saves the result; one task of a worker process."""
     items = Items(job.test, job.options.dataset)
-    testers = testers_of(job.options.evaluation.testers, job.options.extras)
+    testers = all_testers(job.options.evaluation.testers, job.options.extras)
     scored = []
     with limited_threads(1):
         separate = _separator(job, items[indexes[0]])

@@ -14,7 +14,7 @@ from separation.data.items import Item, Items
 from separation.errors import UserError
 from separation.evaluation.evaluate import conditions_of, score_estimates, score_rows, write_scores
 from separation.evaluation.metrics import ItemScores
-from separation.evaluation.user_metrics import testers_of
+from separation.evaluation.user_metrics import all_testers
 from separation.experiment.options import DatasetOptions
 from separation.experiment.testers import Tester
 from separation.files.score_table import SYSTEM
@@ -61,7 +61,7 @@ def score_system(
     items = Items(test, options)
     if not len(items):
         raise UserError("expected mixtures to evaluate on, found none", file=items.folder)
-    scorers = testers_of(testers, extras, items[0].mixture.sample_rate)
+    scorers = all_testers(testers, extras, items[0].mixture.sample_rate)
     shares = [range(first, min(first + ITEMS_PER_TASK, len(items))) for first in range(0, len(items), ITEMS_PER_TASK)]
     files = _Files(folder, pattern, dict(sources))
     _check_present(files, items)

@@ -19,14 +19,13 @@ from separation.experiment.metric_definitions import user_metric_definition
 from separation.experiment.testers import Tester, UserMetric, read_testers
 from separation.experiment.user_classes import find_extras
 from separation.experiment.user_metrics import find_user_metrics
-from separation.training.user_modules import load_file
 
 logger = logging.getLogger(__name__)
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Any]
 
 
-def testers_of(testers: Sequence[Any], extras: str | None, sample_rate: int | None = None) -> list[Tester]:
+def all_testers(testers: Sequence[Any], extras: str | None, sample_rate: int | None = None) -> list[Tester]:
     """test_config.testers with the user's own metrics in the folder `extras`; see `read_testers`."""
     return read_testers(testers, sample_rate, find_user_metrics(find_extras(extras), testers))
 
@@ -131,6 +130,9 @@ def report_missing(table: pandas.DataFrame, testers: Sequence[Tester]) -> None:
 @functools.cache
 def _metric(metric: UserMetric, args: str) -> Metric:
     """The metric, ready to be called; `args` is JSON."""
+    # it imports torch, which scores of finished estimates do not need
+    from separation.training.user_modules import load_file
+
     found, arguments = getattr(load_file(metric.file), metric.name), json.loads(args)
     if not metric.is_class:
         return functools.partial(found, **arguments)
