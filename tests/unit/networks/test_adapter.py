@@ -127,6 +127,23 @@ def test_networks_and_their_arguments_are_swept(package, tmp_path):
     assert len({row.point for row in rows}) == 2
 
 
+def test_labels_have_the_arguments_of_a_network_only_if_nothing_else_tells_points_apart(tmp_path):
+    small, large = {"num_filters": 32}, {"num_filters": 64}
+    groups = [("ConvTasNet", small), ("SepFormer", small)]
+
+    def labels(groups):
+        parameters = [{"model_config.class": name, "model_config.args": args} for name, args in groups]
+        rows = plan(content({"class": "ConvTasNet"}) | {"sweep": [{"multiple_parameters": parameters}]}, tmp_path).rows
+        return [row.label for row in rows]
+
+    assert labels([("ConvTasNet", small), ("SepFormer", large)]) == ["class=ConvTasNet", "class=SepFormer"]
+    assert labels(groups) == ["class=ConvTasNet", "class=SepFormer"]
+    assert labels([("ConvTasNet", small), ("ConvTasNet", large)]) == [
+        'args={"num_filters":32}',
+        'args={"num_filters":64}',
+    ]
+
+
 @pytest.mark.parametrize(
     ("model", "key", "message"),
     [

@@ -64,12 +64,27 @@ def fill_varying_keys(expanded: list[tuple[Point, PointRow]]) -> None:
         for setting in point.settings:
             keys[setting.key] = keys.get(setting.key, False) or setting.swept
     varies = {key: len({canonical_json(_value_of(point, key)) for point, _ in expanded}) > 1 for key in keys}
-    names = short_names([key for key, different in varies.items() if different])
+    names = short_names(_told_apart_by([key for key, different in varies.items() if different], expanded))
     for point, row in expanded:
         values = {key: row.swept.get(key, _value_of(point, key)) for key in keys if keys[key] or varies[key]}
         row.swept = {key: value for key, value in values.items() if value is not None}
         varying = {setting.key: setting.value for setting in point.settings if setting.key in names}
         row.labels.append(", ".join(f"{names[key]}={_text(value)}" for key, value in varying.items()) or "as written")
+
+
+def _told_apart_by(keys: Sequence[str], expanded: list[tuple[Point, PointRow]]) -> list[str]:
+    """The keys for labels: those with mappings as values, such as all arguments of a network, only where needed."""
+    long = {
+        setting.key for point, _ in expanded for setting in point.settings if isinstance(setting.value, Mapping)
+    } & set(keys)
+    if not long:
+        return list(keys)
+    short = [key for key in keys if key not in long]
+
+    def distinct(chosen: Sequence[str]) -> int:
+        return len({canonical_json([_value_of(point, key) for key in chosen]) for point, _ in expanded})
+
+    return short if distinct(short) == distinct(keys) else list(keys)
 
 
 def loss_keys(swept: Sequence[Mapping[str, Any]]) -> list[str]:
