@@ -64,6 +64,22 @@ def test_missing_datasets_and_caches_are_named(workflow):
     assert len(missing["datasets"]) == len(missing["caches"]) == 3 and len(missing["baselines"]) == 1
 
 
+def test_scores_that_choose_points_and_those_of_other_systems_are_counted(tmp_path, capsys):
+    (tmp_path / "theirs" / "000000").mkdir(parents=True)
+    (tmp_path / "theirs" / "000000" / "vocals.wav").touch()
+    sweep = [{"dataset_config.output_type": ["msa", "psa"]}]
+    content = experiment(sweep=sweep) | {"systems": [{"name": "theirs", "folder": str(tmp_path / "theirs")}]}
+    workflow = plan(content, tmp_path)
+    expected = {"train_point": 2, "evaluate_point": 2, "evaluate_validation": 2, "score_system": 1}
+    assert plan_of(workflow)["jobs"] == expected
+    point, evaluation = next(iter(workflow.validations))
+    scores = PointFolder(workflow.settings.artifacts / point).validation(evaluation).scores
+    scores.parent.mkdir(parents=True)
+    scores.write_text("")
+    print_plan(plan_of(workflow))
+    assert "1 scores on validation data, 1 scores of other systems" in capsys.readouterr().out
+
+
 def test_the_table_shows_values_missing_data_and_jobs(workflow, capsys):
     print_plan(plan_of(workflow))
     shown = capsys.readouterr().out

@@ -17,13 +17,26 @@ from separation.commands.command_line import console, run_command, swept_columns
 from separation.experiment.ids import canonical_json
 from separation.experiment.key_paths import flatten
 from separation.files.atomic import read_json
-from separation.files.layout import PointFolder, baseline_scores, cache_manifest, cache_store, split_manifest
+from separation.files.layout import (
+    PointFolder,
+    baseline_scores,
+    cache_manifest,
+    cache_store,
+    split_manifest,
+    system_scores,
+)
 from separation.planning.sweep_names import check_name
 from separation.planning.workflow import Workflow
 
 # the nearest finished point is found by comparing every new point with every finished one
 _MAX_COMPARISONS = 500_000
 _MAX_ROWS = 60
+_JOBS = {
+    "train_point": "training runs",
+    "evaluate_point": "evaluations",
+    "evaluate_validation": "scores on validation data",
+    "score_system": "scores of other systems",
+}
 _WORK_LEFT = {"datasets": "mix", "caches": "fill", "pruned caches": "refill", "baselines": "evaluate"}
 
 
@@ -38,7 +51,8 @@ def plan_of(workflow: Workflow) -> dict[str, Any]:
           trained, begun or new). A new point has `nearest`, the finished point with the fewest different settings, and
           `differs`, those settings; so has a trained point that lacks this evaluation, with another evaluation of it.
         - `missing`: Ids of missing datasets, caches, pruned caches and baselines.
-        - `jobs`: Number of training runs and evaluations left.
+        - `jobs`: Number of training runs, evaluations, scores on the validation split and scores of other systems
+          left; the last two only if there are any.
         - `notices`: Notices about the experiment file.
     """
     artifacts = workflow.settings.artifacts
@@ -72,6 +86,7 @@ def plan_of(workflow: Workflow) -> dict[str, Any]:
         "jobs": {
             "train_point": sum(state in ("new", "begun") for state in states.values()),
             "evaluate_point": sum(row["state"] != "finished" for row in rows),
+            **_other_scores_left(workflow),
         },
         "notices": workflow.notices,
     }
@@ -89,6 +104,18 @@ def _missing(workflow: Workflow) -> dict[str, list[str]]:
     pruned = [name for name, manifest in manifests.items() if manifest.exists() and not cache_store(manifest).exists()]
     baselines = [name for name in workflow.baselines if not baseline_scores(settings.artifacts, name).exists()]
     return {"datasets": datasets, "caches": caches, "pruned caches": pruned, "baselines": baselines}
+
+
+def _other_scores_left(workflow: Workflow) -> dict[str, int]:
+    """The jobs left, by rule, of scores that choose among points and of other programs' estimates."""
+    artifacts = workflow.settings.artifacts
+    scores = {
+        "evaluate_validation": [
+            PointFolder(artifacts / point).validation(evaluation).scores for point, evaluation in workflow.validations
+        ],
+        "score_system": [system_scores(artifacts, system) for system in workflow.systems],
+    }
+    return {rule: sum(not path.exists() for path in paths) for rule, paths in scores.items() if paths}
 
 
 def _finished_points(artifacts: Path) -> dict[str, Any]:
@@ -158,7 +185,8 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         if ids:
             terminal.print(f"{kind} to {_WORK_LEFT[kind]}: {', '.join(ids)}")
     jobs = plan["jobs"]
-    terminal.print(f"left to do: {jobs['train_point']} training runs, {jobs['evaluate_point']} evaluations")
+    left = [f"{jobs[rule]} {name}" for rule, name in _JOBS.items() if rule in jobs]
+    terminal.print(f"left to do: {', '.join(left)}")
     for notice in plan["notices"]:
         terminal.print(f"notice: {escape(notice)}")
 
