@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -132,6 +133,8 @@ def test_more_jobs_than_slots_share_devices_even_when_some_are_killed(jobs, lock
             assert jobs.next_line() == ("end", leaving)
     for pid in list(jobs.held):
         jobs.kill(pid)
+    # one that has printed its end may still be removing files of those that were killed
+    assert {job.wait() for job in jobs.processes.values()} == {0, -signal.SIGKILL}
     assert len(set(begun)) == number and killed >= 3
     assert_all_free(locks, devices, slots)
 
