@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from separation.errors import UserError
-from separation.losses.waveform import SISDRWaveformLoss, WaveformLoss, sources_first
+from separation.losses.waveform import SISDRWaveformLoss, WaveformLoss, one_for_each, sources_first
 from separation.nussl_compat import nussl
 
 #: up to this number of sources all orders are tried, on the device; beyond it, the Hungarian algorithm on the CPU
@@ -43,12 +43,8 @@ class PermutationInvariantWaveformLoss(nn.Module):
         Raises:
             UserError: There are more or fewer estimates than references, or they have another length.
         """
-        estimates, references = sources_first(estimates, references)
+        estimates, references = one_for_each(*sources_first(estimates, references))
         count = references.shape[1]
-        if estimates.shape[1] != count:
-            raise UserError(
-                f"expected as many estimates as sources, {count}, found {estimates.shape[1]}", key="model_config"
-            )
         mixture = None if mixture is None else mixture[:, None, None]
         # (batch, estimates, references)
         losses = self.loss_function.measure(estimates[:, :, None], references[:, None], mixture)

@@ -41,12 +41,7 @@ class WaveformLoss(nn.Module):
         Raises:
             UserError: There are more or fewer estimates than references, or they have another length.
         """
-        estimates, references = sources_first(estimates, references)
-        if estimates.shape[1] != references.shape[1]:
-            raise UserError(
-                f"expected as many estimates as sources, {references.shape[1]}, found {estimates.shape[1]}",
-                key="model_config",
-            )
+        estimates, references = one_for_each(*sources_first(estimates, references))
         return self.measure(estimates, references, None if mixture is None else mixture[:, None]).mean()
 
     def measure(
@@ -228,6 +223,20 @@ def sources_first(estimates: torch.Tensor, references: torch.Tensor) -> tuple[to
         )
         raise UserError(f"expected estimates of {expected}, found {found}", key="model_config")
     return estimates.permute(0, 3, 1, 2), references.permute(0, 3, 1, 2)
+
+
+def one_for_each(estimates: torch.Tensor, references: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both as they are, (batch, sources, ...).
+
+    Raises:
+        UserError: There are more or fewer estimates than references.
+    """
+    if estimates.shape[1] != references.shape[1]:
+        raise UserError(
+            f"expected as many estimates as sources, {references.shape[1]}, found {estimates.shape[1]}",
+            key="model_config",
+        )
+    return estimates, references
 
 
 def energy(signals: torch.Tensor) -> torch.Tensor:
