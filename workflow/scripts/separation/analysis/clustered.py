@@ -24,7 +24,7 @@ CONFIDENCE = 0.95
 MAX_MEMBERS_FOR_EIGENVALUES = 150
 # Shares of the members' variance in the working models between none and all
 WORKING_RATIOS = (0.0, 0.1, 1.0, 10.0, np.inf)
-# Skewness of few values is underestimated; chosen by simulation, see benchmarks/statistics.py
+# Skewness of few values is underestimated; chosen by simulation, see benchmarks/false_verdicts.py
 SKEWNESS_FACTOR, MAX_SKEWNESS_CORRECTION = 1.15, 1.75
 # The interval of a median cannot leave the range of the members' values: with fewer members it covers too little
 MIN_MEMBERS_FOR_MEDIAN = 8
