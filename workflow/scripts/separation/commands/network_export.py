@@ -58,15 +58,15 @@ def write_network(point: TrainedPoint, export: ExportFolder) -> list[str]:
         "torch": torch.__version__.split("+")[0],
     }
     write_json(export.network, described)
-    module = _copied_module(point, export)
+    module = _copied_module(point, network, export)
     return _lines(module or network.__module__, network, adapter.arguments, described)
 
 
-def _copied_module(point: TrainedPoint, export: ExportFolder) -> str | None:
+def _copied_module(point: TrainedPoint, network: type, export: ExportFolder) -> str | None:
     """Copies the files of a network of this project or of the user; their module in the folder, None for a package."""
     name = point.options.network.class_
     if name in BUILT_IN:
-        files = [Path(inspect.getfile(_class_of(BUILT_IN[name])))]
+        files = [Path(inspect.getfile(network))]
     elif "." not in name:
         files = find_extras(point.options.extras).classes[name].files
     else:
@@ -74,13 +74,6 @@ def _copied_module(point: TrainedPoint, export: ExportFolder) -> str | None:
     for file in files:
         shutil.copyfile(file, export.path / file.name)
     return files[0].stem
-
-
-def _class_of(path: str) -> type:
-    import importlib
-
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def _lines(module: str, network: type, arguments: dict[str, Any], described: dict[str, Any]) -> list[str]:

@@ -127,7 +127,7 @@ def _complete(entry: Sequence[Any]) -> tuple[str, str, float, Mapping[str, Any]]
 def _arguments(loss: nn.Module, output: str) -> dict[str, str]:
     """The argument of the loss for each output or data key; the first argument takes the output."""
     keys = loss.DEFAULT_KEYS
-    if not hasattr(loss, "measure") and isinstance(getattr(loss, "loss_function", None), nussl.ml.train.loss.SISDRLoss):
+    if isinstance(getattr(loss, "loss_function", None), nussl.ml.train.loss.SISDRLoss):
         keys = {"audio": "estimates", "source_audio": "targets"}
     (_, first), *others = keys.items()
     return {output: first, **dict(others)}
